@@ -251,16 +251,21 @@ impl<'a> Annotations<'a> {
             if alias.is_empty() {
                 continue;
             }
+            if alias.starts_with('~') {
+                let message = format!(
+                    "{alias:?} is a regular expression, and no host is found by one, so the hosts that it means have no \
+                     routes here; write each name, or a wildcard such as *.example.com. All else is in use"
+                );
+                self.notes.warning(annotation(NAME), message);
+                continue;
+            }
             match Hostname::of_ingress(alias).and_then(|read| match read {
                 Hostname::Any => Err(HostnameError),
                 read => Ok(read),
             }) {
                 Ok(alias) => aliases.push(alias),
                 Err(HostnameError) => {
-                    let message = format!(
-                        "{alias:?} is not a host; write DNS names separated by commas (regular expressions are not \
-                         acted on)"
-                    );
+                    let message = format!("{alias:?} is not a host; write DNS names separated by commas");
                     self.wrong(NAME, message);
                 }
             }

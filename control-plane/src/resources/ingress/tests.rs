@@ -159,7 +159,6 @@ fn an_annotation_that_cannot_be_used_is_an_error_at_its_line() {
         ("permanent-redirect-code", "200", "not the status of a redirect"),
         ("app-root", "app", "is not a path below /"),
         ("upstream-vhost", "$host", "is not a host"),
-        ("server-alias", "~^www\\d+", "is not a host"),
         ("server-alias", "*", "is not a host"),
         ("whitelist-source-range", "10.0.0.0/40", "neither an address nor a block"),
         ("denylist-source-range", "a", "neither an address nor a block"),
@@ -241,6 +240,47 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
             nginx.notes.iter().map(|(severity, field, _)| (severity, field.to_owned())).collect();
         assert_eq!(notes, [(Severity::NotActedOn, nginx::annotation(name))]);
     }
+}
+
+#[test]
+fn what_nginx_knows_and_nobody_acts_on_is_told_with_what_to_write_instead() {
+    for (name, value, says) in [
+        (
+            "auth-tls-secret",
+            "default/ca",
+            "answered 500 until it is removed; ask clients for certificates at a Gateway",
+        ),
+        ("auth-url", "https://auth.example.com", "no other service is asked about requests"),
+        ("enable-owasp-core-rules", "true", "there is no web application firewall"),
+        ("server-snippet", "deny all;", "nginx's own language is not run"),
+        (
+            "configuration-snippet",
+            "more_set_headers \"a: b\";",
+            "not acted on; nginx's own language is not run",
+        ),
+        ("proxy-send-timeout", "60", "not acted on; proxy-read-timeout is for both directions"),
+        ("proxy-buffers-number", "4", "not acted on; bodies are passed on as they come"),
+        ("proxy-ssl-verify", "on", "a BackendTLSPolicy or a DestinationRule"),
+        ("limit-rate", "1", "not acted on; how fast an answer is sent"),
+        ("limit-connections", "20", "--max-connections-per-client"),
+        ("upstream-hash-by", "$remote_addr", "consistentHash"),
+        ("default-backend", "error-pages", "answers of the app are passed on as they are"),
+    ] {
+        let nginx = nginx(&[(name, value)]);
+        let told: Vec<_> = nginx.notes.iter().map(|(.., message)| message.to_owned()).collect();
+        assert!(told.len() == 1 && told[0].contains(says), "{name}: {told:?}");
+        assert!(!told[0].contains("did you mean"), "{told:?}");
+    }
+}
+
+#[test]
+fn an_alias_that_is_a_regular_expression_is_left_out_and_the_rest_is_in_use() {
+    let nginx = nginx(&[("server-alias", "~^www\\d+\\.example\\.com$, b.example.com")]);
+
+    assert_eq!(nginx.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b.example.com"]);
+    let told: Vec<_> =
+        nginx.notes.iter().map(|(severity, _, message)| (severity, message.to_owned())).collect();
+    assert!(told[0].0 == Severity::Warning && told[0].1.contains("is a regular expression"), "{told:?}");
 }
 
 #[test]

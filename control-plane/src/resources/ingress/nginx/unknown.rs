@@ -75,9 +75,79 @@ const SNIPPETS: &[&str] = &["configuration-snippet", "server-snippet", "auth-sni
 const WORDS_OF_SNIPPETS: &[&str] =
     &["deny", "auth_", "satisfy", "limit_except", "return", "valid_referers", "lua"];
 
+/// Beginnings of others that nginx's controller knows, and what to write instead. Of several that fit, the first counts.
+/// They are never taken for misspelt ones.
+const INSTEAD: &[(&str, &str)] = &[
+    ("auth-tls-", "ask clients for certificates at a Gateway (tls.frontend) with an HTTPRoute"),
+    (
+        "auth-",
+        "no other service is asked about requests: verify tokens with a RequestAuthentication and an AuthorizationPolicy, \
+         or let what auth-url names stand before the app, as oauth2-proxy can (--upstream)",
+    ),
+    ("satisfy", "addresses and passwords are both asked for: keep the one that is to count"),
+    ("enable-modsecurity", NO_FIREWALL),
+    ("enable-owasp-core-rules", NO_FIREWALL),
+    ("modsecurity-", NO_FIREWALL),
+    ("configuration-snippet", NO_SNIPPETS),
+    ("server-snippet", NO_SNIPPETS),
+    ("stream-snippet", NO_SNIPPETS),
+    ("ssl-passthrough", "pass TLS on with a Gateway (protocol TLS, tls.mode Passthrough) and a TLSRoute"),
+    ("ssl-ciphers", SAFE_CIPHERS),
+    ("ssl-prefer-server-ciphers", SAFE_CIPHERS),
+    ("proxy-buffer", NO_BUFFERS),
+    ("proxy-busy-buffers-size", NO_BUFFERS),
+    ("proxy-request-buffering", NO_BUFFERS),
+    ("proxy-max-temp-file-size", NO_BUFFERS),
+    ("client-body-buffer-size", NO_BUFFERS),
+    ("proxy-send-timeout", "proxy-read-timeout is for both directions; remove it"),
+    ("proxy-next-upstream", "retry with an HTTPRoute (retry) or a VirtualService (retries)"),
+    ("proxy-ssl-", "say it with a BackendTLSPolicy or a DestinationRule (trafficPolicy.tls)"),
+    (
+        "proxy-http-version",
+        "the app gets HTTP/2 if its port says so (appProtocol: kubernetes.io/h2c); remove it",
+    ),
+    ("proxy-cookie-", "cookies of the app are passed on as they are"),
+    ("proxy-redirect-", "redirects of the app are passed on as they are"),
+    ("upstream-hash-by", "say it with a DestinationRule (trafficPolicy.loadBalancer.consistentHash)"),
+    ("load-balance", "say it with a DestinationRule (trafficPolicy.loadBalancer)"),
+    ("service-upstream", "endpoints are called, as routes and balancing say; remove it"),
+    ("mirror-", "copy requests with an HTTPRoute (RequestMirror)"),
+    ("limit-connections", "limit them with --max-connections-per-client of the gateway"),
+    ("limit-rate", "how fast an answer is sent is not limited"),
+    ("from-to-www-redirect", "redirect the other host with an HTTPRoute (RequestRedirect)"),
+    ("custom-http-errors", ANSWERS_AS_THEY_ARE),
+    ("default-backend", ANSWERS_AS_THEY_ARE),
+    ("custom-headers", "set headers with an HTTPRoute (ResponseHeaderModifier)"),
+    ("x-forwarded-prefix", "set it with an HTTPRoute (RequestHeaderModifier)"),
+    ("connection-proxy-header", "connections to apps are kept open; remove it"),
+    ("http2-push-preload", "browsers take no pushed answers any more; remove it"),
+    ("enable-access-log", "what is logged is for the whole gateway (config.selvedge.io/log-level)"),
+    ("enable-rewrite-log", "what is logged is for the whole gateway (config.selvedge.io/log-level)"),
+    ("preserve-trailing-slash", "a redirect goes to the path as it is written; remove it"),
+    ("use-port-in-redirects", "redirects name the port that is served; remove it"),
+];
+
+const NO_FIREWALL: &str =
+    "there is no web application firewall: let one stand behind the gateway, or write an AuthorizationPolicy";
+const NO_SNIPPETS: &str =
+    "nginx's own language is not run: write other annotations, or filters of an HTTPRoute";
+const SAFE_CIPHERS: &str = "TLS 1.3, and 1.2 with ciphers that are safe, is spoken; remove it";
+const NO_BUFFERS: &str = "bodies are passed on as they come and never stored; remove it";
+const ANSWERS_AS_THEY_ARE: &str = "answers of the app are passed on as they are";
+
+/// What to write instead of the annotation `name`, if nginx's controller knows it.
+fn instead(name: &str) -> Option<&'static str> {
+    INSTEAD.iter().find(|(beginning, _)| name.starts_with(beginning)).map(|(_, instead)| *instead)
+}
+
 /// Annotations of tools that make certificates and names for an `Ingress`, and act on it themselves.
-const OTHERS: &[&str] =
-    &["acme.cert-manager.io/", "cert-manager.io/", "external-dns.alpha.kubernetes.io/", "field.cattle.io/"];
+const OTHERS: &[&str] = &[
+    "acme.cert-manager.io/",
+    "cert-manager.io/",
+    "external-dns.alpha.kubernetes.io/",
+    "field.cattle.io/",
+    "kubernetes.io/tls-acme",
+];
 
 /// How an `Ingress` names its class.
 const CLASS: &[&str] = &[super::super::CLASS_ANNOTATION];
@@ -97,14 +167,22 @@ pub(super) fn report(metadata: &Metadata, notes: &mut Notes) -> Option<String> {
         }
         let text = metadata.annotations.get(key).map(String::as_str).unwrap_or_default();
         if keeps_out(name, text) {
-            let message = "is not acted on, and would have kept somebody out, so all requests to this Ingress are \
-                           answered 500; write an AuthorizationPolicy or RequestAuthentication for it, and remove it";
+            let instead =
+                instead(name).unwrap_or("write an AuthorizationPolicy or RequestAuthentication for it");
+            let message = format!(
+                "is not acted on, and would have kept somebody out, so all requests to this Ingress are answered 500 \
+                 until it is removed; {instead}"
+            );
             notes.warning(annotation(name), message);
             refuses.get_or_insert_with(|| format!("{PREFIX}{name} is not acted on"));
             continue;
         }
-        let message = match nearest(name, ACTED_ON.iter().copied()) {
-            Some(meant) => format!("not acted on; did you mean {PREFIX}{meant}?"),
+        let misspelt = || {
+            let meant = nearest(name, ACTED_ON.iter().copied())?;
+            Some(format!("did you mean {PREFIX}{meant}?"))
+        };
+        let message = match instead(name).map(str::to_owned).or_else(misspelt) {
+            Some(remedy) => format!("not acted on; {remedy}"),
             None => "not acted on".to_owned(),
         };
         notes.not_acted_on(annotation(name), message);
