@@ -3,6 +3,8 @@
 mod backend_tls;
 mod claims;
 mod conformance;
+mod conformance_backends;
+mod conformance_calls;
 mod drain;
 mod limits;
 mod listener_sets;

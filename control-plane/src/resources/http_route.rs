@@ -340,7 +340,8 @@ pub(super) fn read_text(kind: TextType, value: String, field: &str) -> Result<St
 }
 
 /// `timeouts` and `retry`, and the annotations that go before them. As in Istio, `backendRequest` is the time of each
-/// attempt if the rule says how to try again, and otherwise of the whole request.
+/// attempt if the rule says how to try again, and otherwise of the whole request. An attempt that takes longer is tried again
+/// (GEP-1731).
 fn read_times(
     timeouts: Option<TimeoutYaml>,
     retry: Option<RetryYaml>,
@@ -362,7 +363,10 @@ fn read_times(
     let request = match &mut retry {
         None => backend_request.or(request),
         Some(retry) => {
-            retry.per_try_timeout = retry.per_try_timeout.or(backend_request);
+            if let (None, Some(attempt)) = (retry.per_try_timeout, backend_request) {
+                retry.per_try_timeout = Some(attempt);
+                retry.on.per_try_timeout = true;
+            }
             request
         }
     };

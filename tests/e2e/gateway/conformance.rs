@@ -1,16 +1,5 @@
 //! What the Gateway API's conformance tests for gateways ask, through a real gateway.
-//!
-//! | case | test |
-//! |---|---|
-//! | HTTPRouteMatching, …MatchingAcrossRoutes, …ExactPathMatching, …HeaderMatching, …QueryParamMatching, …MethodMatching, …PathMatchOrder | `requests_follow_the_most_specific_match_of_all_routes` |
-//! | GatewayHTTPListenerIsolation, HTTPRouteListenerHostnameMatching, HTTPRouteHostnameIntersection | `listeners_of_one_port_are_isolated_by_their_host_names` |
-//! | HTTPRouteRedirect… (host, status, 303, 307, 308, path, port, scheme, port and scheme) | `a_redirect_says_where_and_the_port_of_the_listener_counts` |
-//! | HTTPRouteRewriteHost, …RewritePath, …RequestHeaderModifier, …ResponseHeaderModifier, …BackendRequestHeaderModifier | `paths_hosts_and_headers_are_changed_for_a_rule_and_for_a_share` |
-//! | HTTPRouteRequestMirror, …RequestMultipleMirrors, …RequestPercentageMirror | `copies_go_to_every_mirror_as_often_as_it_says` |
-//! | HTTPRouteTimeoutRequest, …TimeoutBackendRequest | `requests_end_when_their_time_is_over` |
-//! | HTTPRouteWeight, …InvalidNonExistentBackendRef, …InvalidBackendRefUnknownKind, …PartiallyInvalidViaInvalidReferenceGrant, …CrossNamespace, …AllBackendsWeightZero | `shares_are_as_the_weights_say_and_what_cannot_be_used_is_answered_500` |
-//! | HTTPRouteCORS | `pages_of_the_origins_that_a_filter_names_may_call` |
-//! | HTTPRouteNamedRule, HTTPRouteParentRefPort | `a_route_may_name_a_port_and_its_rules_have_names` |
+//! [The guide](../../../control-plane/conformance.md) says which test has the cases of which of theirs.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +18,7 @@ use crate::{
 };
 
 /// Both versions behind a gateway with these listeners, and these documents. It is waited for an answer of `HOST/ready`.
-async fn edge_of(listeners: &str, documents: &str) -> Edge {
+pub(super) async fn edge_of(listeners: &str, documents: &str) -> Edge {
     let mesh =
         Mesh::of(SELVEDGE, [Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")]).await;
     let ready = route("ready", "parentRefs: [{name: edge}]", "ready.example", &format!("{{{V1}}}"));
@@ -49,11 +38,11 @@ async fn edge_of(listeners: &str, documents: &str) -> Edge {
     edge
 }
 
-async fn edge(documents: &str) -> Edge {
+pub(super) async fn edge(documents: &str) -> Edge {
     edge_of(&http_listener("http", 80), documents).await
 }
 
-fn route(name: &str, parents: &str, hostname: &str, rules: &str) -> String {
+pub(super) fn route(name: &str, parents: &str, hostname: &str, rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: default}}\n\
          spec: {{{parents}, hostnames: ['{hostname}'], rules: [{rules}]}}\n---\n"
@@ -61,12 +50,12 @@ fn route(name: &str, parents: &str, hostname: &str, rules: &str) -> String {
 }
 
 /// A route of [`HOST`] at the gateway.
-fn web(rules: &str) -> String {
+pub(super) fn web(rules: &str) -> String {
     route("web", "parentRefs: [{name: edge}]", HOST, rules)
 }
 
 /// The version that answers, or the status.
-async fn version(edge: &Edge, call: Call) -> Result<String, u16> {
+pub(super) async fn version(edge: &Edge, call: Call) -> Result<String, u16> {
     let answer = edge.call(call).await.unwrap();
     match answer.status {
         StatusCode::OK => Ok(answer.json::<reviews::Answer>().unwrap().version),
@@ -74,7 +63,7 @@ async fn version(edge: &Edge, call: Call) -> Result<String, u16> {
     }
 }
 
-async fn seen(edge: &Edge, call: Call) -> (reviews::Answer, Answer) {
+pub(super) async fn seen(edge: &Edge, call: Call) -> (reviews::Answer, Answer) {
     let answer = edge.call(call).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.summary());
     (answer.json().unwrap(), answer)

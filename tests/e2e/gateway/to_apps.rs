@@ -143,6 +143,58 @@ async fn a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_o
 }
 
 #[tokio::test]
+async fn a_client_without_a_certificate_is_served_where_the_gateway_lets_it_and_the_app_can_tell() {
+    let (root, client) = authority_and_client("alice.test");
+    let server = own("one.test");
+    let authorities = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n{}---\n",
+        indented(&root.pem)
+    );
+    let validated = gateway_of(&listener("HTTPS", "one", "one.test")).replace(
+        "listeners:",
+        "tls: {frontend: {default: {validation: {mode: AllowInsecureFallback, \
+         caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}, listeners:",
+    );
+    let documents = [
+        secret("one", &server, &server),
+        authorities,
+        validated,
+        route("HTTPRoute", "one", "one", ""),
+        app("one", "http", answering(None, http).await),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+    served(&gateway, "one.test", &server, None).await;
+
+    let told = async |client| {
+        let seen =
+            ask(&gateway, "one.test", &server, client, call::to("one.test", "/")).await.unwrap().text();
+        seen.contains("x-forwarded-client-cert:")
+    };
+    assert!(!told(None).await && told(Some(&client)).await);
+}
+
+#[tokio::test]
+async fn on_one_port_tls_ends_for_one_name_and_passes_through_for_another() {
+    let (ended, passed) = (own("ends.test"), own("passes.test"));
+    let inside = answering(None, |bytes| format!("inside: {bytes}")).await;
+    let itself = answering(Some(&passed), |bytes| format!("itself: {bytes}")).await;
+    let passing = "{name: passes, port: 443, protocol: TLS, hostname: passes.test, tls: {mode: Passthrough}}"
+        .to_owned();
+    let documents = [
+        secret("ends", &ended, &ended),
+        gateway_of(&[listener("TLS", "ends", "ends.test"), passing].join(", ")),
+        route("TLSRoute", "ends", "ends", "hostnames: [ends.test],"),
+        route("TLSRoute", "passes", "passes", "hostnames: [passes.test],"),
+        app("ends", "tcp", inside),
+        app("passes", "tls", itself),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+
+    answers(&gateway, "ends.test", &ended, "inside: hello").await;
+    answers(&gateway, "passes.test", &passed, "itself: hello").await;
+}
+
+#[tokio::test]
 async fn tls_passes_through_to_the_app_of_its_name() {
     let (a, b) = (own("a.pass.test"), own("b.pass.test"));
     let at_a = answering(Some(&a), |bytes| format!("a: {bytes}")).await;

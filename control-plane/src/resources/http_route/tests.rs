@@ -149,7 +149,8 @@ fn times_of_attempts_need_a_retry_and_are_otherwise_the_requests() {
     );
     let retry = retry.unwrap();
     assert_eq!((timeout, retry.per_try_timeout, retry.attempts), (Some(two), second, 3));
-    assert_eq!(retry.on, RetryOn { status_codes: vec![500, 503], ..RetryOn::istio_default() });
+    let on = RetryOn { status_codes: vec![500, 503], per_try_timeout: true, ..RetryOn::istio_default() };
+    assert_eq!(retry.on, on);
     assert_eq!(retry.backoff, Duration::from_millis(100));
     assert_eq!(times("retry: {}").1, Some(RetryPolicy::default()));
 }
