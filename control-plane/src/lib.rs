@@ -50,4 +50,4 @@ pub mod app;
 #[cfg(test)]
 mod testing;
 
-pub use app::run;
+pub use app::{Pages, run};

@@ -11,6 +11,7 @@ mod check_status;
 mod completions;
 mod conformance;
 mod control_plane_away;
+mod dashboard;
 mod delegates;
 mod demo;
 mod dependencies;

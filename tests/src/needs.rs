@@ -26,6 +26,7 @@ pub enum Need {
     UserNamespaces,
     ApiServer,
     Promtool,
+    Chromium,
     PythonClients,
     Python,
     Openssl,
@@ -94,6 +95,7 @@ impl Need {
             Self::Promtool => {
                 ("promtool", Other(".ci/run tools"), SearchPath::Target("promtool/usr/bin/promtool"))
             }
+            Self::Chromium => ("chromium", Package("chromium"), SearchPath::System),
             Self::PythonClients => (
                 "Python's HTTP and gRPC clients",
                 Other(".ci/run tools, or set SELVEDGE_TEST_PYTHON"),

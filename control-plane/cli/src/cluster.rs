@@ -167,6 +167,14 @@ pub(crate) async fn control_plane_pods(client: &Client, namespace: &str) -> anyh
 ///
 /// HTTP/1.0, so that the answer ends with the connection.
 pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyhow::Result<Value> {
+    let body = ask_text(stream, path).await?;
+    let answer = serde_json::from_str(&body)
+        .with_context(|| format!("{path} does not answer with the expected JSON"))?;
+    Ok(all_plain(answer))
+}
+
+/// The same of an answer that is any text.
+pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyhow::Result<String> {
     let mut stream = std::pin::pin!(stream);
     let mut answer = Vec::new();
     let exchange = async {
@@ -181,9 +189,7 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     if !status.contains(" 200") {
         bail!("{path}: {}: {}", plain(status), plain(body.trim()));
     }
-    let answer = serde_json::from_str(body)
-        .with_context(|| format!("{path} does not answer with the expected JSON"))?;
-    Ok(all_plain(answer))
+    Ok(body.to_owned())
 }
 
 /// The same with every text fit for a terminal: much of it is what proxies say of themselves.

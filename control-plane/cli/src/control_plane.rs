@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::daemon::Daemon;
+use crate::{daemon::Daemon, dashboard};
 
 /// Where a control plane's admin port is if nobody says otherwise.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
@@ -18,7 +18,7 @@ pub type Args = Daemon<selvedge_control_plane::cli::Args>;
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args {
-        Daemon::Run(args) => Ok(selvedge_control_plane::run(&args)?),
+        Daemon::Run(args) => Ok(selvedge_control_plane::run(&args, dashboard::pages)?),
         Daemon::Wait(wait) => wait.run(ADMIN),
     }
 }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use selvedge_cli::{
-    app, authz, certs, check, completions, control_plane, demo, explain, finish, inject, install, man, proxy,
-    revoke,
+    app, authz, certs, check, completions, control_plane, dashboard, demo, diagnostics, explain, finish,
+    inject, install, man, proxy, revoke,
     seeing::{edges, endpoints, routes, stat, tap, top},
     status, token, uninject, uninstall,
 };
@@ -27,7 +27,9 @@ enum Command {
     Check(check::Args),
     Completions(completions::Args),
     ControlPlane(Box<control_plane::Args>),
+    Dashboard(dashboard::Args),
     Demo(demo::Args),
+    Diagnostics(diagnostics::Args),
     Edges(edges::Args),
     Endpoints(endpoints::Args),
     Explain(explain::Args),
@@ -60,7 +62,15 @@ fn main() -> ExitCode {
         },
         Command::Completions(args) => completions::run(args, &mut Selvedge::command()),
         Command::ControlPlane(args) => control_plane::run(*args),
+        Command::Dashboard(args) => match dashboard::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Demo(args) => demo::run(args),
+        Command::Diagnostics(args) => match diagnostics::run(&args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Edges(args) => match edges::run(args) {
             Ok(status) => return status,
             Err(error) => Err(error),

@@ -75,4 +75,6 @@ pub struct Report {
     pub watched: u64,
     /// What it has carried since the last report.
     pub traffic: Told,
+    /// What the sidecar's process has in memory, in bytes; 0: not known.
+    pub memory: u64,
 }

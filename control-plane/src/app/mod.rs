@@ -35,6 +35,7 @@ use crate::{
         token_files::TokenFiles,
     },
     sources::Loaded,
+    status::Overview,
 };
 
 mod compiling;
@@ -60,11 +61,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long blocking work may go on after that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs the control plane until it is told to stop.
+/// Makes further routes of the admin port, of what the control plane knows; they are answered on its own host only.
+pub type Pages = fn(Overview) -> axum::Router;
+
+/// Runs the control plane until it is told to stop; its admin port also has `pages`.
 ///
 /// # Errors
 /// If it cannot start, or a part of it fails.
-pub fn run(args: &Args) -> Result<(), AppError> {
+pub fn run(args: &Args, pages: Pages) -> Result<(), AppError> {
     let log_level = logging::init(&log(args))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
@@ -80,7 +84,7 @@ pub fn run(args: &Args) -> Result<(), AppError> {
             guarded::guard(guarded::Kind::Private, address);
             announce(name, address);
         }
-        control_plane.run(log_level).await
+        control_plane.run(log_level, pages).await
     });
     runtime.shutdown_timeout(EXIT_TIMEOUT);
     result
@@ -170,7 +174,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// If a part fails.
-    pub async fn run(self, log_level: LogLevel) -> Result<(), AppError> {
+    pub async fn run(self, log_level: LogLevel, pages: Pages) -> Result<(), AppError> {
         self.announce();
         let cluster = self.source.cluster().cloned();
         let (found, loaded) = watch::channel(Arc::new(Loaded::default()));
@@ -192,7 +196,7 @@ impl ControlPlane {
             readiness.condition("configuration"),
             keys,
         );
-        let admin = shared.admin(readiness, self.drain.clone(), log_level);
+        let admin = shared.admin(readiness, self.drain.clone(), log_level, (pages, cluster.is_some()));
         let (certificates, streams) =
             (self.certificates(&shared), shared.streams(wishes, self.drain.clone()));
 

@@ -6,7 +6,7 @@ use selvedge_certs::ca::Authority;
 use selvedge_ops::{Admin, Condition, Drain, LogLevel, Readiness};
 use tokio::sync::watch;
 
-use super::{LONGEST_DEBOUNCE, compiling::Compiling, kept_owners::KeptOwners};
+use super::{LONGEST_DEBOUNCE, Pages, compiling::Compiling, kept_owners::KeptOwners};
 use crate::{
     cli::Args,
     compile::MeshSettings,
@@ -79,7 +79,13 @@ impl Shared {
     }
 
     /// The admin port.
-    pub(super) fn admin(&self, readiness: Readiness, drain: Drain, log_level: LogLevel) -> Admin {
+    pub(super) fn admin(
+        &self,
+        readiness: Readiness,
+        drain: Drain,
+        log_level: LogLevel,
+        (pages, is_in_cluster): (Pages, bool),
+    ) -> Admin {
         let overview = Overview {
             store: Arc::clone(&self.store),
             problems: Arc::clone(&self.problems),
@@ -89,10 +95,17 @@ impl Shared {
             taps: Arc::clone(&self.taps),
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
+            is_in_cluster,
         };
         let metrics = Arc::clone(&self.metrics);
         let metrics = Arc::new(move || metrics.encode());
-        Admin { readiness, drain, log_level, metrics, local: overview.routes() }
+        Admin {
+            readiness,
+            drain,
+            log_level,
+            metrics,
+            local: overview.clone().routes().merge(pages(overview)),
+        }
     }
 
     /// The configuration streams.

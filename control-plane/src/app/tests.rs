@@ -49,7 +49,7 @@ async fn start(args: &Args) -> Running {
     let control_plane = ControlPlane::prepare(args, drain.clone()).await.unwrap();
     let (layer, level) = logging::filter("info").unwrap();
     let (admin, root) = (control_plane.admin_address(), control_plane.authority.root_sha256());
-    let ended = tokio::spawn(control_plane.run(level));
+    let ended = tokio::spawn(control_plane.run(level, |_| axum::Router::new()));
     Running { drain, admin, root, ended, _level: Box::new(layer) }
 }
 

@@ -6,7 +6,7 @@
 mod kind;
 mod unenforced;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::expression::Expression;
 
@@ -203,6 +203,17 @@ macro_rules! table {
                 match resource {
                     $(Resource::$resource(document) => self.$list.retain(|there| there.name != document.name),)*
                 }
+            }
+
+            /// How many documents there are of each kind, by what it is called.
+            pub fn counts(&self) -> BTreeMap<Arc<str>, usize> {
+                let mut counts = BTreeMap::new();
+                $(
+                    for document in &self.$list {
+                        *counts.entry(Arc::clone(&document.name.kind)).or_default() += 1;
+                    }
+                )*
+                counts
             }
 
             /// How many documents there are.

@@ -284,6 +284,9 @@ impl Conversation {
                 if let Some(svid) = report.svid {
                     registration.update(|proxy| proxy.svid = Some(svid));
                 }
+                if report.memory > 0 {
+                    registration.update(|proxy| proxy.memory_bytes = Some(report.memory));
+                }
                 self.seen.tell(&session.workload, report);
                 self.traffic.tell(&session.workload, &self.peer.identity, *traffic);
             }

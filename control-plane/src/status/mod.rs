@@ -22,16 +22,19 @@ pub use self::{
     answers::{Arrival, Config, Counts, Summary},
     certificates::{Life, OwnCertificates, Purpose},
     conditions::{CONTROLLER, ObjectMetadata, ObjectStatus, statuses},
+    overview::Overview,
     problems::{Problems, Verdicts},
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
     services::{EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
     taps::{TapAnswer, TapSeen, Taps},
-    traffic::{EdgeTraffic, Traffic, TrafficSeen, WorkloadTraffic},
+    traffic::{
+        EdgeTraffic, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime, Traffic, TrafficSeen,
+        WorkloadTraffic,
+    },
 };
 pub(crate) use self::{
     conditions::{Verdict, by_document, is_of_kind, said, shortened},
-    overview::Overview,
     taps::{Asked, TapQuestion},
     traffic::TrafficReport,
 };

@@ -1,6 +1,9 @@
 //! What the admin port tells people on this host: problems, and what every proxy holds.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
@@ -13,10 +16,14 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
-    Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary, TapAnswer,
-    TapQuestion, Taps, Traffic, TrafficSeen,
+    Config, HistorySeen, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary,
+    TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
 };
-use crate::{problem::Problem, snapshot::Store, sources::Loaded};
+use crate::{
+    problem::Problem,
+    snapshot::{Snapshot, Store},
+    sources::Loaded,
+};
 
 /// Of how many seconds traffic is shown unless it is said.
 const USUAL_SINCE: u64 = 60;
@@ -33,7 +40,7 @@ struct Asked {
 
 /// What the admin port tells people on this host.
 #[derive(Debug, Clone)]
-pub(crate) struct Overview {
+pub struct Overview {
     pub(crate) store: Arc<Store>,
     pub(crate) problems: Arc<Problems>,
     pub(crate) proxies: Arc<Proxies>,
@@ -42,6 +49,7 @@ pub(crate) struct Overview {
     pub(crate) taps: Arc<Taps>,
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
+    pub(crate) is_in_cluster: bool,
 }
 
 impl Overview {
@@ -49,6 +57,7 @@ impl Overview {
         Router::new()
             .route("/problems", get(Self::show_problems))
             .route("/config", get(Self::show_config))
+            .route("/documents", get(Self::show_documents))
             .route("/seen", get(Self::show_seen))
             .route("/services", get(Self::show_services))
             .route("/tap", get(Self::show_live))
@@ -100,10 +109,7 @@ impl Overview {
     }
 
     async fn show_services(State(overview): State<Self>) -> Json<ServicesShown> {
-        let Some(snapshot) = overview.store.current() else { return Json(ServicesShown::default()) };
-        let connected = overview.proxies.connected();
-        let there: BTreeSet<&WorkloadName> = connected.iter().map(|proxy| &proxy.workload).collect();
-        Json(ServicesShown::of(snapshot.mesh(), overview.traffic.out(), |name| there.contains(name)))
+        Json(overview.services())
     }
 
     async fn show_status(State(overview): State<Self>) -> Json<Summary> {
@@ -112,19 +118,72 @@ impl Overview {
         Json(Summary::of(version, &overview.proxies.connected(), &expected, &overview.problems.now()))
     }
 
+    /// How many documents there are of each kind, and nothing of what they say.
+    async fn show_documents(State(overview): State<Self>) -> Json<BTreeMap<Arc<str>, usize>> {
+        Json(overview.loaded.borrow().resources.counts())
+    }
+
     async fn show_config(State(overview): State<Self>) -> Json<Config> {
-        let snapshot = overview.store.current();
+        Json(overview.config())
+    }
+
+    /// What every proxy of this replica holds: the answer of `/config`.
+    pub fn config(&self) -> Config {
+        let snapshot = self.store.current();
         let trusted = snapshot.as_ref();
-        Json(Config {
+        Config {
             configuration_version: trusted.map(|snapshot| snapshot.version()),
             trust_roots: trusted.map(|snapshot| snapshot.roots().to_vec()).unwrap_or_default(),
             workload_roots: trusted.map(|snapshot| snapshot.workload_roots().to_vec()).unwrap_or_default(),
             trust_roots_version: trusted
                 .map(|snapshot| snapshot.bundle().version().to_string())
                 .unwrap_or_default(),
-            proxies: overview.proxies.connected(),
-            expected: overview.expected(),
-            certificates: overview.certificates.now(),
-        })
+            proxies: self.proxies.connected(),
+            expected: self.expected(),
+            certificates: self.certificates.now(),
+        }
+    }
+
+    /// What services there are: the answer of `/services`.
+    pub fn services(&self) -> ServicesShown {
+        let Some(snapshot) = self.store.current() else { return ServicesShown::default() };
+        let connected = self.proxies.connected();
+        let there: BTreeSet<&WorkloadName> = connected.iter().map(|proxy| &proxy.workload).collect();
+        ServicesShown::of(snapshot.mesh(), self.traffic.out(), |name| there.contains(name))
+    }
+
+    /// What has happened in the last `since` seconds: the answer of `/traffic`. It may take a while.
+    pub fn traffic(&self, since: u64) -> TrafficSeen {
+        self.traffic.seen(since)
+    }
+
+    /// What has happened piece by piece in the last hour. It may take a while.
+    pub fn history(&self) -> HistorySeen {
+        self.traffic.history()
+    }
+
+    /// Who has called whom in the last hour: the answer of `/seen`.
+    pub fn seen(&self) -> SeenTraffic {
+        self.seen.now()
+    }
+
+    /// What is wrong with the documents: the answer of `/problems`.
+    pub fn problems(&self) -> Arc<Vec<Problem>> {
+        self.problems.now()
+    }
+
+    /// The mesh in force, with its version; `None` before the first.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.store.current()
+    }
+
+    /// Has sidecars report every second for five seconds.
+    pub fn look_often(&self) {
+        self.taps.look_often();
+    }
+
+    /// Whether the documents come from a cluster, in which there may be other replicas.
+    pub fn is_in_cluster(&self) -> bool {
+        self.is_in_cluster
     }
 }

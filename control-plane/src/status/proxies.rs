@@ -72,6 +72,12 @@ pub struct Proxy {
     pub holds: Arc<Versions>,
     /// The configuration version that it is up to date with.
     pub configuration_version: Option<u64>,
+    /// Since when it is: what came later had nothing for it, or has not arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339::option")]
+    pub configuration_at: Option<SystemTime>,
+    /// What its process has in memory, in bytes, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// The last transaction that it applied.
     pub acknowledged: Option<u64>,
     /// A transaction that it has not answered yet.

@@ -82,8 +82,8 @@ impl Admin {
             .route("/log-level", get(show_level).put(set_level).post(set_level))
             .with_state(self.log_level)
             .merge(Router::new().route("/shutdown", post(shutdown)).with_state(self.drain.clone()))
-            .merge(self.local)
-            .layer(middleware::from_fn(loopback_only));
+            .merge(self.local);
+        let local = for_this_host(local);
         let metrics = Router::new().route("/metrics", get(metrics)).with_state(Scrape::new(self.metrics));
         Router::new()
             .route("/live", get(|| async { "live\n" }))
@@ -92,6 +92,11 @@ impl Admin {
             .merge(metrics)
             .merge(local)
     }
+}
+
+/// `routes`, answered to callers on this host only, and to no web page of another origin.
+pub fn for_this_host(routes: Router) -> Router {
+    routes.layer(middleware::from_fn(loopback_only))
 }
 
 async fn ready(State((readiness, drain)): State<(Readiness, Drain)>) -> Response {

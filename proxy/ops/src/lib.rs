@@ -14,6 +14,7 @@ pub mod http1;
 pub mod http2;
 pub mod listen;
 pub mod logging;
+pub mod memory;
 pub mod places;
 pub mod plain;
 pub mod readiness;

@@ -24,7 +24,7 @@ use selvedge_api::{
 };
 use selvedge_certs::{bundle::Bundle, tls::Live};
 use selvedge_model::{WorkloadName, seen::Svid};
-use selvedge_ops::Condition;
+use selvedge_ops::{Condition, memory};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -281,7 +281,8 @@ impl Client {
         if self.out.as_ref() != Some(&keys) {
             (self.out, traffic.out) = (Some(keys), Some(out));
         }
-        if let Some(report) = self.told.next(&self.discovery.seen, svid, &traffic) {
+        if let Some(mut report) = self.told.next(&self.discovery.seen, svid, &traffic) {
+            report.memory_bytes = memory::resident().unwrap_or_default();
             self.send(Body::Report(report));
         }
         self.tell_missed();

@@ -30,6 +30,7 @@ impl From<&Report> for wire::Report {
             refused: report.refused.iter().map(Into::into).collect(),
             svid: report.svid.map(|svid| wire::Svid { expires_at: svid.expires_at }),
             left_out: report.left_out,
+            memory_bytes: report.memory,
             ..Self::default()
         };
         traffic::put(&report.traffic, &mut message);
@@ -91,6 +92,7 @@ impl TryFrom<wire::Report> for Report {
             left_out,
             watched: report.watched_seconds,
             traffic,
+            memory: report.memory_bytes,
         })
     }
 }
@@ -136,7 +138,7 @@ mod tests {
         ) {
             let svid = svid.map(|expires_at| Svid { expires_at });
             let traffic = Told::default();
-            let report = Report { callers, refused, svid, left_out, watched, traffic };
+            let report = Report { callers, refused, svid, left_out, watched, traffic, memory: left_out };
 
             prop_assert_eq!(Report::try_from(wire::Report::from(&report)).unwrap(), report);
         }

@@ -6,7 +6,7 @@ use selvedge_model::{Mesh, Workload, WorkloadName};
 
 /// Some workloads: one by its name, those of a ServiceAccount, or all of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Workloads {
+pub(crate) struct Workloads {
     namespace: String,
     /// A workload or a ServiceAccount; `None`: all of the namespace.
     name: Option<String>,
@@ -37,23 +37,23 @@ impl Workloads {
 
 /// Which clients and which servers; none: all.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Filter {
-    pub(super) from: Vec<Workloads>,
-    pub(super) to: Vec<Workloads>,
+pub(crate) struct Filter {
+    pub(crate) from: Vec<Workloads>,
+    pub(crate) to: Vec<Workloads>,
 }
 
 impl Filter {
-    pub(super) fn is_client(&self, workload: &Workload) -> bool {
+    pub(crate) fn is_client(&self, workload: &Workload) -> bool {
         is_any(&self.from, workload)
     }
 
-    pub(super) fn is_server(&self, workload: &Workload) -> bool {
+    pub(crate) fn is_server(&self, workload: &Workload) -> bool {
         is_any(&self.to, workload)
     }
 
     /// # Errors
     /// If it asks for somebody whom no document declares.
-    pub(super) fn check(&self, mesh: &Mesh) -> Result<(), String> {
+    pub(crate) fn check(&self, mesh: &Mesh) -> Result<(), String> {
         for (option, all) in [("--from", &self.from), ("--to", &self.to)] {
             let is_there = |some: &&Workloads| mesh.workloads.values().any(|workload| some.is_one(workload));
             if let Some(Workloads { namespace, name }) = all.iter().find(|some| !is_there(some)) {

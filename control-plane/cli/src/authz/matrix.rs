@@ -4,60 +4,60 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use selvedge_model::{Mesh, Workload, WorkloadName};
 use selvedge_ops::plain;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
-pub(super) use crate::explain::ends::Outcome;
+pub(crate) use crate::explain::ends::Outcome;
 use crate::explain::{
     caller::addresses,
     ends::{Client, Ends, Judgement, Server},
 };
 
 /// Who calls whom.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Pair {
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Pair {
     /// The client's workload.
-    pub(super) from: String,
+    pub(crate) from: String,
     /// The server's workload.
-    pub(super) to: String,
+    pub(crate) to: String,
     /// The port that is called, as the server's own.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 /// What becomes of a connection, and by which rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Cell {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cell {
     /// Whether the client speaks mutual TLS with the server.
-    pub(super) mutual_tls: bool,
+    pub(crate) mutual_tls: bool,
     /// What becomes of it.
     #[serde(flatten)]
-    pub(super) judgement: Judgement,
+    pub(crate) judgement: Judgement,
 }
 
 impl Cell {
     /// What becomes of a connection between these ends.
-    pub(super) fn of(ends: &Ends<'_>) -> Self {
+    pub(crate) fn of(ends: &Ends<'_>) -> Self {
         Self { mutual_tls: ends.expected().is_some(), judgement: ends.judge() }
     }
 
     /// What becomes of it.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         self.judgement.outcome
     }
 
     /// The rule, and why it refuses; as a terminal may show it.
-    pub(super) fn by(&self) -> String {
+    pub(crate) fn by(&self) -> String {
         plain(&self.judgement.reason()).into_owned()
     }
 }
 
 /// All pairs of different workloads of which the client has a sidecar or is a gateway, or the server has a sidecar.
-pub(super) fn of(mesh: &Mesh) -> BTreeMap<Pair, Cell> {
+pub(crate) fn of(mesh: &Mesh) -> BTreeMap<Pair, Cell> {
     of_some(mesh, &Filter::default())
 }
 
 /// Those of them whose client and server are asked for.
-pub(super) fn of_some(mesh: &Mesh, filter: &Filter) -> BTreeMap<Pair, Cell> {
+pub(crate) fn of_some(mesh: &Mesh, filter: &Filter) -> BTreeMap<Pair, Cell> {
     let all = known(mesh);
     let addresses = addresses(mesh);
     let mut matrix = BTreeMap::new();
@@ -75,7 +75,7 @@ pub(super) fn of_some(mesh: &Mesh, filter: &Filter) -> BTreeMap<Pair, Cell> {
 }
 
 /// All workloads, with the members of the sets that their policies name.
-pub(super) fn known(mesh: &Mesh) -> Vec<Workload> {
+pub(crate) fn known(mesh: &Mesh) -> Vec<Workload> {
     let with_sets = |workload: &Arc<Workload>| workload.with_sets(|part| mesh.sets.get(part).cloned());
     mesh.workloads.values().map(with_sets).collect()
 }

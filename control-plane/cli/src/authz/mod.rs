@@ -4,7 +4,7 @@
 //! documents.
 
 mod filter;
-mod matrix;
+pub(crate) mod matrix;
 mod output;
 mod seen;
 #[cfg(test)]

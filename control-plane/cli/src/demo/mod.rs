@@ -162,6 +162,8 @@ async fn set_up(demo: &mut Demo) -> anyhow::Result<()> {
 fn addresses(cluster: &Cluster) -> String {
     let mut text = format!("\nconfiguration   {} (edit it)\n", cluster.config_dir().display());
     writeln!(text, "control plane   {}", cluster.control_plane_address()).expect("a String grows");
+    writeln!(text, "dashboard       http://{}/dashboard/overview", cluster.control_plane_admin_address())
+        .expect("a String grows");
     for workload in cluster.workloads() {
         let (name, app, outbound, admin) =
             (&workload.spec.name, workload.app, workload.outbound, workload.admin);

@@ -14,11 +14,11 @@ use crate::{
 };
 
 /// How long a replica may take where people look on: the others forget who does not ask again for five seconds.
-pub(super) const LIVE_TIME: Duration = Duration::from_secs(4);
+pub(crate) const LIVE_TIME: Duration = Duration::from_secs(4);
 
 /// Which control plane is asked.
 #[derive(Debug, clap::Args)]
-pub(super) struct PlaceArgs {
+pub(crate) struct PlaceArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
 
@@ -29,7 +29,7 @@ pub(super) struct PlaceArgs {
 
 /// Of which time.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub(super) struct SinceArgs {
+pub(crate) struct SinceArgs {
     /// Of how long until now, an hour at most; sidecars tell what is new every 15 seconds
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = since)]
     since: Duration,
@@ -46,32 +46,32 @@ fn since(text: &str) -> Result<Duration, String> {
 }
 
 /// What is not known.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Missing {
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Missing {
     /// Requests and connections that control planes have not kept, because there are too many edges.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
     /// The same of sidecars, since they started.
-    pub(super) left_out: u64,
+    pub(crate) left_out: u64,
     /// Whose sidecar says most of that.
     #[serde(skip)]
     most_by: Option<(WorkloadName, u64)>,
     /// Replicas that could not be asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) unknown: BTreeMap<String, String>,
+    pub(crate) unknown: BTreeMap<String, String>,
 }
 
 /// What all replicas know of traffic.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Traffic {
     /// Of how many seconds it is, at most.
-    pub(super) seconds: u64,
-    pub(super) workloads: BTreeMap<WorkloadName, WorkloadTraffic>,
-    pub(super) missing: Missing,
+    pub(crate) seconds: u64,
+    pub(crate) workloads: BTreeMap<WorkloadName, WorkloadTraffic>,
+    pub(crate) missing: Missing,
 }
 
 impl PlaceArgs {
     /// What goes through the mesh.
-    pub(super) async fn traffic(&self, since: SinceArgs) -> anyhow::Result<Traffic> {
+    pub(crate) async fn traffic(&self, since: SinceArgs) -> anyhow::Result<Traffic> {
         let seconds = since.since.as_secs().max(1);
         let (told, unknown) =
             self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}"), REPLICA_TIME).await?;
@@ -79,14 +79,14 @@ impl PlaceArgs {
     }
 
     /// What goes through the mesh right now: sidecars report every second for as long as this is asked again and again.
-    pub(super) async fn traffic_now(&self, seconds: u64) -> anyhow::Result<Traffic> {
+    pub(crate) async fn traffic_now(&self, seconds: u64) -> anyhow::Result<Traffic> {
         let (told, unknown) =
             self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}&often=true"), LIVE_TIME).await?;
         Ok(Traffic::of(seconds, told, unknown))
     }
 
     /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
-    pub(super) async fn services(&self) -> anyhow::Result<ServicesShown> {
+    pub(crate) async fn services(&self) -> anyhow::Result<ServicesShown> {
         let (told, _) = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?;
         let mut all = ServicesShown::default();
         for one in told {
@@ -99,7 +99,7 @@ impl PlaceArgs {
     }
 
     /// What each replica answers at `path` within `limit`, and why some do not.
-    pub(super) async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
         limit: Duration,
@@ -130,7 +130,7 @@ impl PlaceArgs {
 }
 
 impl Traffic {
-    pub(super) fn of(seconds: u64, told: Vec<TrafficSeen>, unknown: BTreeMap<String, String>) -> Self {
+    pub(crate) fn of(seconds: u64, told: Vec<TrafficSeen>, unknown: BTreeMap<String, String>) -> Self {
         let mut all = Self { seconds, missing: Missing { unknown, ..Missing::default() }, ..Self::default() };
         for one in told {
             all.seconds = all.seconds.min(one.kept_seconds);
@@ -163,7 +163,7 @@ fn add(known: &mut WorkloadTraffic, other: WorkloadTraffic) {
 
 impl Missing {
     /// What people are told of it.
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String cannot fail");
         if self.dropped > 0 {

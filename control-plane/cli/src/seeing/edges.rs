@@ -57,7 +57,7 @@ pub struct Args {
 /// Whose sidecar tells of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum SeenBy {
+pub(crate) enum SeenBy {
     Client,
     Server,
 }
@@ -65,7 +65,7 @@ pub(super) enum SeenBy {
 /// How it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Secured {
+pub(crate) enum Secured {
     MutualTls,
     Plaintext,
     /// Nothing of it has reached an endpoint for certain.
@@ -74,32 +74,32 @@ pub(super) enum Secured {
 
 /// One edge.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) seen_by: SeenBy,
+pub(crate) struct Row {
+    pub(crate) seen_by: SeenBy,
     /// The client: a workload, or, seen by the server, its proven identity. Absent: a client in plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) from: Option<String>,
+    pub(crate) from: Option<String>,
     /// The server: a service's port, or, seen by the server, its workload's.
-    pub(super) to: String,
-    pub(super) mtls: bool,
-    pub(super) secured: Secured,
+    pub(crate) to: String,
+    pub(crate) mtls: bool,
+    pub(crate) secured: Secured,
     /// Who the client has proven to be. Absent: nobody, as in plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client_identity: Option<SpiffeId>,
+    pub(crate) client_identity: Option<SpiffeId>,
     /// Who the server has to prove to be: one of these. Empty: nobody, as in plaintext.
-    pub(super) server_identities: BTreeSet<SpiffeId>,
+    pub(crate) server_identities: BTreeSet<SpiffeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) requests: Option<Requests>,
+    pub(crate) requests: Option<Requests>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) connections: Option<Connections>,
+    pub(crate) connections: Option<Connections>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    seconds: u64,
-    pub(super) edges: Vec<Row>,
+pub(crate) struct Report {
+    pub(crate) seconds: u64,
+    pub(crate) edges: Vec<Row>,
     #[serde(flatten)]
-    missing: Missing,
+    pub(crate) missing: Missing,
 }
 
 /// What makes one edge of several.
@@ -114,7 +114,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
         let traffic = args.place.traffic(args.since).await?;
         let services = args.place.services().await?;
-        let report = Report::of(traffic, &services, &args.filter, args.all);
+        let report = Report::of(&traffic, &services, &args.filter, args.all);
         let is_well =
             !args.require_mtls || report.edges.iter().all(|edge| edge.secured != Secured::Plaintext);
         Ok(Answer { text: report.to_text(), found: report, is_well })
@@ -123,8 +123,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Report {
-    pub(super) fn of(traffic: Traffic, services: &ServicesShown, filter: &FilterArgs, all: bool) -> Self {
-        let told = told_by_clients(&traffic, services, filter);
+    pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, filter: &FilterArgs, all: bool) -> Self {
+        let told = told_by_clients(traffic, services, filter);
         let mut rows = BTreeMap::<Key, (Row, Sum)>::new();
         for (teller, workload) in &traffic.workloads {
             for one in workload.edges.iter().filter(|one| filter.admits(teller, &one.edge)) {
@@ -147,7 +147,7 @@ impl Report {
             Row { requests, connections, ..row }
         };
         let edges = rows.into_values().map(row).collect();
-        Self { seconds: traffic.seconds, edges, missing: traffic.missing }
+        Self { seconds: traffic.seconds, edges, missing: traffic.missing.clone() }
     }
 
     fn to_text(&self) -> String {

@@ -42,45 +42,45 @@ pub struct Args {
 
 /// One endpoint of one service.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) service: String,
-    pub(super) address: SocketAddr,
+pub(crate) struct Row {
+    pub(crate) service: String,
+    pub(crate) address: SocketAddr,
     /// Absent: none is known there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) workload: Option<WorkloadName>,
+    pub(crate) workload: Option<WorkloadName>,
     /// Who must answer. Absent: it is called in plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<SpiffeId>,
+    pub(crate) identity: Option<SpiffeId>,
     /// Whose sidecars send it nothing. Empty: it is healthy as far as they know.
-    pub(super) out: Vec<OutFor>,
+    pub(crate) out: Vec<OutFor>,
     /// What has come to it at this port, through whichever service. Absent: nothing, or it has no sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) requests: Option<Requests>,
+    pub(crate) requests: Option<Requests>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connections: Option<Connections>,
+    pub(crate) connections: Option<Connections>,
 }
 
 /// That one client's sidecar sends it nothing.
 #[derive(Debug, Serialize)]
-pub(super) struct OutFor {
-    pub(super) client: WorkloadName,
+pub(crate) struct OutFor {
+    pub(crate) client: WorkloadName,
     /// As which subset. Absent: as the whole service.
     #[serde(skip_serializing_if = "Option::is_none")]
-    subset: Option<String>,
+    pub(crate) subset: Option<String>,
     /// A word such as consecutive-5xx or health-check.
-    pub(super) why: String,
-    last_failure: String,
+    pub(crate) why: String,
+    pub(crate) last_failure: String,
     /// How much longer. Absent: until its health checks pass.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) seconds_left: Option<u64>,
+    pub(crate) seconds_left: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    seconds: u64,
-    pub(super) endpoints: Vec<Row>,
+pub(crate) struct Report {
+    pub(crate) seconds: u64,
+    pub(crate) endpoints: Vec<Row>,
     #[serde(flatten)]
-    missing: Missing,
+    pub(crate) missing: Missing,
 }
 
 /// Prints the endpoints; the exit status says whether all get requests.
@@ -91,7 +91,7 @@ pub(super) struct Report {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
         let services = args.place.services().await?;
-        let report = Report::of(args.place.traffic(args.since).await?, &services, args.service.as_ref());
+        let report = Report::of(&args.place.traffic(args.since).await?, &services, args.service.as_ref());
         let is_well = !report.endpoints.is_empty() && report.endpoints.iter().all(|row| row.out.is_empty());
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
@@ -99,14 +99,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Report {
-    pub(super) fn of(traffic: Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
-        let sums = sums(&traffic);
+    pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
+        let sums = sums(traffic);
         let mut endpoints = Vec::new();
         let shown = services.services.iter();
         for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
             endpoints.extend(rows(service, &services.out, &sums));
         }
-        Self { seconds: traffic.seconds, endpoints, missing: traffic.missing }
+        Self { seconds: traffic.seconds, endpoints, missing: traffic.missing.clone() }
     }
 
     pub(super) fn to_text(&self) -> String {

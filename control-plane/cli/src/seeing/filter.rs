@@ -9,7 +9,7 @@ use selvedge_model::{
 
 /// Of whom a command tells.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct FilterArgs {
+pub(crate) struct FilterArgs {
     /// Only what is sent by this workload, or all of a namespace; where servers tell, by this ServiceAccount
     #[arg(long, value_name = "NAMESPACE/NAME|NAMESPACE/*")]
     from: Option<Party>,
@@ -22,7 +22,7 @@ pub(super) struct FilterArgs {
 
 /// A client or a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Party {
+pub(crate) enum Party {
     /// Of a namespace: one, or all.
     Named { namespace: String, name: Option<String> },
     /// A service by its host, or the first parts of it.
@@ -64,7 +64,7 @@ impl Party {
     }
 
     /// Whether it is this port of a service.
-    pub(super) fn is_service(&self, host: &str, port: u16) -> bool {
+    pub(crate) fn is_service(&self, host: &str, port: u16) -> bool {
         match self {
             Self::Host { host: wanted, port: one } => {
                 one.is_none_or(|one| one == port)
@@ -92,7 +92,7 @@ impl Party {
 
 impl FilterArgs {
     /// Whether a command tells of `edge`, of which the sidecar of `teller` has told.
-    pub(super) fn admits(&self, teller: &WorkloadName, edge: &Edge) -> bool {
+    pub(crate) fn admits(&self, teller: &WorkloadName, edge: &Edge) -> bool {
         let is_teller = |party: &Party| party.is_named(teller.namespace(), teller.name());
         match edge.way {
             Way::Outbound => {

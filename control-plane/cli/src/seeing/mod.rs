@@ -2,11 +2,11 @@
 //!
 //! They ask every replica of the control plane what its sidecars have told it, and add that up.
 
-mod ask;
+pub(crate) mod ask;
 pub mod edges;
 pub mod endpoints;
-mod filter;
-mod numbers;
+pub(crate) mod filter;
+pub(crate) mod numbers;
 pub mod routes;
 pub mod stat;
 pub mod tap;

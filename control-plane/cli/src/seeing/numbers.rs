@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// What has happened on several edges together.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     requests: Part,
     streams: Part,
     /// Of how many seconds it is.
@@ -26,40 +26,40 @@ struct Part {
 
 /// Numbers of requests.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     /// How many have ended.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// How many of them have failed: no answer, a status of 500 or more, an answer that broke off, or gRPC's like.
-    pub(super) failures: u64,
-    pub(super) success_percent: f64,
-    pub(super) per_second: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p95_ms: f64,
-    pub(super) p99_ms: f64,
-    pub(super) mtls_percent: f64,
+    pub(crate) failures: u64,
+    pub(crate) success_percent: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p95_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) mtls_percent: f64,
     /// Bytes of answers' bodies.
-    pub(super) sent_bytes: u64,
+    pub(crate) sent_bytes: u64,
 }
 
 /// Numbers of opaque connections.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     /// How many have come.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// How many have ended, those included that had come before.
-    pub(super) ended: u64,
+    pub(crate) ended: u64,
     /// How many of them were refused or broken off by a proxy.
-    pub(super) failures: u64,
-    pub(super) mtls_percent: f64,
+    pub(crate) failures: u64,
+    pub(crate) mtls_percent: f64,
     /// Bytes from clients.
-    pub(super) received_bytes: u64,
+    pub(crate) received_bytes: u64,
     /// Bytes to clients.
-    pub(super) sent_bytes: u64,
+    pub(crate) sent_bytes: u64,
 }
 
 impl Sum {
     /// Adds what has happened in `seconds` on one edge. What requests have become is in them already.
-    pub(super) fn add(&mut self, edge: &Edge, counts: &Counts, seconds: u64) {
+    pub(crate) fn add(&mut self, edge: &Edge, counts: &Counts, seconds: u64) {
         let part = match edge.carried {
             Carried::Http => &mut self.requests,
             Carried::Tcp => &mut self.streams,
@@ -76,14 +76,14 @@ impl Sum {
     }
 
     /// Adds all that has happened on others.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.seconds = self.seconds.max(other.seconds);
         self.requests.merge(&other.requests);
         self.streams.merge(&other.streams);
     }
 
     /// Those of requests; `None`: there were none.
-    pub(super) fn requests(&self) -> Option<Requests> {
+    pub(crate) fn requests(&self) -> Option<Requests> {
         let Part { counts, failures, is_there, .. } = &self.requests;
         let count = counts.ends();
         let quantile = |share| rounded(counts.latencies.quantile(share).unwrap_or_default(), 3);
@@ -101,7 +101,7 @@ impl Sum {
     }
 
     /// Those of opaque connections; `None`: there were none.
-    pub(super) fn connections(&self) -> Option<Connections> {
+    pub(crate) fn connections(&self) -> Option<Connections> {
         let Part { counts, failures, is_there, .. } = &self.streams;
         is_there.then(|| Connections {
             count: counts.connections,
@@ -131,7 +131,7 @@ impl Part {
 
 impl Requests {
     /// Whether at least so many percent of them have succeeded: by the numbers themselves, not by what is shown of them.
-    pub(super) fn succeed(&self, least: f64) -> bool {
+    pub(crate) fn succeed(&self, least: f64) -> bool {
         // In thousand-millionths of a percent, as nobody asks for less.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 100")]
         let least = (least * 1e9).round() as u128;
@@ -140,7 +140,7 @@ impl Requests {
     }
 
     /// Success, requests per second and the latencies, as people read them.
-    pub(super) fn cells(&self) -> [String; 5] {
+    pub(crate) fn cells(&self) -> [String; 5] {
         [
             shown_percent(self.success_percent),
             format!("{:.1}", self.per_second),
@@ -152,18 +152,21 @@ impl Requests {
 }
 
 impl Connections {
-    /// The share of those that were not refused or broken off, as people read it; `-`: none has come or ended.
-    pub(super) fn success(&self) -> String {
+    /// How many percent were not refused or broken off; `None`: none has come or ended.
+    pub(crate) fn success_percent(&self) -> Option<f64> {
         // Of older ones no more is known than how they ended.
-        match self.count.max(self.ended) {
-            0 => "-".to_owned(),
-            all => shown_percent(percent(all.saturating_sub(self.failures), all)),
-        }
+        let all = self.count.max(self.ended);
+        (all > 0).then(|| percent(all.saturating_sub(self.failures), all))
+    }
+
+    /// The same as people read it; `-`: none has come or ended.
+    pub(crate) fn success(&self) -> String {
+        self.success_percent().map_or_else(|| "-".to_owned(), shown_percent)
     }
 }
 
 /// Never 100 of what is not all, and never 0 of what is something. Of nothing all is well.
-pub(super) fn percent(part: u64, all: u64) -> f64 {
+pub(crate) fn percent(part: u64, all: u64) -> f64 {
     match part {
         0 if all > 0 => 0.0,
         part if part >= all => 100.0,
@@ -177,14 +180,14 @@ fn rounded(number: f64, digits: i32) -> f64 {
 }
 
 /// Never 100 % of what is not all, and never 0 % of what is something.
-pub(super) fn shown_percent(percent: f64) -> String {
+pub(crate) fn shown_percent(percent: f64) -> String {
     match percent {
         100.0 | 0.0 => format!("{percent:.0} %"),
         percent => format!("{:.2} %", percent.clamp(0.01, 99.99)),
     }
 }
 
-fn milliseconds(time: f64) -> String {
+pub(crate) fn milliseconds(time: f64) -> String {
     match time {
         time if time < 10.0 => format!("{time:.1} ms"),
         time if time < 10_000.0 => format!("{time:.0} ms"),
@@ -193,7 +196,7 @@ fn milliseconds(time: f64) -> String {
 }
 
 /// As people read it.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let mut size = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if size < 1024.0 {

@@ -41,35 +41,35 @@ pub struct Args {
 
 /// One backend of one route.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) service: String,
-    pub(super) route: String,
+pub(crate) struct Row {
+    pub(crate) service: String,
+    pub(crate) route: String,
     /// The namespace whose clients alone follow it. Absent: those of all others.
     #[serde(skip_serializing_if = "Option::is_none")]
-    clients: Option<String>,
+    pub(crate) clients: Option<String>,
     /// Where it leads. Absent: nowhere; it answers by itself, or cannot be followed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) backend: Option<String>,
+    pub(crate) backend: Option<String>,
     /// Why that cannot be used. Absent: it can.
     #[serde(skip_serializing_if = "Option::is_none")]
-    broken: Option<String>,
+    pub(crate) broken: Option<String>,
     /// Its share by the documents.
-    pub(super) configured_percent: u32,
+    pub(crate) configured_percent: u32,
     /// Its share of what has followed the route. Absent: nothing has.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) seen_percent: Option<f64>,
+    pub(crate) seen_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) requests: Option<Requests>,
+    pub(crate) requests: Option<Requests>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connections: Option<Connections>,
+    pub(crate) connections: Option<Connections>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    seconds: u64,
-    pub(super) routes: Vec<Row>,
+pub(crate) struct Report {
+    pub(crate) seconds: u64,
+    pub(crate) routes: Vec<Row>,
     #[serde(flatten)]
-    missing: Missing,
+    pub(crate) missing: Missing,
 }
 
 /// Host, port, route, backend if it is another service, and subset.
@@ -83,7 +83,7 @@ type Key = (String, u16, String, String, String);
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
         let services = args.place.services().await?;
-        let report = Report::of(args.place.traffic(args.since).await?, &services, args.service.as_ref());
+        let report = Report::of(&args.place.traffic(args.since).await?, &services, args.service.as_ref());
         let is_well = !report.routes.is_empty();
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
@@ -91,8 +91,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Report {
-    pub(super) fn of(traffic: Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
-        let sums = sums(&traffic);
+    pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
+        let sums = sums(traffic);
         let mut routes = Vec::new();
         let shown = services.services.iter();
         for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
@@ -100,7 +100,7 @@ impl Report {
                 routes.extend(rows(service, route, &sums));
             }
         }
-        Self { seconds: traffic.seconds, routes, missing: traffic.missing }
+        Self { seconds: traffic.seconds, routes, missing: traffic.missing.clone() }
     }
 
     fn to_text(&self) -> String {

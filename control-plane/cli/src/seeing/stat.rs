@@ -59,7 +59,7 @@ fn percent(text: &str) -> Result<f64, String> {
 /// What a row stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum By {
+pub(crate) enum By {
     /// A service's port, as it was called.
     Service,
     /// A workload that was called, by its own sidecar.
@@ -74,24 +74,24 @@ pub(super) enum By {
 
 /// One row.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) name: String,
+pub(crate) struct Row {
+    pub(crate) name: String,
     /// Absent: there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) requests: Option<Requests>,
+    pub(crate) requests: Option<Requests>,
     /// The same of opaque connections.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) connections: Option<Connections>,
+    pub(crate) connections: Option<Connections>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     by: By,
     /// Of how many seconds it is, at most.
-    seconds: u64,
-    pub(super) rows: Vec<Row>,
+    pub(crate) seconds: u64,
+    pub(crate) rows: Vec<Row>,
     #[serde(flatten)]
-    missing: Missing,
+    pub(crate) missing: Missing,
 }
 
 /// Prints the rows; the exit status says whether enough has succeeded.
@@ -101,7 +101,7 @@ pub(super) struct Report {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let report = Report::of(args.place.traffic(args.since).await?, args.by, &args.filter);
+        let report = Report::of(&args.place.traffic(args.since).await?, args.by, &args.filter);
         let is_well = args.min_success.is_none_or(|least| report.succeeds(least));
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
@@ -144,12 +144,12 @@ impl By {
 
 impl Report {
     /// The busiest first.
-    pub(super) fn sort_by_load(&mut self) {
+    pub(crate) fn sort_by_load(&mut self) {
         let load = |row: &Row| row.requests.as_ref().map_or(0.0, |requests| requests.per_second);
         self.rows.sort_by(|a, b| load(b).total_cmp(&load(a)));
     }
 
-    pub(super) fn of(traffic: Traffic, by: By, filter: &FilterArgs) -> Self {
+    pub(crate) fn of(traffic: &Traffic, by: By, filter: &FilterArgs) -> Self {
         let mut rows = BTreeMap::<String, Sum>::new();
         for (teller, workload) in &traffic.workloads {
             for one in workload.edges.iter().filter(|one| filter.admits(teller, &one.edge)) {
@@ -165,16 +165,16 @@ impl Report {
         };
         let rows =
             rows.into_iter().map(row).filter(|row| row.requests.is_some() || row.connections.is_some());
-        Self { by, seconds: traffic.seconds, rows: rows.collect(), missing: traffic.missing }
+        Self { by, seconds: traffic.seconds, rows: rows.collect(), missing: traffic.missing.clone() }
     }
 
     /// Whether at least so many percent of each row's requests have succeeded, and there were some.
-    pub(super) fn succeeds(&self, least: f64) -> bool {
+    pub(crate) fn succeeds(&self, least: f64) -> bool {
         let mut requests = self.rows.iter().filter_map(|row| row.requests.as_ref()).peekable();
         requests.peek().is_some() && requests.all(|requests| requests.succeed(least))
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
         let mut requests =

@@ -134,7 +134,7 @@ fn filter(words: &[&str]) -> FilterArgs {
 
 #[test]
 fn rows_add_up_what_all_replicas_know() {
-    let of = |by, words: &[&str]| stat::Report::of(traffic(), by, &filter(words));
+    let of = |by, words: &[&str]| stat::Report::of(&traffic(), by, &filter(words));
     let counted = |report: &stat::Report| -> Vec<(String, u64, u64)> {
         let row = |row: &stat::Row| {
             let requests = row.requests.as_ref().unwrap();
@@ -167,7 +167,7 @@ fn one_failure_in_a_million_is_one_too_many_where_all_must_succeed() {
     let workloads =
         [("shop/web".parse().unwrap(), workload("web", vec![(edge("v1", true), counts(999_999, 1))]))].into();
     let traffic = Traffic { seconds: 60, workloads, ..Traffic::default() };
-    let report = stat::Report::of(traffic, By::Service, &filter(&[]));
+    let report = stat::Report::of(&traffic, By::Service, &filter(&[]));
 
     assert!(report.succeeds(99.9999) && !report.succeeds(99.999_901) && !report.succeeds(100.0));
     let text = report.to_text();
@@ -183,7 +183,7 @@ fn an_endpoint_with_older_connections_alone_does_not_fail() {
         let workloads =
             [("shop/reviews-1".parse().unwrap(), workload("reviews", vec![(edge, counts)]))].into();
         let traffic = Traffic { seconds: 60, workloads, ..Traffic::default() };
-        endpoints::Report::of(traffic, &services(), None).to_text()
+        endpoints::Report::of(&traffic, &services(), None).to_text()
     };
     let row = |text: String| text.lines().find(|line| line.contains("10.0.0.1")).unwrap().to_owned();
 
@@ -197,7 +197,7 @@ fn an_endpoint_with_older_connections_alone_does_not_fail() {
 
 #[test]
 fn an_edge_is_shown_once_and_with_both_identities() {
-    let report = edges::Report::of(traffic(), &services(), &filter(&[]), false);
+    let report = edges::Report::of(&traffic(), &services(), &filter(&[]), false);
 
     let [sent, plain] = &report.edges[..] else { panic!("{:?}", report.edges) };
     assert_eq!((sent.seen_by, sent.from.as_deref(), sent.mtls), (SeenBy::Client, Some("shop/web"), true));
@@ -208,24 +208,24 @@ fn an_edge_is_shown_once_and_with_both_identities() {
     assert_eq!((&*plain.to, plain.requests.as_ref().unwrap().count), ("shop/reviews-1:8080", 5));
     assert!(plain.client_identity.is_none() && plain.server_identities.is_empty());
 
-    assert_eq!(edges::Report::of(traffic(), &services(), &filter(&[]), true).edges.len(), 3);
+    assert_eq!(edges::Report::of(&traffic(), &services(), &filter(&[]), true).edges.len(), 3);
 }
 
 #[test]
 fn a_route_is_shown_as_it_is_configured_and_as_it_was_followed() {
-    let report = routes::Report::of(traffic(), &services(), None);
+    let report = routes::Report::of(&traffic(), &services(), None);
 
     let [v1, v2] = &report.routes[..] else { panic!("{:?}", report.routes) };
     assert_eq!((v1.configured_percent, v2.configured_percent), (80, 20));
     assert_eq!((v1.seen_percent, v2.seen_percent), (Some(77.778), Some(22.222)));
     assert_eq!(v2.requests.as_ref().unwrap().failures, 10);
     let only = "ratings".parse().unwrap();
-    assert!(routes::Report::of(traffic(), &services(), Some(&only)).routes.is_empty());
+    assert!(routes::Report::of(&traffic(), &services(), Some(&only)).routes.is_empty());
 }
 
 #[test]
 fn an_endpoint_is_shown_with_its_load_and_with_who_ejects_it() {
-    let report = endpoints::Report::of(traffic(), &services(), None);
+    let report = endpoints::Report::of(&traffic(), &services(), None);
 
     let [one, two] = &report.endpoints[..] else { panic!("{:?}", report.endpoints) };
     assert_eq!((one.out.len(), one.requests.as_ref().unwrap().count), (0, 95));
@@ -245,7 +245,7 @@ fn what_was_sent_nowhere_is_no_plaintext() {
         let workloads = [("shop/web".parse().unwrap(), workload("web", edges))].into();
         Traffic { seconds: 60, workloads, ..Traffic::default() }
     };
-    let report = |edges| edges::Report::of(of(edges), &services(), &filter(&[]), false);
+    let report = |edges| edges::Report::of(&of(edges), &services(), &filter(&[]), false);
 
     let together = report(vec![(edge("v1", true), counts(5, 0)), (edge("", false), unsent(2))]);
     let [row] = &together.edges[..] else { panic!("{:?}", together.edges) };
@@ -263,7 +263,7 @@ fn what_was_sent_nowhere_is_no_plaintext() {
 #[test]
 fn a_servers_row_is_shown_where_the_clients_is_not() {
     let seen = |traffic: Traffic, words: &[&str]| {
-        let report = edges::Report::of(traffic, &services(), &filter(words), false);
+        let report = edges::Report::of(&traffic, &services(), &filter(words), false);
         report.edges.iter().map(|row| (row.seen_by, row.requests.as_ref().unwrap().count)).collect::<Vec<_>>()
     };
     assert_eq!(seen(traffic(), &[]), [(SeenBy::Client, 90), (SeenBy::Server, 5)]);
@@ -295,7 +295,7 @@ fn a_filter_finds_where_routes_lead_and_an_edge_names_all_who_may_answer() {
     let workloads: BTreeMap<_, _> = [("shop/web".parse().unwrap(), workload("web", edges))].into();
     let of = |words: &[&str]| {
         let traffic = Traffic { seconds: 60, workloads: workloads.clone(), ..Traffic::default() };
-        edges::Report::of(traffic, &services, &filter(words), false).edges
+        edges::Report::of(&traffic, &services, &filter(words), false).edges
     };
 
     let all = of(&[]);
@@ -317,7 +317,7 @@ fn no_sum_of_what_sidecars_say_overflows() {
     let seen = TrafficSeen { workloads, ..TrafficSeen::default() };
     let traffic = || Traffic::of(60, vec![seen.clone(), seen.clone()], BTreeMap::new());
 
-    assert_eq!(routes::Report::of(traffic(), &services(), None).routes.len(), 2);
-    let text = stat::Report::of(traffic(), By::Service, &filter(&[])).to_text();
+    assert_eq!(routes::Report::of(&traffic(), &services(), None).routes.len(), 2);
+    let text = stat::Report::of(&traffic(), By::Service, &filter(&[])).to_text();
     assert!(text.contains("shop/web says 7 of them"), "{text}");
 }

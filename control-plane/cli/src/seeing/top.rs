@@ -66,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut shown = 0;
     loop {
-        let mut report = Report::of(args.place.traffic_now(SECONDS).await?, args.by, &args.filter);
+        let mut report = Report::of(&args.place.traffic_now(SECONDS).await?, args.by, &args.filter);
         report.sort_by_load();
         let mut out = io::stdout().lock();
         if args.output.is_json() {

@@ -331,6 +331,8 @@ impl Session {
             certificate_root: root,
             address,
             svid: None,
+            memory_bytes: None,
+            configuration_at: None,
             proxy_version: self.proxy_version.clone(),
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,
@@ -348,7 +350,10 @@ impl Session {
             proxy.authorities.clone_from(&self.authorities);
         }
         proxy.holds = Arc::clone(&self.held);
-        proxy.configuration_version = self.configuration;
+        if proxy.configuration_version != self.configuration {
+            (proxy.configuration_version, proxy.configuration_at) =
+                (self.configuration, Some(SystemTime::now()));
+        }
         proxy.acknowledged = self.acknowledged;
         proxy.under_way = self.under_way.as_ref().map(|under_way| under_way.nonce);
     }

@@ -5,6 +5,7 @@
 //! others, and then of all alike; and those that have little are not refused what others have used up.
 
 mod answer;
+mod history;
 mod slots;
 
 use std::{
@@ -18,8 +19,11 @@ use selvedge_model::{
     traffic::{Counts, Edge, MOST_EDGES, Out},
 };
 
-pub use self::answer::{EdgeTraffic, TrafficSeen, WorkloadTraffic};
 use self::slots::Slots;
+pub use self::{
+    answer::{EdgeTraffic, TrafficSeen, WorkloadTraffic},
+    history::{HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime},
+};
 use crate::metrics::Metrics;
 
 /// How long it is kept, in seconds.
@@ -123,6 +127,13 @@ impl Traffic {
     pub(crate) fn seen(&self, since: u64) -> TrafficSeen {
         let now = self.now();
         let unread = self.lock().since(since, now);
+        unread.read()
+    }
+
+    /// What has happened piece by piece in the last hour, as clients tell it.
+    pub(crate) fn history(&self) -> HistorySeen {
+        let now = self.now();
+        let unread = self.lock().history(now);
         unread.read()
     }
 

@@ -13,7 +13,7 @@ pub(super) const FINE: u64 = 15;
 /// So many fine pieces are kept.
 const FINE_KEPT: u64 = 8;
 /// Seconds in a coarse piece.
-const COARSE: u64 = 60;
+pub(super) const COARSE: u64 = 60;
 /// What the allocator takes for a piece's bytes besides them.
 const OVERHEAD: usize = 16;
 
@@ -83,6 +83,15 @@ impl Slots {
         Pieces(coarse.chain(fine).map(|slot| Arc::clone(&slot.counts)).collect())
     }
 
+    /// All that is kept, not yet read, each piece with when it begins and how long it is.
+    pub(super) fn pieces(&self) -> Vec<(u64, u64, Piece)> {
+        let of = |slots: &VecDeque<Slot>, length: u64| {
+            let piece = |slot: &Slot| (slot.at * length, length, Piece(Arc::clone(&slot.counts)));
+            slots.iter().map(piece).collect::<Vec<_>>()
+        };
+        [of(&self.coarse, COARSE), of(&self.fine, FINE)].concat()
+    }
+
     /// What it takes in memory, nearly.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -108,6 +117,16 @@ impl Pieces {
     }
 }
 
+/// What has happened on one edge in one piece of time, as it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Piece(Arc<[u8]>);
+
+impl Piece {
+    pub(super) fn read(&self) -> Counts {
+        read(&self.0)
+    }
+}
+
 fn read(counts: &[u8]) -> Counts {
     let read = wire::EdgeCounts::decode(counts).ok().and_then(|counts| counts.try_into().ok());
     let (_, counts): (u32, Counts) = read.expect("we have written it");
@@ -115,7 +134,7 @@ fn read(counts: &[u8]) -> Counts {
 }
 
 /// When the oldest of the fine pieces begins.
-fn oldest_fine(now: u64) -> u64 {
+pub(super) fn oldest_fine(now: u64) -> u64 {
     (now / FINE).saturating_sub(FINE_KEPT - 1) * FINE
 }
 

@@ -1,10 +1,10 @@
 //! What becomes of a connection, and who says so.
 
 use selvedge_model::Verdict;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What becomes of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     /// It is let in, with all its requests.
@@ -26,7 +26,7 @@ impl Outcome {
 }
 
 /// What becomes of a connection, and by which rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Judgement {
     /// What becomes of it.
     pub(crate) outcome: Outcome,

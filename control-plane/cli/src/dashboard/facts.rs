@@ -1,0 +1,186 @@
+//! What all replicas know together: what pages are made of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use selvedge_control_plane::status::{
+    Config, HistoryKey, HistoryPoint, PieceOfTime, SeenTraffic, ServicesShown,
+};
+use selvedge_model::{WorkloadName, traffic::Carried};
+
+use super::{
+    html::with_port,
+    told::{Found, May, Told, Wanted},
+};
+use crate::seeing::ask::Traffic;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// When they were true.
+    pub(super) at: SystemTime,
+    pub(super) wanted: Wanted,
+    pub(super) replicas: Vec<Replica>,
+    /// Whether there may be replicas that were not asked.
+    pub(super) is_partial: bool,
+    pub(super) traffic: Traffic,
+    pub(super) history: History,
+    pub(super) services: ServicesShown,
+    pub(super) problems: Vec<Found>,
+    pub(super) problems_left_out: usize,
+    pub(super) seen: SeenTraffic,
+    pub(super) matrix: Option<Vec<May>>,
+}
+
+/// One replica, and the proxies that are connected to it.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) config: Config,
+}
+
+/// What has happened piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) known_seconds: u64,
+    pub(super) pieces: Vec<PieceOfTime>,
+    pub(super) lines: BTreeMap<HistoryKey, BTreeMap<usize, HistoryPoint>>,
+}
+
+impl Facts {
+    /// What those who were asked have `told`; `is_whole`: they are all that there are.
+    pub(super) fn of(
+        wanted: Wanted,
+        told: Vec<(String, Told)>,
+        unknown: BTreeMap<String, String>,
+        is_whole: bool,
+    ) -> Self {
+        let is_partial = !is_whole && told.iter().any(|(_, one)| one.is_in_cluster);
+        let mut facts = Self {
+            at: SystemTime::now(),
+            wanted,
+            replicas: Vec::new(),
+            is_partial,
+            traffic: Traffic::default(),
+            history: History::default(),
+            services: ServicesShown::default(),
+            problems: Vec::new(),
+            problems_left_out: 0,
+            seen: SeenTraffic::default(),
+            matrix: None,
+        };
+        let mut traffic = Vec::new();
+        for (name, one) in told {
+            traffic.push(one.traffic);
+            facts.history.add(one.history.known_seconds, one.history.pieces, one.history.lines);
+            // The documents are the same for all.
+            if facts.services.services.is_empty() {
+                facts.services.services = one.services.services;
+            }
+            facts.services.out.extend(one.services.out);
+            if facts.problems.is_empty() {
+                (facts.problems, facts.problems_left_out) = (one.problems, one.problems_left_out);
+            }
+            for (workload, seen) in one.seen.workloads {
+                let known = facts.seen.workloads.entry(workload).or_default();
+                known.callers.extend(seen.callers);
+                known.refused_calls.extend(seen.refused_calls);
+                known.left_out = known.left_out.saturating_add(seen.left_out);
+                known.watched_seconds = known.watched_seconds.max(seen.watched_seconds);
+            }
+            facts.matrix = facts.matrix.or(one.matrix);
+            let (version, memory_bytes, config) = (one.version, one.memory_bytes, one.config);
+            facts.replicas.push(Replica { name, version, memory_bytes, config });
+        }
+        facts.problems.sort();
+        facts.traffic = Traffic::of(wanted.since, traffic, unknown);
+        facts
+    }
+
+    /// Workloads that should be connected, and are to none of the replicas that were asked.
+    pub(super) fn missing(&self) -> BTreeSet<&WorkloadName> {
+        let connected: BTreeSet<&WorkloadName> = self
+            .replicas
+            .iter()
+            .flat_map(|replica| &replica.config.proxies)
+            .map(|proxy| &proxy.workload)
+            .collect();
+        let expected = self.replicas.iter().flat_map(|replica| &replica.config.expected);
+        expected.filter(|name| !connected.contains(name)).collect()
+    }
+}
+
+impl History {
+    fn add(
+        &mut self,
+        known_seconds: u64,
+        pieces: Vec<PieceOfTime>,
+        lines: Vec<selvedge_control_plane::status::HistoryLine>,
+    ) {
+        self.known_seconds = self.known_seconds.max(known_seconds);
+        // Replicas' minutes do not begin at the same time: what is in a piece of theirs is in ours that has most of it.
+        let mine = if pieces.len() > self.pieces.len() { pieces.clone() } else { self.pieces.clone() };
+        let place = |piece: &PieceOfTime, all: &[PieceOfTime]| {
+            let middle = piece.began.saturating_sub(piece.seconds / 2);
+            let found = all
+                .iter()
+                .position(|one| middle <= one.began && middle > one.began - one.seconds.min(one.began));
+            found.or(all.len().checked_sub(1))
+        };
+        if mine != self.pieces {
+            let before = std::mem::replace(&mut self.pieces, mine);
+            for points in self.lines.values_mut() {
+                let moved = std::mem::take(points);
+                for (at, point) in moved {
+                    if let Some(to) = before.get(at).and_then(|piece| place(piece, &self.pieces)) {
+                        points.entry(to).or_default().add(&point);
+                    }
+                }
+            }
+        }
+        for line in lines {
+            let points = self.lines.entry(line.to).or_default();
+            for (at, point) in line.points {
+                if let Some(to) = pieces.get(at).and_then(|piece| place(piece, &self.pieces)) {
+                    points.entry(to).or_default().add(&point);
+                }
+            }
+        }
+    }
+
+    /// What has happened in each piece at each service's port: requests alone.
+    pub(super) fn by_service(&self) -> BTreeMap<String, Vec<HistoryPoint>> {
+        let mut services = BTreeMap::<String, Vec<HistoryPoint>>::new();
+        for (key, points) in self.lines.iter().filter(|(key, _)| key.carried == Carried::Http) {
+            let sums = services.entry(with_port(&key.host, key.port));
+            let sums = sums.or_insert_with(|| vec![HistoryPoint::default(); self.pieces.len()]);
+            for (at, point) in points {
+                if let Some(sum) = sums.get_mut(*at) {
+                    sum.add(point);
+                }
+            }
+        }
+        services
+    }
+
+    /// What has happened in each piece on all lines that are `meant`.
+    pub(super) fn sum(&self, meant: impl Fn(&HistoryKey) -> bool) -> Vec<HistoryPoint> {
+        let mut sums = vec![HistoryPoint::default(); self.pieces.len()];
+        for (_, points) in self.lines.iter().filter(|(key, _)| meant(key)) {
+            for (at, point) in points {
+                if let Some(sum) = sums.get_mut(*at) {
+                    sum.add(point);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// What pages are made of, as often as it is wanted.
+pub(super) type Shared = Arc<Facts>;

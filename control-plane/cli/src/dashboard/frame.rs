@@ -1,0 +1,135 @@
+//! What all pages have around their content.
+
+use maud::{DOCTYPE, Markup, html};
+use selvedge_certs::facts::Utc;
+
+use super::{
+    assets,
+    facts::Facts,
+    html::{self, length},
+    page::{Asked, Page, WINDOWS},
+    told::Bad,
+};
+
+/// A whole page.
+pub(super) fn whole(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
+    let problems = facts.problems.iter().filter(|problem| problem.severity == Bad::Error).count();
+    document(
+        &page.title(),
+        &html! {
+            nav aria-label="Pages" {
+                ul {
+                    @for one in Page::MENU {
+                        @let is_here = one == *page;
+                        @let url = if one.has_window() { html::with_window(&one.url(), asked.since) } else { one.url() };
+                        li { a href=(url) aria-current=[is_here.then_some("page")] {
+                            (one.title())
+                            @if one == Page::Problems && problems > 0 { " " span.badge { (problems) span.hide { " errors" } } }
+                        } }
+                    }
+                }
+            }
+        },
+        &html! { main #content tabindex="-1" { (content(page, asked, facts)) } },
+    )
+}
+
+/// What is on a page, and changes.
+pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
+    html! {
+        div.head {
+            h1 { @if let Page::Service { .. } = page { span.kind { "Service " } } (page.title()) }
+            @if page.has_window() { (windows(page, asked)) }
+        }
+        (page.content(asked, facts))
+        (missing(facts))
+        footer {
+            p {
+                "As of " time datetime=(Utc(facts.at).to_string()) { (Utc(facts.at).to_string().replace('T', " ").replace('Z', " UTC")) }
+                ", told by "
+                @for (place, replica) in facts.replicas.iter().enumerate() {
+                    @if place > 0 { ", " }
+                    (replica.name) " (" (replica.version) ")"
+                }
+                ". Sidecars tell what is new every 15 seconds."
+            }
+        }
+    }
+}
+
+fn windows(page: &Page, asked: &Asked) -> Markup {
+    let mut query = Vec::new();
+    if let Some(namespace) = &asked.namespace {
+        query.push(format!("ns={}", html::encoded(namespace)));
+    }
+    if let Some(focus) = &asked.focus {
+        query.push(format!("focus={}", html::encoded(focus)));
+    }
+    let url = if query.is_empty() { page.url() } else { format!("{}?{}", page.url(), query.join("&")) };
+    html! {
+        ul.windows aria-label="Of how long" {
+            @for (seconds, _, words) in WINDOWS {
+                li { a href=(html::with_window(&url, seconds)) aria-current=[(seconds == asked.since).then_some("true")] { (words) } }
+            }
+        }
+    }
+}
+
+/// What is not on the page, and why.
+fn missing(facts: &Facts) -> Markup {
+    let missing = &facts.traffic.missing;
+    let kept = facts.traffic.seconds;
+    html! {
+        @if facts.is_partial {
+            p.note { "This is what one replica of the control plane knows: of the sidecars that are connected to it. "
+                code { "selvedge dashboard" } " asks all replicas." }
+        }
+        @for line in missing.to_text().lines() { p.note.warn { (line) } }
+        @if kept > 0 && kept < facts.wanted.since {
+            p.note.warn { "Of so much traffic only " (length(std::time::Duration::from_secs(kept))) " are kept." }
+        }
+    }
+}
+
+/// A page that says one thing.
+pub(super) fn plain(title: &str, why: &str) -> Markup {
+    document(
+        title,
+        &html! {},
+        &html! { main #content tabindex="-1" {
+            div.head { h1 { (title) } }
+            p { (why) }
+            p { a href="/dashboard/overview" { "To the overview" } }
+        } },
+    )
+}
+
+fn document(title: &str, nav: &Markup, main: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (title) " · Selvedge" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                link rel="icon" href=(assets::url("icon.svg")) type="image/svg+xml";
+                link rel="stylesheet" href=(assets::url("style.css"));
+                script src=(assets::url("live.js")) defer {}
+            }
+            body {
+                a.skip href="#content" { "Skip to the content" }
+                header {
+                    a.brand href="/dashboard/overview" { "Selvedge" }
+                    (nav)
+                    div.live {
+                        span #state role="status" {}
+                        button #pause type="button" hidden { "Pause" }
+                    }
+                }
+                (main)
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `selvedge dashboard`: opens the pages in a browser.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context as _;
+use selvedge_kubernetes::Client;
+use selvedge_ops::admin;
+use tokio::net::TcpStream;
+
+use super::{
+    facts::Facts,
+    serve::{Source, routes},
+    told::{Told, Wanted},
+};
+use crate::{
+    cluster::{self, ClusterArgs},
+    status::{REPLICA_TIME, ask_replicas},
+};
+
+/// Open the dashboard: pages that show how the mesh does
+///
+/// In a cluster it serves the pages on a port of this host's loopback, of what all replicas of the control plane know, until
+/// Ctrl-C. With --admin they are those of a control plane on this host. Whoever uses this host can see them meanwhile.
+///
+/// Exit status: 0; 2 if no control plane answers.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
+    admin: Option<SocketAddr>,
+
+    /// The port of this host where the pages of a cluster are served; 0: a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0, conflicts_with = "admin")]
+    port: u16,
+
+    /// Only print where the pages are, and start no browser
+    #[arg(long)]
+    no_browser: bool,
+}
+
+/// Shows where the pages are, and in a cluster serves them.
+///
+/// # Errors
+/// If where they are cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let opened = match args.admin {
+        Some(admin) => runtime.block_on(of_host(&args, admin)),
+        None => runtime.block_on(of_cluster(&args)),
+    };
+    match opened {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if crate::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("selvedge: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// The control plane's own pages.
+async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
+    let unreachable = || format!("the control plane's admin port {admin}");
+    let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
+    cluster::ask(stream, "/status").await.with_context(unreachable)?;
+    show(args, &format!("http://{admin}/dashboard/overview"))
+}
+
+/// Pages of what all replicas know.
+async fn of_cluster(args: &Args) -> anyhow::Result<()> {
+    let client = args.cluster.connect().await?;
+    let source = Replicas { client, namespace: args.cluster.namespace.clone() };
+    source.look(Wanted { since: 60, matrix: false, often: false }).await.map_err(anyhow::Error::msg)?;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
+        .with_context(|| format!("port {} of this host", args.port))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    show(args, &format!("http://{address}/dashboard/overview"))?;
+    eprintln!("it is served until Ctrl-C");
+    let serving = admin::serve(listener, admin::for_this_host(routes(source)));
+    tokio::select! {
+        ended = serving => match ended { Err(error) => Err(error.into()) },
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+fn show(args: &Args, url: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{url}")?;
+    out.flush()?;
+    if !args.no_browser {
+        let mut browser = Command::new("xdg-open");
+        // There may be none: where the pages are has been said.
+        let _ = browser.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    }
+    Ok(())
+}
+
+/// All replicas of the control plane in a cluster.
+struct Replicas {
+    client: Client,
+    namespace: String,
+}
+
+impl Source for Replicas {
+    async fn look(&self, wanted: Wanted) -> Result<Facts, String> {
+        let Wanted { since, matrix, often } = wanted;
+        let path = format!("/dashboard/facts?since={since}&matrix={matrix}&often={often}");
+        let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
+        for (pod, answer) in ask_replicas::<Told>(&self.client, &self.namespace, &path, REPLICA_TIME).await {
+            match answer {
+                Ok(answer) => told.push((pod, answer)),
+                Err(error) => drop(unknown.insert(pod, error)),
+            }
+        }
+        match (told.is_empty(), unknown.values().next()) {
+            (false, _) => Ok(Facts::of(wanted, told, unknown, true)),
+            (true, Some(error)) => Err(format!("no replica of the control plane answers: {error}")),
+            (true, None) => Err(format!(
+                "no control plane runs in the namespace {}: selvedge check says why",
+                self.namespace
+            )),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Certificates, and how long each is still valid.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use maud::{Markup, html};
+use selvedge_certs::facts::Utc;
+use selvedge_control_plane::status::{Life, Proof, Proxy, Purpose};
+
+use crate::dashboard::{
+    facts::Facts,
+    html::{Health, identity, length, table},
+    plot,
+};
+
+/// The most certificates of workloads in the table: those that end first.
+const MOST_ROWS: usize = 300;
+/// With less than this part of its life left, a certificate should have been renewed.
+const LATE: f64 = 0.2;
+
+fn what(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Root => "signs issuers; whoever trusts it trusts the mesh",
+        Purpose::Issuer => "signs the certificates of workloads",
+        Purpose::Grpc => "what proxies see of the control plane",
+        Purpose::Webhook => "what the API server sees of it",
+    }
+}
+
+pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
+    html! {
+        section aria-labelledby="own" {
+            h2 #own { "Of the control plane" }
+            (own(facts))
+        }
+        section aria-labelledby="workloads" {
+            h2 #workloads { "Of workloads " span.of { "those that end first" } }
+            (workloads(facts))
+        }
+        (roots(facts))
+    }
+}
+
+fn left(until: SystemTime, facts: &Facts) -> Duration {
+    until.duration_since(facts.at).unwrap_or_default()
+}
+
+/// How many percent of its life is left.
+fn share(life: &Life, facts: &Facts) -> f64 {
+    let whole = life.not_after.duration_since(life.not_before).unwrap_or_default();
+    left(life.not_after, facts).as_secs_f64() * 100.0 / whole.as_secs_f64().max(1.0)
+}
+
+fn ends(left: Duration, health: Health) -> Markup {
+    html! { @if health != Health::Well { (health.mark()) " " } @if left.is_zero() { "has expired" } @else { (length(left)) } }
+}
+
+fn own(facts: &Facts) -> Markup {
+    let head = [
+        ("Certificate", false),
+        ("Replica", false),
+        ("Time left", true),
+        ("", false),
+        ("Ends", false),
+        ("What for", false),
+    ];
+    let rows = html! {
+        @for replica in &facts.replicas {
+            @for (purpose, life) in &replica.config.certificates {
+                @let share = share(life, facts);
+                @let left = left(life.not_after, facts);
+                @let health = if left.is_zero() { Health::Failing } else if share < LATE * 100.0 { Health::Strained } else { Health::Well };
+                tr.{ (health.class()) } {
+                    th scope="row" { (purpose.word()) }
+                    td { (replica.name) }
+                    td.num { (ends(left, health)) }
+                    td { (plot::bar(share, health.class())) }
+                    td { time datetime=(Utc(life.not_after).to_string()) { (date(life.not_after)) } }
+                    td { (what(*purpose)) }
+                }
+            }
+        }
+    };
+    table("The control plane's own certificates", &head, &rows)
+}
+
+fn date(at: SystemTime) -> String {
+    Utc(at).to_string().replace('T', " ").replace('Z', " UTC")
+}
+
+/// The certificate that peers of a proxy see: when it ends; `None`: it has none.
+fn seen_end(proxy: &Proxy) -> Option<SystemTime> {
+    match proxy.svid {
+        None => Some(proxy.certificate_expires_at),
+        Some(svid) => {
+            svid.expires_at.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        }
+    }
+}
+
+fn workloads(facts: &Facts) -> Markup {
+    let mut all: Vec<&Proxy> = facts.replicas.iter().flat_map(|replica| &replica.config.proxies).collect();
+    all.sort_by_key(|proxy| (seen_end(proxy), &proxy.workload));
+    if all.is_empty() {
+        return html! { p.empty { "No proxy is connected." } };
+    }
+    let head = [
+        ("Workload", false),
+        ("Identity", false),
+        ("Time left", true),
+        ("Ends", false),
+        ("From", false),
+        ("The workload is", false),
+        ("Serial number", false),
+    ];
+    let rows = html! {
+        @for proxy in all.iter().take(MOST_ROWS) {
+            @let end = seen_end(proxy);
+            @let left = end.map(|end| left(end, facts)).unwrap_or_default();
+            @let health = if left.is_zero() { Health::Failing } else if left < Duration::from_secs(120) { Health::Strained } else { Health::Well };
+            tr.{ (health.class()) } {
+                th scope="row" { (proxy.workload.to_string()) }
+                td { (identity(&proxy.identity)) }
+                td.num { @if end.is_none() { (Health::Failing.mark()) " has none" } @else { (ends(left, health)) } }
+                td { @if let Some(end) = end { time datetime=(Utc(end).to_string()) { (date(end)) } } @else { "–" } }
+                td { @if proxy.svid.is_some() { "Workload API" } @else { "the control plane" } }
+                td { @match proxy.proof {
+                    Proof::Proven => "proven",
+                    Proof::Claimed => "claimed, of its service account",
+                    Proof::ServiceAccount => "any of its service account",
+                } }
+                td { code { (proxy.certificate_serial.to_string()) } }
+            }
+        }
+    };
+    html! {
+        (table("Certificates that peers of workloads see", &head, &rows))
+        @if all.len() > MOST_ROWS { p.note { "and " (all.len() - MOST_ROWS) " more, which end later" } }
+    }
+}
+
+fn roots(facts: &Facts) -> Markup {
+    let all = |of: fn(&selvedge_control_plane::status::Config) -> &Vec<String>| {
+        let all: std::collections::BTreeSet<&String> =
+            facts.replicas.iter().flat_map(|replica| of(&replica.config)).collect();
+        all
+    };
+    let trusts = |proxy: &&Proxy| facts.replicas.iter().any(|replica| replica.config.trusts(proxy));
+    let proxies = || facts.replicas.iter().flat_map(|replica| &replica.config.proxies);
+    let (trusting, connected) = (proxies().filter(trusts).count(), proxies().count());
+    let workload_roots = all(|config| &config.workload_roots);
+    html! {
+        section aria-labelledby="roots" {
+            h2 #roots { "Trusted roots" }
+            p { (trusting) " of " (connected) " proxies trust them as they are now." }
+            ul.flat { @for root in all(|config| &config.trust_roots) { li { code { (root) } } } }
+            @if !workload_roots.is_empty() {
+                h3 { "Of workloads alone" }
+                ul.flat { @for root in workload_roots { li { code { (root) } } } }
+            }
+        }
+    }
+}

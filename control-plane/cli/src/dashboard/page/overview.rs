@@ -1,0 +1,304 @@
+//! How the mesh does as a whole, what needs attention, and each service in one line.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+use selvedge_control_plane::status::HistoryPoint;
+use selvedge_model::traffic::Carried;
+
+use super::Asked;
+use crate::{
+    dashboard::{
+        facts::Facts,
+        html::{Health, count, length, named_service_link, per_second, success, table, with_port},
+        plot::{self, Line, Plot},
+        told::Bad,
+    },
+    seeing::{
+        filter::FilterArgs,
+        numbers::{Requests, bytes, milliseconds, shown_percent},
+        stat::{By, Report, Row},
+    },
+    status::{State, rows},
+};
+
+/// Certificates with less of their time left than this need attention.
+const ENDS_SOON: Duration = Duration::from_secs(3600);
+/// The most services in the table.
+const MOST_ROWS: usize = 500;
+/// So many lines of what needs attention are shown.
+const MOST_LINES: usize = 12;
+
+/// Something that needs attention.
+struct Point {
+    health: Health,
+    words: Markup,
+}
+
+pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
+    let filter = FilterArgs::default();
+    let mut services = Report::of(&facts.traffic, By::Service, &filter);
+    services
+        .rows
+        .sort_by(|a, b| worst_first(a).cmp(&worst_first(b)).then_with(|| load(b).total_cmp(&load(a))));
+    html! {
+        (attention(asked, facts, &services))
+        (signals(asked, facts))
+        (requests(asked, facts, &services))
+        (connections(asked, &services))
+    }
+}
+
+fn load(row: &Row) -> f64 {
+    row.requests.as_ref().map_or(0.0, |requests| requests.per_second)
+}
+
+fn worst_first(row: &Row) -> Health {
+    Health::of(row.requests.as_ref(), row.connections.as_ref())
+}
+
+/// What somebody who is called at night has to know first.
+fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
+    let mut lines = Vec::new();
+    for row in &services.rows {
+        let health = worst_first(row);
+        if let (Health::Failing | Health::Strained, Some(one)) = (health, &row.requests) {
+            let words = html! {
+                (named_service_link(&row.name, asked.since)) ": " b { (shown_percent(one.success_percent)) } " succeed, "
+                (count(one.failures)) " of " (count(one.count)) " requests have failed"
+            };
+            lines.push(Point { health, words });
+        }
+    }
+    for (name, clients) in out(facts) {
+        let words = html! {
+            (named_service_link(&name, asked.since)) ": endpoints get no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" }
+        };
+        lines.push(Point { health: Health::Strained, words });
+    }
+    lines.extend(of_proxies(facts));
+    lines.extend(of_certificates(facts));
+    let errors = facts.problems.iter().filter(|problem| problem.severity == Bad::Error).count();
+    if errors > 0 {
+        let words = html! { a href="/dashboard/problems" { (errors) @if errors == 1 { " error" } @else { " errors" } } " in the configuration" };
+        lines.push(Point { health: Health::Strained, words });
+    }
+    lines.sort_by_key(|line| line.health);
+    let more = lines.len().saturating_sub(MOST_LINES);
+    html! {
+        section.attention aria-labelledby="attention" {
+            @if lines.is_empty() {
+                h2 #attention.well { (Health::Well.mark()) " Nothing needs attention" }
+            } @else {
+                h2 #attention { "Needs attention" }
+                ul {
+                    @for line in lines.iter().take(MOST_LINES) { li.{ (line.health.class()) } { (line.health.mark()) span { (line.words) } } }
+                    @if more > 0 { li { span { "and " (more) " more, below" } } }
+                }
+            }
+        }
+    }
+}
+
+/// Services with endpoints that get no requests, and from how many clients.
+fn out(facts: &Facts) -> Vec<(String, usize)> {
+    let mut services = std::collections::BTreeMap::<String, std::collections::BTreeSet<_>>::new();
+    for out in &facts.services.out {
+        services.entry(with_port(&out.host, out.port)).or_default().insert(&out.by);
+    }
+    services.into_iter().map(|(name, clients)| (name, clients.len())).collect()
+}
+
+fn of_proxies(facts: &Facts) -> Vec<Point> {
+    let rows: Vec<_> =
+        facts.replicas.iter().flat_map(|replica| rows(&replica.config, &replica.name)).collect();
+    let missing = facts.missing().len();
+    let of = |state| rows.iter().filter(|row| row.state == state).count();
+    let line = |health, number: usize, one: &str, more: &str| {
+        let words = html! { a href="/dashboard/proxies" { (number) @if number == 1 { " proxy " } @else { " proxies " } } @if number == 1 { (one) } @else { (more) } };
+        (number > 0).then_some(Point { health, words })
+    };
+    let away = match facts.is_partial {
+        true => ("is not connected to this replica", "are not connected to this replica"),
+        false => ("is not connected", "are not connected"),
+    };
+    let missing_health = if facts.is_partial { Health::Silent } else { Health::Failing };
+    [
+        line(
+            Health::Failing,
+            of(State::Refused),
+            "has refused its configuration",
+            "have refused their configuration",
+        ),
+        line(missing_health, missing, away.0, away.1),
+        line(
+            Health::Strained,
+            of(State::Behind),
+            "has an older configuration",
+            "have an older configuration",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn of_certificates(facts: &Facts) -> Vec<Point> {
+    let own = facts.replicas.iter().flat_map(|replica| replica.config.certificates.iter());
+    let soon = own.filter_map(|(purpose, life)| {
+        let left = life.not_after.duration_since(facts.at).unwrap_or_default();
+        (left < ENDS_SOON).then(|| Point {
+            health: if left.is_zero() { Health::Failing } else { Health::Strained },
+            words: html! {
+                "the control plane's " a href="/dashboard/certificates" { "certificate" } " (" (purpose.word()) ") "
+                @if left.is_zero() { "has expired" } @else { "ends in " (length(left)) }
+            },
+        })
+    });
+    soon.collect()
+}
+
+/// The four signals, each as a number and over the hour.
+fn signals(asked: &Asked, facts: &Facts) -> Markup {
+    let requests = totals(facts);
+    let sums = facts.history.sum(|key| key.carried == Carried::Http);
+    let known = facts.history.known_seconds;
+    let line =
+        |name: &str, class: &str, points| Line { name: name.to_owned(), class: class.to_owned(), points };
+    let quantile = |share: f64| {
+        plot::points(&facts.history, &sums, move |point: &HistoryPoint, _| point.latencies.quantile(share))
+    };
+    let failed = |point: &HistoryPoint, piece: &selvedge_control_plane::status::PieceOfTime| {
+        Some(point.failures as f64 / piece.seconds.max(1) as f64)
+    };
+    let rates = Plot {
+        title: "Requests per second",
+        write: per_second,
+        least: Some(0.0),
+        most: None,
+        is_filled: true,
+        lines: vec![
+            line("all", "s1", plot::points(&facts.history, &sums, plot::rate)),
+            line("failed", "bad", plot::points(&facts.history, &sums, failed)),
+        ],
+        known,
+    };
+    let times = Plot {
+        title: "Latency",
+        write: milliseconds,
+        least: Some(0.0),
+        most: None,
+        is_filled: false,
+        lines: vec![
+            line("p50", "s1", quantile(0.5)),
+            line("p95", "s2", quantile(0.95)),
+            line("p99", "s3", quantile(0.99)),
+        ],
+        known,
+    };
+    let window =
+        super::WINDOWS.iter().find(|(seconds, ..)| *seconds == asked.since).map_or("", |(_, _, words)| words);
+    html! {
+        section aria-labelledby="signals" {
+            h2 #signals { "Signals " span.of { "last " (window) ", as clients see it" } }
+            @match &requests {
+                None => p.empty { "No request was seen." },
+                Some(one) => dl.tiles { (tiles(one)) },
+            }
+            div.plots { (rates.draw()) (times.draw()) }
+        }
+    }
+}
+
+fn tiles(one: &Requests) -> Markup {
+    html! {
+        div { dt { "Success" } dd { (success(one.success_percent)) } dd.more { (count(one.failures)) " failed of " (count(one.count)) } }
+        div { dt { "Requests" } dd { (per_second(one.per_second)) span.unit { "/s" } } dd.more { (bytes(one.sent_bytes)) " of answers" } }
+        div { dt { "Latency p95" } dd { (milliseconds(one.p95_ms)) } dd.more { "p50 " (milliseconds(one.p50_ms)) ", p99 " (milliseconds(one.p99_ms)) } }
+        div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more {
+            @if one.mtls_percent < 100.0 { "some goes in plaintext: " a href="/dashboard/topology" { "which" } } @else { "nothing goes in plaintext" }
+        } }
+    }
+}
+
+/// All requests together, as clients count them.
+fn totals(facts: &Facts) -> Option<Requests> {
+    let mut sum = crate::seeing::numbers::Sum::default();
+    for workload in facts.traffic.workloads.values() {
+        for one in workload.edges.iter().filter(|one| one.edge.way == selvedge_model::traffic::Way::Outbound)
+        {
+            sum.add(&one.edge, &one.counts, workload.seconds);
+        }
+    }
+    sum.requests()
+}
+
+fn requests(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
+    let head = [
+        ("Service", false),
+        ("Success", true),
+        ("Per second", true),
+        ("p50", true),
+        ("p95", true),
+        ("p99", true),
+        ("Mutual TLS", true),
+        ("Requests", true),
+        ("Over the hour", false),
+    ];
+    let history = facts.history.by_service();
+    let rows = html! {
+        @for row in services.rows.iter().filter(|row| row.requests.is_some()).take(MOST_ROWS) {
+            @if let Some(one) = &row.requests {
+                @let [_, _, p50, p95, p99] = one.cells();
+                tr.{ (Health::of_percent(one.success_percent).class()) } {
+                    th scope="row" { (named_service_link(&row.name, asked.since)) }
+                    td.num { (success(one.success_percent)) }
+                    td.num { (per_second(one.per_second)) }
+                    td.num { (p50) } td.num { (p95) } td.num { (p99) }
+                    td.num { (shown_percent(one.mtls_percent)) }
+                    td.num { (count(one.count)) }
+                    td { @if let Some(sums) = history.get(&row.name) { (plot::small(&facts.history, sums)) } @else { span.none { "–" } } }
+                }
+            }
+        }
+    };
+    html! {
+        section aria-labelledby="services" {
+            h2 #services { "Services " span.of { "those that fail first, then the busiest" } }
+            @if services.rows.iter().any(|row| row.requests.is_some()) {
+                (table("Requests to each service, as its clients count them", &head, &rows))
+                @if services.rows.len() > MOST_ROWS { p.note { "and " (services.rows.len() - MOST_ROWS) " more, which do well and have less to do: " code { "selvedge stat" } " shows all" } }
+            } @else { p.empty { "Nobody has sent a request." } }
+        }
+    }
+}
+
+fn connections(asked: &Asked, services: &Report) -> Markup {
+    let head = [
+        ("Service", false),
+        ("Connections", true),
+        ("Failed", true),
+        ("Mutual TLS", true),
+        ("Received", true),
+        ("Sent", true),
+    ];
+    let rows = html! {
+        @for row in &services.rows {
+            @if let Some(one) = &row.connections {
+                tr {
+                    th scope="row" { (named_service_link(&row.name, asked.since)) }
+                    td.num { (count(one.count)) } td.num { (count(one.failures)) } td.num { (shown_percent(one.mtls_percent)) }
+                    td.num { (bytes(one.received_bytes)) } td.num { (bytes(one.sent_bytes)) }
+                }
+            }
+        }
+    };
+    html! {
+        @if services.rows.iter().any(|row| row.connections.is_some()) {
+            section aria-labelledby="connections" {
+                h2 #connections { "Opaque connections" }
+                (table("Connections to each service that are not HTTP", &head, &rows))
+            }
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! One service's port: how it does over the hour, its routes and how a canary does, its endpoints, who calls it, whom it calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maud::{Markup, html};
+use selvedge_control_plane::status::{HistoryKey, HistoryPoint, ServiceShown};
+use selvedge_model::traffic::Carried;
+
+use super::Asked;
+use crate::{
+    dashboard::{
+        facts::Facts,
+        html::{
+            Health, count, encoded, identity, length, named_service_link, of_connections, per_second,
+            success, table, with_port,
+        },
+        plot::{self, Line, Plot},
+    },
+    seeing::{
+        edges::{self, Secured},
+        endpoints,
+        filter::{FilterArgs, Party},
+        numbers::{Connections, Requests, bytes, milliseconds, shown_percent},
+        routes,
+        stat::{By, Report},
+    },
+};
+
+/// So many lines are in one plot.
+const MOST_LINES: usize = 5;
+
+fn shown<'a>(facts: &'a Facts, host: &str, port: u16) -> Option<&'a ServiceShown> {
+    facts.services.services.iter().find(|service| &*service.host == host && service.port == port)
+}
+
+pub(in crate::dashboard) fn is_there(facts: &Facts, host: &str, port: u16) -> bool {
+    shown(facts, host, port).is_some()
+        || facts.history.lines.keys().any(|key| &*key.host == host && key.port == port)
+}
+
+pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts, host: &str, port: u16) -> Markup {
+    if !is_there(facts, host, port) {
+        return html! { p.empty { "No document declares this service, and nobody has called it in the last hour." } };
+    }
+    let name = with_port(host, port);
+    let party = Party::Host { host: host.to_owned(), port: Some(port) };
+    let stat = Report::of(&facts.traffic, By::Service, &FilterArgs::default());
+    let row = stat.rows.iter().find(|row| row.name == name);
+    let edges = edges::Report::of(&facts.traffic, &facts.services, &FilterArgs::default(), true);
+    html! {
+        p.sub { code { (name) } " · " a href={ "/dashboard/topology?focus=" (encoded(host)) } { "beside its neighbours" } }
+        (signals(facts, host, port, row.and_then(|row| row.requests.as_ref()), row.and_then(|row| row.connections.as_ref())))
+        (canary(facts, host, port, &party))
+        (routes_of(facts, &name, &party))
+        (endpoints_of(facts, &name, &party))
+        (callers(facts, host, port, &edges))
+        (called(asked, facts, host, port, &edges))
+    }
+}
+
+fn signals(
+    facts: &Facts,
+    host: &str,
+    port: u16,
+    requests: Option<&Requests>,
+    connections: Option<&Connections>,
+) -> Markup {
+    let history = &facts.history;
+    let carried = if requests.is_none() && connections.is_some() { Carried::Tcp } else { Carried::Http };
+    let sums = history.sum(|key| key.carried == carried && &*key.host == host && key.port == port);
+    let line =
+        |name: &str, class: &str, points| Line { name: name.to_owned(), class: class.to_owned(), points };
+    let quantile = |share: f64| {
+        plot::points(history, &sums, move |point: &HistoryPoint, _| point.latencies.quantile(share))
+    };
+    let of = |title, write, least, most, lines| Plot {
+        title,
+        write,
+        least,
+        most,
+        is_filled: true,
+        lines,
+        known: history.known_seconds,
+    };
+    let failed = |point: &HistoryPoint, piece: &selvedge_control_plane::status::PieceOfTime| {
+        Some(point.failures as f64 / piece.seconds.max(1) as f64)
+    };
+    let successes = plot::points(history, &sums, plot::success);
+    let lowest = successes.iter().filter_map(|(_, value)| *value).fold(100.0, f64::min);
+    // What is nearly all is looked at more closely.
+    let least = [99.0, 90.0, 50.0].into_iter().find(|least| lowest >= *least).unwrap_or(0.0);
+    let title = if carried == Carried::Http { "Requests per second" } else { "Connections per second" };
+    let rate = of(
+        title,
+        per_second,
+        Some(0.0),
+        None,
+        vec![
+            line("all", "s1", plot::points(history, &sums, plot::rate)),
+            line("failed", "bad", plot::points(history, &sums, failed)),
+        ],
+    );
+    let success_plot =
+        of("Success", shown_percent, Some(least), Some(100.0), vec![line("", "s1", successes)]);
+    let times = Plot {
+        is_filled: false,
+        ..of(
+            "Latency",
+            milliseconds,
+            Some(0.0),
+            None,
+            vec![
+                line("p50", "s1", quantile(0.5)),
+                line("p95", "s2", quantile(0.95)),
+                line("p99", "s3", quantile(0.99)),
+            ],
+        )
+    };
+    html! {
+        section aria-labelledby="signals" {
+            h2 #signals { "Signals " span.of { "as clients see it" } }
+            @if let Some(one) = requests {
+                dl.tiles {
+                    div { dt { "Success" } dd { (success(one.success_percent)) } dd.more { (count(one.failures)) " failed of " (count(one.count)) } }
+                    div { dt { "Requests" } dd { (per_second(one.per_second)) span.unit { "/s" } } dd.more { (bytes(one.sent_bytes)) " of answers" } }
+                    div { dt { "Latency p95" } dd { (milliseconds(one.p95_ms)) } dd.more { "p50 " (milliseconds(one.p50_ms)) ", p99 " (milliseconds(one.p99_ms)) } }
+                    div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more { "of what was sent" } }
+                }
+            } @else if let Some(one) = connections {
+                dl.tiles {
+                    div { dt { "Connections" } dd { (count(one.count)) } dd.more { (count(one.failures)) " failed" } }
+                    div { dt { "Received" } dd { (bytes(one.received_bytes)) } dd.more { "from clients" } }
+                    div { dt { "Sent" } dd { (bytes(one.sent_bytes)) } dd.more { "to clients" } }
+                    div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more { "of connections" } }
+                }
+            } @else { p.empty { "Nobody has called it in this time." } }
+            div.plots {
+                (rate.draw()) (success_plot.draw())
+                @if carried == Carried::Http { (times.draw()) }
+                (reasons(facts, host, port))
+            }
+        }
+    }
+}
+
+/// How what has failed has ended.
+fn reasons(facts: &Facts, host: &str, port: u16) -> Markup {
+    let mut ends = BTreeMap::<(Option<u16>, Option<u8>, Option<&str>), u64>::new();
+    for workload in facts.traffic.workloads.values() {
+        for one in &workload.edges {
+            let edge = &one.edge;
+            let is_it = edge.way == selvedge_model::traffic::Way::Outbound
+                && &*edge.host == host
+                && edge.port == port;
+            if !is_it || edge.carried == Carried::WebSocket {
+                continue;
+            }
+            for end in one.counts.outcomes.iter().filter(|end| end.outcome.is_failure(edge.carried)) {
+                let how = (end.outcome.status, end.outcome.grpc_status, end.outcome.reason.as_deref());
+                let sum = ends.entry(how).or_default();
+                *sum = sum.saturating_add(end.count);
+            }
+        }
+    }
+    let mut ends: Vec<_> = ends.into_iter().collect();
+    ends.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    let all = ends.iter().fold(0_u64, |sum, (_, number)| sum.saturating_add(*number));
+    html! {
+        figure.plot {
+            figcaption { "How failures ended" }
+            @if ends.is_empty() { p.empty { "nothing has failed in this time" } } @else {
+                ul.bars {
+                    @for ((status, grpc, reason), number) in ends.iter().take(8) {
+                        li {
+                            span.name {
+                                @match status { Some(status) => { (status) }, None => "no answer" }
+                                @if let Some(grpc) = grpc { " · gRPC " (grpc) }
+                                @if let Some(reason) = reason { " · " (reason) }
+                            }
+                            (plot::bar(*number as f64 * 100.0 / all.max(1) as f64, "bad"))
+                            span.num { (count(*number)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a route's share goes: by the documents, now, and over the hour.
+fn canary(facts: &Facts, host: &str, port: u16, party: &Party) -> Markup {
+    let mut report = routes::Report::of(&facts.traffic, &facts.services, Some(party));
+    report.routes.retain(|row| row.service == with_port(host, port));
+    let mut by_route = BTreeMap::<(&str, Option<&str>), Vec<&routes::Row>>::new();
+    for row in report.routes.iter().filter(|row| row.backend.is_some()) {
+        by_route.entry((&row.route, row.clients.as_deref())).or_default().push(row);
+    }
+    by_route.retain(|_, rows| rows.len() > 1);
+    if by_route.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="split" {
+            h2 #split { "Traffic split " span.of { "as configured, and as seen" } }
+            @for ((route, clients), rows) in &by_route {
+                h3 { (route) @if let Some(clients) = clients { " (for clients of " (clients) ")" } }
+                div.split {
+                    ul.bars.two {
+                        @for (place, row) in rows.iter().enumerate() {
+                            @let seen = row.seen_percent;
+                            li {
+                                span.name { span class={"key s" (place % MOST_LINES + 1)} aria-hidden="true" {} (short_backend(row, host, port)) }
+                                span.pair {
+                                    span.row { span.what { "configured" } (plot::bar(f64::from(row.configured_percent), "plan")) span.num { (row.configured_percent) " %" } }
+                                    span.row { span.what { "seen" } (plot::bar(seen.unwrap_or_default(), &format!("s{}", place % MOST_LINES + 1)))
+                                        span.num { @match seen { Some(seen) => { (shown_percent(seen)) }, None => "–" } } }
+                                }
+                                span.num { @match &row.requests { Some(one) => { (success(one.success_percent)) }, None => "–" } }
+                            }
+                        }
+                    }
+                    (shares(facts, host, port, rows).draw())
+                }
+            }
+        }
+    }
+}
+
+fn short_backend(row: &routes::Row, host: &str, port: u16) -> String {
+    let backend = row.backend.clone().unwrap_or_default();
+    match backend.strip_prefix(&with_port(host, port)) {
+        Some("") => "all endpoints".to_owned(),
+        Some(subset) => subset.trim_start_matches('/').to_owned(),
+        None => backend,
+    }
+}
+
+/// What share of what went to these backends each has got, over the hour.
+fn shares<'a>(facts: &Facts, host: &str, port: u16, rows: &[&routes::Row]) -> Plot<'a> {
+    let own = with_port(host, port);
+    let of = |row: &routes::Row| {
+        let backend = row.backend.as_deref().unwrap_or_default();
+        let (service, subset) = backend.split_once('/').unwrap_or((backend, ""));
+        let other = if service == own { "" } else { service };
+        facts.history.sum(|key: &HistoryKey| {
+            &*key.host == host && key.port == port && &*key.backend == other && &*key.subset == subset
+        })
+    };
+    let sums: Vec<Vec<HistoryPoint>> = rows.iter().take(MOST_LINES).map(|row| of(row)).collect();
+    let all: Vec<u64> = (0..facts.history.pieces.len())
+        .map(|at| sums.iter().fold(0_u64, |sum, one| sum.saturating_add(one[at].count)))
+        .collect();
+    let line = |(place, sum): (usize, &Vec<HistoryPoint>)| Line {
+        name: short_backend(rows[place], host, port),
+        class: format!("s{}", place + 1),
+        points: facts
+            .history
+            .pieces
+            .iter()
+            .enumerate()
+            .map(|(at, piece)| {
+                let share = (all[at] > 0).then(|| sum[at].count as f64 * 100.0 / all[at] as f64);
+                (piece.began as f64 - piece.seconds as f64 / 2.0, share)
+            })
+            .collect(),
+    };
+    Plot {
+        title: "Share of requests as seen",
+        write: |percent| format!("{percent:.0} %"),
+        least: Some(0.0),
+        most: Some(100.0),
+        is_filled: false,
+        lines: sums.iter().enumerate().map(line).collect(),
+        known: facts.history.known_seconds,
+    }
+}
+
+fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
+    let mut report = routes::Report::of(&facts.traffic, &facts.services, Some(party));
+    report.routes.retain(|row| row.service == name);
+    let head = [
+        ("Route", false),
+        ("Leads to", false),
+        ("Share", true),
+        ("Seen", true),
+        ("Success", true),
+        ("Per second", true),
+        ("p50", true),
+        ("p95", true),
+        ("p99", true),
+    ];
+    let rows = html! {
+        @for row in &report.routes {
+            tr {
+                th scope="row" { (row.route) @if let Some(clients) = &row.clients { span.rest { " for clients of " (clients) } } }
+                td { @match (&row.backend, &row.broken) {
+                    (None, _) => "–",
+                    (Some(backend), None) => { (backend) },
+                    (Some(backend), Some(why)) => { (Health::Failing.mark()) " " (backend) span.rest { " cannot be used: " (why) } },
+                } }
+                td.num { (row.configured_percent) " %" }
+                td.num { @match row.seen_percent { Some(seen) => { (shown_percent(seen)) }, None => "–" } }
+                @match &row.requests {
+                    Some(one) => {
+                        @let [_, _, p50, p95, p99] = one.cells();
+                        td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) }
+                        td.num { (p50) } td.num { (p95) } td.num { (p99) }
+                    },
+                    None => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                }
+            }
+        }
+    };
+    html! {
+        @if !report.routes.is_empty() {
+            section aria-labelledby="routes" { h2 #routes { "Routes" } (table("Where each route leads, by the documents and as seen", &head, &rows)) }
+        }
+    }
+}
+
+fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
+    let mut report = endpoints::Report::of(&facts.traffic, &facts.services, Some(party));
+    report.endpoints.retain(|row| row.service == name);
+    let head = [
+        ("Endpoint", false),
+        ("Workload", false),
+        ("State", false),
+        ("Success", true),
+        ("Per second", true),
+        ("p95", true),
+        ("Proves to be", false),
+    ];
+    let rows = html! {
+        @for row in &report.endpoints {
+            tr.{ (if row.out.is_empty() { "" } else { "warn" }) } {
+                th scope="row" { code { (row.address.to_string()) } }
+                td { @match &row.workload { Some(name) => { (name.to_string()) }, None => "–" } }
+                td {
+                    @if row.out.is_empty() { (Health::Well.mark()) " healthy" } @else {
+                        (Health::Strained.mark()) " out for " (row.out.len()) @if row.out.len() == 1 { " client" } @else { " clients" }
+                        ul.why {
+                            @for out in row.out.iter().take(5) {
+                                li { (out.client.to_string()) @if let Some(subset) = &out.subset { " (" (subset) ")" } ": " (out.why) ", " (out.last_failure) ", "
+                                    @match out.seconds_left { Some(left) => { (length(std::time::Duration::from_secs(left))) " more" }, None => "until its health checks pass" } }
+                            }
+                            @if row.out.len() > 5 { li { "and " (row.out.len() - 5) " more" } }
+                        }
+                    }
+                }
+                @match (&row.requests, &row.connections) {
+                    (Some(one), _) => { td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) } td.num { (milliseconds(one.p95_ms)) } },
+                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } },
+                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } },
+                }
+                td { @match &row.identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody: plaintext" } } } }
+            }
+        }
+    };
+    html! {
+        section aria-labelledby="endpoints" {
+            h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it" } }
+            @if report.endpoints.is_empty() { p.empty { "It has no endpoint that is known by its address." } }
+            @else { (table("Endpoints, and which of them get no requests", &head, &rows)) }
+        }
+    }
+}
+
+fn edge_rows(rows: &[&edges::Row], name: impl Fn(&edges::Row) -> Markup) -> Markup {
+    html! {
+        @for row in rows {
+            tr {
+                th scope="row" { (name(row)) }
+                td { (secured(row.secured)) }
+                @match (&row.requests, &row.connections) {
+                    (Some(one), _) => {
+                        td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) } td.num { (milliseconds(one.p95_ms)) } td.num { (count(one.count)) }
+                    },
+                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } td.num { (count(one.count)) } },
+                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                }
+                td { @match &row.client_identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody" } } } }
+            }
+        }
+    }
+}
+
+/// How something goes, with a sign.
+pub(in crate::dashboard) fn secured(secured: Secured) -> Markup {
+    match secured {
+        Secured::MutualTls => html! { span.lock { span aria-hidden="true" { "🔒\u{fe0e} " } "mutual TLS" } },
+        Secured::Plaintext => html! { span.plain { span aria-hidden="true" { "⚠\u{fe0e} " } "plaintext" } },
+        Secured::NotSent => html! { span.rest { "not sent" } },
+    }
+}
+
+const EDGES: [(&str, bool); 7] = [
+    ("", false),
+    ("Secured", false),
+    ("Success", true),
+    ("Per second", true),
+    ("p95", true),
+    ("Count", true),
+    ("Client has proven to be", false),
+];
+
+/// The workloads behind a service's port.
+fn workloads(facts: &Facts, host: &str, port: u16) -> BTreeSet<String> {
+    let service = shown(facts, host, port);
+    let endpoints = service.into_iter().flat_map(|service| &service.endpoints);
+    endpoints.filter_map(|endpoint| endpoint.workload.as_ref().map(ToString::to_string)).collect()
+}
+
+fn callers(facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Markup {
+    let name = with_port(host, port);
+    let servers = workloads(facts, host, port);
+    let is_server =
+        |row: &&edges::Row| servers.contains(row.to.rsplit_once(':').map_or(&*row.to, |(name, _)| name));
+    let by_clients: Vec<&edges::Row> = report.edges.iter().filter(|row| row.to == name).collect();
+    // What only servers know of: callers without a sidecar.
+    let told = edges::Report::of(&facts.traffic, &facts.services, &FilterArgs::default(), false);
+    let by_servers: Vec<&edges::Row> =
+        told.edges.iter().filter(|row| row.seen_by == edges::SeenBy::Server).filter(is_server).collect();
+    let mut head = EDGES;
+    head[0].0 = "Client";
+    let rows = html! {
+        (edge_rows(&by_clients, |row| html! { (row.from.as_deref().unwrap_or("unknown")) }))
+        (edge_rows(&by_servers, |row| html! {
+            @match &row.client_identity { Some(one) => { (identity(one)) }, None => "somebody in plaintext" }
+            span.rest { " at " (row.to) }
+        }))
+    };
+    html! {
+        section aria-labelledby="callers" {
+            h2 #callers { "Who calls it" }
+            @if by_clients.is_empty() && by_servers.is_empty() { p.empty { "Nobody has called it in this time." } }
+            @else { (table("Clients, and how their calls go", &head, &rows)) }
+        }
+    }
+}
+
+fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Markup {
+    let servers = workloads(facts, host, port);
+    let calls = report.edges.iter().filter(|row| row.seen_by == edges::SeenBy::Client);
+    let calls: Vec<&edges::Row> =
+        calls.filter(|row| row.from.as_ref().is_some_and(|from| servers.contains(from))).collect();
+    let mut head = EDGES;
+    head[0].0 = "Service";
+    let rows = edge_rows(&calls, |row| {
+        html! { (named_service_link(&row.to, asked.since)) span.rest { " by " (row.from.as_deref().unwrap_or_default()) } }
+    });
+    html! {
+        @if !calls.is_empty() {
+            section aria-labelledby="called" { h2 #called { "What it calls" } (table("Services that its workloads call", &head, &rows)) }
+        }
+    }
+}

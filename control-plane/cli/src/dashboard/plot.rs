@@ -1,0 +1,271 @@
+//! Plots, drawn here as SVG: whoever looks sees a line, and whoever hears the page its figures in words.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+use selvedge_control_plane::status::{HistoryPoint, PieceOfTime};
+
+use super::facts::History;
+
+/// The size of a plot, in the units of its own picture.
+const SIZE: (f64, f64) = (560.0, 168.0);
+/// Where the lines are in it: from the left, the top, the right and the bottom.
+const MARGIN: (f64, f64, f64, f64) = (54.0, 10.0, 94.0, 22.0);
+/// The size of a small one.
+const SMALL: (f64, f64) = (112.0, 22.0);
+/// How much time a plot shows at least, in seconds, as what is known grows.
+const SPANS: [u64; 4] = [300, 900, 1_800, 3_600];
+
+/// A line over the last hour: for each piece of time its middle, in seconds ago, and what was there.
+pub(super) type Points = Vec<(f64, Option<f64>)>;
+
+/// A line of a plot.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) name: String,
+    /// The class of style sheets.
+    pub(super) class: String,
+    pub(super) points: Points,
+}
+
+/// A plot of the last hour.
+#[derive(Debug)]
+pub(super) struct Plot<'a> {
+    pub(super) title: &'a str,
+    /// How a number is written.
+    pub(super) write: fn(f64) -> String,
+    /// The least and the most that the plot shows, whatever there is; `None`: as the lines need it.
+    pub(super) least: Option<f64>,
+    pub(super) most: Option<f64>,
+    /// Whether what is below the first line is filled.
+    pub(super) is_filled: bool,
+    pub(super) lines: Vec<Line>,
+    /// Of how many seconds something is known.
+    pub(super) known: u64,
+}
+
+/// What a plot has of each piece of time.
+pub(super) fn points(
+    history: &History,
+    sums: &[HistoryPoint],
+    of: impl Fn(&HistoryPoint, &PieceOfTime) -> Option<f64>,
+) -> Points {
+    let pieces = history.pieces.iter().zip(sums);
+    pieces.map(|(piece, sum)| (piece.began as f64 - piece.seconds as f64 / 2.0, of(sum, piece))).collect()
+}
+
+/// How many there were in a second.
+pub(super) fn rate(point: &HistoryPoint, piece: &PieceOfTime) -> Option<f64> {
+    Some(point.count as f64 / piece.seconds.max(1) as f64)
+}
+
+/// How many percent did not fail.
+pub(super) fn success(point: &HistoryPoint, _: &PieceOfTime) -> Option<f64> {
+    (point.count > 0)
+        .then(|| (point.count.saturating_sub(point.failures)) as f64 * 100.0 / point.count as f64)
+}
+
+impl Plot<'_> {
+    pub(super) fn draw(&self) -> Markup {
+        let span = SPANS.iter().find(|span| **span >= self.known).copied().unwrap_or(3_600) as f64;
+        let values = || self.lines.iter().flat_map(|line| &line.points).filter_map(|(_, value)| *value);
+        if values().next().is_none() {
+            return html! { figure.plot { figcaption { (self.title) } p.empty { "nothing yet" } } };
+        }
+        let least = self.least.unwrap_or_else(|| values().fold(f64::INFINITY, f64::min));
+        let (step, most) =
+            scale(least, self.most.unwrap_or_else(|| values().fold(0.0, f64::max)), self.most.is_some());
+        let (width, height) = (SIZE.0 - MARGIN.0 - MARGIN.2, SIZE.1 - MARGIN.1 - MARGIN.3);
+        let x = |ago: f64| MARGIN.0 + width * (1.0 - ago / span);
+        let y = |value: f64| MARGIN.1 + height * (1.0 - ((value - least) / (most - least)).clamp(0.0, 1.0));
+        let ticks: Vec<f64> = (0..8)
+            .map(|place| least + step * f64::from(place))
+            .filter(|tick| *tick <= most + step / 100.0)
+            .collect();
+        let labels = labels(&self.lines, y);
+        html! {
+            figure.plot {
+                figcaption { (self.title) }
+                svg viewBox={"0 0 " (SIZE.0) " " (SIZE.1)} role="img" aria-label=(self.words()) {
+                    @for tick in &ticks {
+                        line.grid x1=(MARGIN.0) x2=(SIZE.0 - MARGIN.2) y1=(short(y(*tick))) y2=(short(y(*tick))) {}
+                        text.tick x=(MARGIN.0 - 6.0) y=(short(y(*tick) + 3.5)) text-anchor="end" { ((self.write)(*tick)) }
+                    }
+                    @for part in 0..=2_u8 {
+                        @let ago = span * f64::from(part) / 2.0;
+                        text.tick x=(short(x(ago))) y=(SIZE.1 - 5.0) text-anchor=(if part == 0 { "end" } else if part == 2 { "start" } else { "middle" }) {
+                            @if part == 0 { "now" } @else { "−" (ago / 60.0) " min" }
+                        }
+                    }
+                    @for (place, line) in self.lines.iter().enumerate() {
+                        @if place == 0 && self.is_filled { path class={"area " (line.class)} d=(area(&line.points, x, y, y(least))) {} }
+                        path class={"line " (line.class)} d=(path(&line.points, x, y)) {}
+                    }
+                    @for (line, at, value) in &labels {
+                        text class={"label " (line.class)} x=(SIZE.0 - MARGIN.2 + 6.0) y=(short(*at + 3.5)) {
+                            (line.name) " " ((self.write)(*value))
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What it shows, in words.
+    fn words(&self) -> String {
+        let mut words = format!("{}:", self.title);
+        for line in &self.lines {
+            let mut known = line.points.iter().filter_map(|(_, value)| *value);
+            let Some(first) = known.next() else { continue };
+            let (mut least, mut most, mut last) = (first, first, first);
+            for value in known {
+                (least, most, last) = (least.min(value), most.max(value), value);
+            }
+            let write = self.write;
+            let _ = write!(
+                words,
+                " {} now {}, least {}, most {};",
+                line.name,
+                write(last),
+                write(least),
+                write(most)
+            );
+        }
+        words
+    }
+}
+
+/// Where the names of lines stand at their ends, apart from each other.
+fn labels(lines: &[Line], y: impl Fn(f64) -> f64) -> Vec<(&Line, f64, f64)> {
+    const APART: f64 = 13.0;
+    let last = |line: &Line| line.points.iter().rev().find_map(|(_, value)| *value);
+    let mut labels: Vec<(&Line, f64, f64)> =
+        lines.iter().filter_map(|line| last(line).map(|value| (line, y(value), value))).collect();
+    labels.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut least = MARGIN.1;
+    for label in &mut labels {
+        label.1 = label.1.max(least);
+        least = label.1 + APART;
+    }
+    // Back up what has been pushed out at the bottom.
+    let mut most = SIZE.1 - MARGIN.3;
+    for label in labels.iter_mut().rev() {
+        label.1 = label.1.min(most);
+        most = label.1 - APART;
+    }
+    labels
+}
+
+/// The distance of ticks, and the most of an axis from `least` that has all up to `most`; `is_fixed`: and not more.
+fn scale(least: f64, most: f64, is_fixed: bool) -> (f64, f64) {
+    let span = if most - least > 1e-9 { most - least } else { 1.0 };
+    let power = 10_f64.powf((span / 4.0).log10().floor());
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
+    let step = step.into_iter().find(|step| span / step <= 4.0).unwrap_or(power * 10.0);
+    if is_fixed { (step, least + span) } else { (step, least + (span / step).ceil() * step) }
+}
+
+/// With as many digits as can be seen.
+fn short(number: f64) -> String {
+    let text = format!("{number:.1}");
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+fn path(points: &[(f64, Option<f64>)], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
+    let (mut path, mut is_open) = (String::new(), false);
+    for (place, (ago, value)) in points.iter().enumerate() {
+        let Some(value) = value else {
+            is_open = false;
+            continue;
+        };
+        let _ = write!(path, "{}{} {}", if is_open { "L" } else { "M" }, short(x(*ago)), short(y(*value)));
+        // One that stands alone is a dot.
+        if !is_open && points.get(place + 1).is_none_or(|(_, next)| next.is_none()) {
+            path.push_str("h.01");
+        }
+        is_open = true;
+    }
+    path
+}
+
+fn area(
+    points: &[(f64, Option<f64>)],
+    x: impl Fn(f64) -> f64,
+    y: impl Fn(f64) -> f64,
+    bottom: f64,
+) -> String {
+    let mut area = String::new();
+    for part in points.split(|(_, value)| value.is_none()).filter(|part| part.len() > 1) {
+        let (first, last) = (part[0].0, part[part.len() - 1].0);
+        let _ =
+            write!(area, "{}L{} {bottom}L{} {bottom}Z", path(part, &x, &y), short(x(last)), short(x(first)));
+    }
+    area
+}
+
+/// A small line of how many there were, with those that failed in it.
+pub(super) fn small(history: &History, sums: &[HistoryPoint]) -> Markup {
+    let span = SPANS.iter().find(|span| **span >= history.known_seconds).copied().unwrap_or(3_600) as f64;
+    let all = points(history, sums, rate);
+    let failed =
+        points(history, sums, |point, piece| Some(point.failures as f64 / piece.seconds.max(1) as f64));
+    let most = all.iter().filter_map(|(_, value)| *value).fold(0.0, f64::max);
+    if most <= 0.0 {
+        return html! { span.none { "–" } };
+    }
+    let x = |ago: f64| SMALL.0 * (1.0 - ago / span);
+    let y = |value: f64| 1.0 + (SMALL.1 - 2.0) * (1.0 - value / most);
+    let failures: u64 = sums.iter().fold(0, |sum, point| sum.saturating_add(point.failures));
+    let words = format!(
+        "at most {most:.1} in a second; {failures} failures in {} min",
+        history.known_seconds.div_ceil(60)
+    );
+    html! {
+        svg.small viewBox={"0 0 " (SMALL.0) " " (SMALL.1)} role="img" aria-label=(words) {
+            path.area d=(area(&all, x, y, SMALL.1 - 1.0)) {}
+            path.line d=(path(&all, x, y)) {}
+            @if failures > 0 { path.area.bad d=(area(&failed, x, y, SMALL.1 - 1.0)) {} path.line.bad d=(path(&failed, x, y)) {} }
+        }
+    }
+}
+
+/// A bar that is filled for a share of it.
+pub(super) fn bar(percent: f64, class: &str) -> Markup {
+    let width = short(percent.clamp(0.0, 100.0));
+    html! {
+        svg class={"bar " (class)} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
+            rect.rest width="100" height="8" rx="2" {}
+            rect.part width=(width) height="8" rx="2" {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_has_round_steps_and_everything_is_on_it() {
+        assert_eq!(scale(0.0, 93.0, false), (25.0, 100.0));
+        assert_eq!(scale(0.0, 1.0, false), (0.25, 1.0));
+        let (step, most) = scale(0.0, 731.0, false);
+        assert!(most >= 731.0 && (most / step).fract().abs() < 1e-9);
+        assert!(scale(99.0, 100.0, true).1 <= 100.0);
+    }
+
+    #[test]
+    fn a_line_breaks_where_nothing_is_known() {
+        let points = vec![(3.0, Some(1.0)), (2.0, Some(2.0)), (1.0, None), (0.0, Some(3.0))];
+        assert_eq!(path(&points, |x| x, |y| y), "M3 1L2 2M0 3h.01");
+        assert_eq!(area(&points, |x| x, |y| y, 0.0), "M3 1L2 2L2 0L3 0Z");
+    }
+
+    #[test]
+    fn names_at_the_ends_of_lines_do_not_lie_on_each_other() {
+        let line =
+            |value| Line { name: "a".to_owned(), class: String::new(), points: vec![(0.0, Some(value))] };
+        let lines = [line(1.0), line(1.0), line(1.0)];
+        let labels = labels(&lines, |_| 140.0);
+        assert!(labels.windows(2).all(|pair| pair[1].1 - pair[0].1 >= 12.9), "{labels:?}");
+    }
+}

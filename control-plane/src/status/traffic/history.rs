@@ -1,0 +1,232 @@
+//! What has happened in the last hour piece by piece, for plots: by the minute, and of the last two by the half.
+//!
+//! It is what clients' sidecars tell. A piece has what was told in it, which has happened up to 15 seconds earlier.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_model::traffic::{Carried, Edge, Latencies, Way};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Inner, KEPT,
+    slots::{COARSE, Piece, oldest_fine},
+};
+
+/// Seconds in a piece of the last two minutes.
+const HALF: u64 = 30;
+/// The most lines of an answer; what is beyond is of the last ones in their order, and left out.
+const MOST_LINES: usize = 20_000;
+
+/// What has happened piece by piece.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistorySeen {
+    /// For how many seconds something is known at all, 3,600 at most.
+    pub known_seconds: u64,
+    /// The pieces of time, the oldest first; each is over.
+    pub pieces: Vec<PieceOfTime>,
+    /// Where requests and connections went.
+    pub lines: Vec<HistoryLine>,
+    /// How many lines there was no room for.
+    pub left_out: usize,
+}
+
+/// A piece of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceOfTime {
+    /// How many seconds ago it began.
+    pub began: u64,
+    /// How many seconds it has.
+    pub seconds: u64,
+}
+
+/// What went one way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// Where.
+    #[serde(flatten)]
+    pub to: HistoryKey,
+    /// What has happened in each piece that has something, by its place in the list of pieces.
+    pub points: BTreeMap<usize, HistoryPoint>,
+}
+
+/// Where requests or connections went.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HistoryKey {
+    /// The service's host that was called.
+    pub host: Arc<str>,
+    /// Its port.
+    pub port: u16,
+    /// What is counted.
+    pub carried: Carried,
+    /// The service that the route leads to, as `host:port`. Empty: the one that was called.
+    pub backend: Arc<str>,
+    /// The subset. Empty: none.
+    pub subset: Arc<str>,
+}
+
+/// What has happened in one piece of time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPoint {
+    /// Requests that have ended, or connections that have come.
+    pub count: u64,
+    /// How many of them have failed.
+    pub failures: u64,
+    /// How long requests took.
+    pub latencies: Latencies,
+}
+
+impl HistoryPoint {
+    /// Adds what has happened elsewhere in the same time.
+    pub fn add(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.latencies.add(&other.latencies);
+    }
+}
+
+/// A history whose pieces are still to be read: that takes a while, in which nobody else has to wait.
+#[derive(Debug)]
+pub(super) struct Unread {
+    known_seconds: u64,
+    now: u64,
+    edges: Vec<(Arc<Edge>, Vec<(u64, u64, Piece)>)>,
+}
+
+impl Inner {
+    /// All that is kept.
+    pub(super) fn history(&mut self, now: u64) -> Unread {
+        self.sweep_if_due(now);
+        let begun = self.workloads.values().map(|known| known.known_since).min().unwrap_or(now);
+        let outbound = self.workloads.values().flat_map(|known| &known.edges);
+        let outbound =
+            outbound.filter(|(edge, _)| edge.way == Way::Outbound && edge.carried != Carried::WebSocket);
+        Unread {
+            known_seconds: now.saturating_sub(begun).min(KEPT),
+            now,
+            edges: outbound.map(|(edge, slots)| (Arc::clone(edge), slots.pieces())).collect(),
+        }
+    }
+}
+
+/// The piece of time for what began then: when it begins, and how long it is.
+fn piece_of(began: u64, now: u64) -> (u64, u64) {
+    let minute = began / COARSE * COARSE;
+    // Of a minute of which a part is kept as a whole, the halves are not known.
+    if minute < oldest_fine(now) { (minute, COARSE) } else { (began / HALF * HALF, HALF) }
+}
+
+/// All pieces that are over and in which something may be known, the oldest first.
+fn all_pieces(now: u64, known_seconds: u64) -> Vec<(u64, u64)> {
+    let (mut all, mut at) = (Vec::new(), now.saturating_sub(known_seconds));
+    loop {
+        let (began, seconds) = piece_of(at, now);
+        at = began + seconds;
+        if at > now {
+            return all;
+        }
+        all.push((began, seconds));
+    }
+}
+
+impl Unread {
+    pub(super) fn read(self) -> HistorySeen {
+        let Self { known_seconds, now, edges } = self;
+        let pieces = all_pieces(now, known_seconds);
+        let mut lines = BTreeMap::<HistoryKey, BTreeMap<usize, HistoryPoint>>::new();
+        let mut left_out = 0;
+        for (edge, kept) in edges {
+            let key = HistoryKey {
+                host: Arc::clone(&edge.host),
+                port: edge.port,
+                carried: edge.carried,
+                backend: Arc::clone(&edge.backend),
+                subset: Arc::clone(&edge.subset),
+            };
+            if lines.len() >= MOST_LINES && !lines.contains_key(&key) {
+                left_out += 1;
+                continue;
+            }
+            let points = lines.entry(key).or_default();
+            for (began, _, piece) in kept {
+                let Ok(place) = pieces.binary_search(&piece_of(began, now)) else { continue };
+                let counts = piece.read();
+                let count = counts.came(edge.carried);
+                let failures = counts.failures(edge.carried);
+                points.entry(place).or_default().add(&HistoryPoint {
+                    count,
+                    failures,
+                    latencies: counts.latencies,
+                });
+            }
+        }
+        let piece = |(began, seconds): &(u64, u64)| PieceOfTime { began: now - began, seconds: *seconds };
+        let lines = lines.into_iter().filter(|(_, points)| !points.is_empty());
+        HistorySeen {
+            known_seconds,
+            pieces: pieces.iter().map(piece).collect(),
+            lines: lines.map(|(to, points)| HistoryLine { to, points }).collect(),
+            left_out,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_model::traffic::{Counts, Outcome};
+
+    use super::{
+        super::{BYTES, TrafficReport},
+        *,
+    };
+
+    fn edge(subset: &str, way: Way) -> Arc<Edge> {
+        Arc::new(Edge {
+            way,
+            carried: Carried::Http,
+            host: "a".into(),
+            port: 80,
+            route: "".into(),
+            subset: subset.into(),
+            backend: "".into(),
+            mtls: true,
+            client: None,
+        })
+    }
+
+    fn counts(status: u16) -> Counts {
+        let mut counts = Counts::default();
+        counts.ended(&Outcome { status: Some(status), ..Outcome::default() }, 1);
+        counts
+    }
+
+    #[test]
+    fn everything_is_in_one_piece_and_pieces_lie_side_by_side() {
+        let name = "a/b".parse().unwrap();
+        let identity = "spiffe://td/ns/a/sa/b".parse().unwrap();
+        for end in [10_000_u64, 10_007, 10_031, 10_059] {
+            let mut inner = Inner::new(BYTES);
+            let mut told = 0;
+            for now in (end - 1_000..=end).step_by(5) {
+                let status = if now / 5 % 2 == 0 { 200 } else { 500 };
+                let edges =
+                    vec![(edge("v1", Way::Outbound), counts(status)), (edge("", Way::Inbound), counts(200))];
+                inner.tell(&name, &identity, TrafficReport { edges, ..TrafficReport::default() }, now);
+                told += 1;
+            }
+            let history = inner.history(end).read();
+
+            for pair in history.pieces.windows(2) {
+                assert_eq!(pair[0].began - pair[0].seconds, pair[1].began, "at {end}: {pair:?}");
+            }
+            let last = history.pieces.last().unwrap();
+            assert!(last.seconds == 30 && last.began - last.seconds < 30, "at {end}: {last:?}");
+            assert!(history.pieces.iter().filter(|piece| piece.seconds == 30).count() >= 2);
+            let [line] = &history.lines[..] else { panic!("{:?}", history.lines) };
+            let count: u64 = line.points.values().map(|point| point.count).sum();
+            let not_over = (last.began - last.seconds) / 5 + 1;
+            assert_eq!(count, told - not_over, "at {end}");
+            let failures: u64 = line.points.values().map(|point| point.failures).sum();
+            assert!(failures.abs_diff(count / 2) <= 1);
+        }
+    }
+}
