@@ -56,5 +56,5 @@ pub use session::{SessionCarrier, SessionKey, SessionPersistence};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};
 pub use upstream_tls::{
-    ClientCertificate, GivenAuthorities, Shown, TlsOrigination, Transport, Trusted, UpstreamTls,
+    ClientCertificate, Credential, GivenAuthorities, Shown, TlsOrigination, Transport, Trusted, UpstreamTls,
 };

@@ -10,7 +10,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    HostPort, Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName, gateway::UserListName,
+    HostPort, Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, UpstreamTls, WorkloadName,
+    gateway::{CertificateName, UserListName},
 };
 
 /// Ports of protocols whose servers speak first, or that are not HTTP wherever they are met: unless something
@@ -85,6 +86,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// The certificates that a gateway shows to servers of its backends.
+    pub fn certificates(&self) -> BTreeSet<&CertificateName> {
+        let tls = self.backends.iter().filter_map(|backend| backend.policy.tls.as_ref());
+        tls.filter_map(UpstreamTls::certificate).collect()
+    }
+
     /// The users that its rules let in by their passwords, once each.
     pub fn user_lists(&self) -> BTreeSet<&UserListName> {
         let filters = self.routes.rules().iter().map(|rule| &rule.filters);

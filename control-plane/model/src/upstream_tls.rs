@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::{SpiffeId, gateway::ServerCertificate};
+use crate::{
+    SpiffeId,
+    gateway::{CertificateName, ServerCertificate},
+};
 
 /// What `DestinationRule` `trafficPolicy.tls` or a `BackendTLSPolicy` says. Without it each endpoint decides: mutual TLS if it is
 /// meshed, plaintext if it is not.
@@ -19,6 +22,16 @@ pub enum UpstreamTls {
     IstioMutual,
     /// `SIMPLE`, `MUTUAL`, and a `BackendTLSPolicy`: TLS as servers outside of a mesh speak it.
     Originate(TlsOrigination),
+}
+
+impl UpstreamTls {
+    /// The certificate that a gateway shows because of it.
+    pub fn certificate(&self) -> Option<&CertificateName> {
+        match self {
+            Self::Originate(settings) => settings.certificate.as_ref(),
+            Self::Disable | Self::IstioMutual => None,
+        }
+    }
 }
 
 /// How an endpoint is called.
@@ -59,11 +72,26 @@ pub struct TlsOrigination {
     pub client: Option<ClientCertificate>,
     /// `insecureSkipVerify`: whoever answers is trusted.
     pub insecure_skip_verify: bool,
+    /// `credentialName`, as a `DestinationRule` writes it. It is for gateways, of which each has another Secret of that name: where
+    /// their rules are made, it is taken out, and what the Secret holds is put into `trusted` and `certificate`.
+    pub credential: Option<Credential>,
+    /// What the gateway that calls shows, if it is asked for a certificate: the one of that Secret. It is sent to that gateway
+    /// alone.
+    pub certificate: Option<CertificateName>,
     /// What the gateway that calls shows, if it is asked for a certificate (`tls.backend` of its `Gateway`). Only that gateway
     /// fills it in.
     pub shown: Option<Shown>,
     /// The `BackendTLSPolicy` that asks for it, for people. `None`: a `DestinationRule` or an annotation does.
     pub policy: Option<Arc<str>>,
+}
+
+/// A Secret of a gateway's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Credential {
+    /// Its name.
+    pub secret: String,
+    /// Whether its certificate is shown (`MUTUAL`).
+    pub mutual: bool,
 }
 
 /// Whose certificates are trusted in a server.

@@ -41,6 +41,7 @@ pub(super) struct DestinationRules<'a> {
     root_namespace: &'a str,
     /// Whether any of them cannot be used. There seldom is one to look for.
     some_unusable: bool,
+    documents: Vec<&'a Rule>,
 }
 
 impl<'a> DestinationRules<'a> {
@@ -68,7 +69,13 @@ impl<'a> DestinationRules<'a> {
             }
         }
         let some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
-        Self { namespaces, root_namespace: &settings.root_namespace, some_unusable }
+        let documents = resources.destination_rules.iter().map(|rule| &**rule).collect();
+        Self { namespaces, root_namespace: &settings.root_namespace, some_unusable, documents }
+    }
+
+    /// Each of them, as it is written.
+    pub(super) fn documents(&self) -> impl Iterator<Item = &'a Rule> {
+        self.documents.iter().copied()
     }
 
     /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.

@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     problem::DocumentName,
-    resources::{Document, Resources, VirtualServiceSpec, export_to::ExportTo},
+    resources::{DestinationRuleSpec, Document, Resources, VirtualServiceSpec, export_to::ExportTo},
 };
 
 type VirtualService = Document<VirtualServiceSpec>;
@@ -68,6 +68,11 @@ pub(super) struct Routing<'a> {
 }
 
 impl<'a> Routing<'a> {
+    /// Every `DestinationRule`, as it is written.
+    pub(super) fn destination_rules(&self) -> impl Iterator<Item = &'a Document<DestinationRuleSpec>> {
+        self.rules.documents()
+    }
+
     pub(super) fn new(
         resources: &'a Resources,
         settings: &'a MeshSettings,

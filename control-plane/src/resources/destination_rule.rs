@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use selvedge_model::{
-    ClientCertificate, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection, ProxyProtocol,
-    RetryBudget, TlsOrigination, Trusted, UpstreamTls,
+    ClientCertificate, Credential, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection,
+    ProxyProtocol, RetryBudget, TlsOrigination, Trusted, UpstreamTls,
 };
 use serde::Deserialize;
 
@@ -334,9 +334,15 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
     {
         return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
     }
-    if yaml.credential_name.is_some() {
-        let message = "is not acted on outside of a gateway; name files on the sidecar's host: caCertificates, \
-                       and for MUTUAL clientCertificate and privateKey";
+    let mutual = matches!(yaml.mode, TlsMode::Mutual);
+    let credential = yaml.credential_name.map(|secret| Credential { secret, mutual });
+    if let Some(Credential { secret, .. }) = &credential {
+        if secret.is_empty() || secret.contains('/') {
+            let message = "is the name of a Secret in the namespace of the gateways that call; write it without a namespace";
+            return Err(wrong(format!("{field}.credentialName"), message));
+        }
+        let message = "is acted on at gateways. Sidecars have no such Secret: they go by the files that caCertificates, \
+                       clientCertificate and privateKey name";
         reading.not_acted_on(format!("{field}.credentialName"), message);
     }
     if yaml.insecure_skip_verify {
@@ -348,6 +354,7 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
         (TlsMode::Mutual, Some(certificate), Some(private_key)) => {
             Some(ClientCertificate { certificate, private_key })
         }
+        (TlsMode::Mutual, None, None) if credential.is_some() => None,
         (TlsMode::Mutual, ..) => {
             let message = "MUTUAL needs clientCertificate and privateKey, paths in the sidecar's file system";
             return Err(wrong(field, message));
@@ -366,6 +373,7 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
         trusted: yaml.ca_certificates.filter(|path| path != "system").map_or(Trusted::System, Trusted::File),
         client,
         insecure_skip_verify: yaml.insecure_skip_verify,
+        credential,
         ..TlsOrigination::default()
     }))
 }

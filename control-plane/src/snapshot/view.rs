@@ -61,6 +61,8 @@ fn gateway_port(snapshot: &Snapshot, gateway: &Gateway, port: u16, served: &Arc<
     for host in served.virtual_hosts().filter_map(|host| gateway.virtual_hosts.get(&host.service)) {
         resources.push(encodings.service(host));
         resources.extend(endpoints(snapshot, host));
+        let shown = host.certificates().into_iter().filter_map(|name| gateway.certificates.get(name));
+        resources.extend(shown.map(|certificate| encodings.certificate(certificate)));
         let users = host.user_lists().into_iter().filter_map(|name| gateway.user_lists.get(name));
         resources.extend(users.map(|users| encodings.users(users)));
     }

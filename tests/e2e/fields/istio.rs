@@ -353,7 +353,11 @@ pub(super) const ROWS: &[Row] = &[
         "POLICY.tls.clientCertificate",
         Test("a_client_certificate_is_shown_if_the_rule_has_one"),
     ),
-    ("DestinationRule", "POLICY.tls.credentialName", Reported("a_destination_rule_says_how_tls_is_begun")),
+    (
+        "DestinationRule",
+        "POLICY.tls.credentialName",
+        Test("a_destination_rule_names_a_secret_of_the_gateway_that_calls"),
+    ),
     (
         "DestinationRule",
         "POLICY.tls.insecureSkipVerify",

@@ -250,3 +250,62 @@ async fn a_backend_sees_the_certificate_that_its_gateway_shows() {
     mesh.write("edge.yaml", &with(&first)).unwrap();
     sees(&first, "it is repaired").await;
 }
+
+#[tokio::test]
+async fn a_destination_rule_names_a_secret_of_the_gateway_that_calls() {
+    let server = own("shop.test");
+    let (root, [first, second]) = clients();
+    let rule = |more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: shop}}\n\
+             spec: {{host: shop, trafficPolicy: {{tls: {{mode: MUTUAL, sni: shop.test, {more}}}}}}}\n---\n"
+        )
+    };
+    let base = [
+        gateway_of(&http_listener("http", 80)),
+        route("HTTPRoute", "shop", "http", ""),
+        app("shop", "http", asking(&server, root).await),
+    ]
+    .concat();
+    // The server's authority is in the Secret beside that of the certificate.
+    let believing = |authority: &Pair| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: client-cacert}}\nstringData:\n  ca.crt: |\n{}---\n",
+            indented(&authority.pem)
+        )
+    };
+    let named = base.clone() + &rule("credentialName: client") + &believing(&server);
+    let with = |client: &Pair| named.clone() + &secret("client", client, client);
+    let (mesh, gateway) = mesh_of(&with(&first), "default/edge").await;
+    let sees = async |pair: &Pair, what: &str| {
+        let expected = end_of(pair.der.der());
+        until(&gateway, what, |answer| answer.status == 200 && answer.text() == expected).await;
+    };
+    sees(&first, "the certificate").await;
+
+    mesh.write("edge.yaml", &with(&second)).unwrap();
+    sees(&second, "a renewed certificate").await;
+
+    // Whom the Secret does not name is not believed.
+    let unbelieved = base.clone() + &rule("credentialName: client") + &believing(&own("shop.test"));
+    mesh.write("edge.yaml", &(unbelieved + &secret("client", &first, &first))).unwrap();
+    until(&gateway, "the server is not believed", |answer| answer.proxy_error() == Some("tls")).await;
+
+    mesh.write("edge.yaml", &named).unwrap();
+    poll(SOON, "the fault is told", async || {
+        let told = mesh.control_plane_admin("/problems").await.map_err(|error| error.to_string())?.text();
+        let says = ["spec.trafficPolicy.tls.credentialName", "there is no Secret default/client"];
+        if says.iter().all(|words| told.contains(words)) { Ok(()) } else { Err(told) }
+    })
+    .await;
+    until(&gateway, "nothing is sent", |answer| {
+        answer.status.is_server_error() && answer.proxy_error().is_some_and(|why| why != "tls")
+    })
+    .await;
+
+    mesh.write("edge.yaml", &with(&first)).unwrap();
+    sees(&first, "it is repaired").await;
+    let config =
+        call::send(gateway.admin, call::to(&gateway.admin.to_string(), "/config")).await.unwrap().text();
+    assert!(!config.contains("PRIVATE KEY") && !config.is_empty());
+}

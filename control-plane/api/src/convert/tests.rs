@@ -13,6 +13,7 @@ use selvedge_model::{
     StreamTimeouts, StringMatch, SuccessRate, TcpKeepalive, TcpMatch, TcpRule, TcpTable, TlsOrigination,
     TrafficPolicy, Trusted, TunnelMethod, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     filter::Fraction,
+    gateway::CertificateName,
     limit::RateLimits,
     policy::{self, Action, Asks, Condition, Policy, ServerRoutes, Servers},
     snapshot::{Address, Declared},
@@ -284,16 +285,29 @@ fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
         vec(vec(any::<u8>(), 0..4), 1..3).prop_map(|given| Trusted::Given(GivenAuthorities::new(given))),
     ];
     let policy = option::of(text().prop_map(Into::into));
-    let origination =
-        (option::of(text()), vec(text(), 0..3), trusted, option::of(client), any::<bool>(), policy).prop_map(
-            |(sni, subject_alt_names, trusted, client, insecure_skip_verify, policy)| TlsOrigination {
-                sni,
-                subject_alt_names,
-                trusted,
-                client,
-                insecure_skip_verify,
-                shown: None,
-                policy,
+    let certificate = option::of(Just(CertificateName::new("edge", "shop")));
+    let origination = (
+        option::of(text()),
+        vec(text(), 0..3),
+        trusted,
+        option::of(client),
+        any::<bool>(),
+        policy,
+        certificate,
+    )
+        .prop_map(
+            |(sni, subject_alt_names, trusted, client, insecure_skip_verify, policy, certificate)| {
+                TlsOrigination {
+                    sni,
+                    subject_alt_names,
+                    trusted,
+                    client,
+                    insecure_skip_verify,
+                    credential: None,
+                    certificate,
+                    shown: None,
+                    policy,
+                }
             },
         );
     prop_oneof![

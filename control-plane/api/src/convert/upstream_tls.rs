@@ -2,7 +2,7 @@
 
 use selvedge_model::{ClientCertificate, GivenAuthorities, TlsOrigination, Trusted, UpstreamTls};
 
-use super::{ConvertError, invalid, required};
+use super::{ConvertError, invalid, parse, required};
 use crate::wire::{self, upstream_tls::Mode};
 
 impl From<&UpstreamTls> for wire::UpstreamTls {
@@ -23,7 +23,7 @@ impl TryFrom<wire::UpstreamTls> for UpstreamTls {
         match required("upstream TLS mode", tls.mode)? {
             Mode::Disable(true) => Ok(Self::Disable),
             Mode::IstioMutual(true) => Ok(Self::IstioMutual),
-            Mode::Originate(origination) => Ok(Self::Originate(origination.into())),
+            Mode::Originate(origination) => Ok(Self::Originate(origination.try_into()?)),
             Mode::Disable(false) | Mode::IstioMutual(false) => {
                 Err(invalid("upstream TLS mode", "false", &"only true is known"))
             }
@@ -50,12 +50,15 @@ impl From<&TlsOrigination> for wire::TlsOrigination {
             insecure_skip_verify: origination.insecure_skip_verify,
             authorities: authorities.into_iter().map(Into::into).collect(),
             policy: origination.policy.as_deref().map(str::to_owned),
+            certificate: origination.certificate.as_ref().map(ToString::to_string),
         }
     }
 }
 
-impl From<wire::TlsOrigination> for TlsOrigination {
-    fn from(origination: wire::TlsOrigination) -> Self {
+impl TryFrom<wire::TlsOrigination> for TlsOrigination {
+    type Error = ConvertError;
+
+    fn try_from(origination: wire::TlsOrigination) -> Result<Self, ConvertError> {
         let client = origination.client.map(|client| ClientCertificate {
             certificate: client.certificate,
             private_key: client.private_key,
@@ -67,15 +70,19 @@ impl From<wire::TlsOrigination> for TlsOrigination {
             (_, Some(file)) => Trusted::File(file),
             (_, None) => Trusted::System,
         };
-        Self {
+        let certificate = origination.certificate;
+        let certificate = certificate.map(|name| parse("certificate's name", &name)).transpose()?;
+        Ok(Self {
             sni: origination.sni,
             subject_alt_names: origination.subject_alt_names,
             trusted,
             client,
             insecure_skip_verify: origination.insecure_skip_verify,
+            credential: None,
+            certificate,
             // Only the gateway itself knows what it shows.
             shown: None,
             policy: origination.policy.map(Into::into),
-        }
+        })
     }
 }

@@ -21,6 +21,7 @@ use super::{
         rate_limits::RateLimits,
         routes::{Backends, Routing},
     },
+    credentials::Credentials,
     distinct::served,
     seats::Seat,
     shared::SharedRules,
@@ -186,14 +187,17 @@ impl<'a> Draft<'a> {
             here.retain(|_| served.next().unwrap_or_default());
         }
         let mut gateway = Gateway::default();
+        let credentials = Credentials::new(self.seat, self.certificates);
         for (port, listeners) in ports {
             let Some(carries) = listeners.first().map(|first| first.new.carries) else { continue };
-            let listeners = listeners.into_iter().map(|one| one.finish(&mut gateway.virtual_hosts)).collect();
+            let finish = |one: DraftListener<'a>| one.finish(&credentials, &mut gateway);
+            let listeners = listeners.into_iter().map(finish).collect();
             let served = GatewayPort::new(port, carries, listeners).showing(self.to_backends.clone());
             gateway.ports.insert(port, Arc::new(served));
         }
         let named: BTreeSet<_> =
             gateway.ports.values().flat_map(|port| port.certificates()).cloned().collect();
+        credentials.report(self.routing.destination_rules(), problems);
         gateway.user_lists = self.user_lists;
         gateway.certificates.extend(self.shown.into_iter().filter(|(name, _)| named.contains(name)));
         gateway
@@ -201,13 +205,16 @@ impl<'a> Draft<'a> {
 }
 
 impl DraftListener<'_> {
-    fn finish(self, services: &mut BTreeMap<ServiceKey, Arc<Service>>) -> Listener {
+    fn finish(self, credentials: &Credentials<'_>, gateway: &mut Gateway) -> Listener {
         let NewListener { name, key, port, hostname, tls, .. } = self.new;
         let mut hosts = Vec::new();
         for host in self.hosts.into_iter().filter(|host| !host.is_empty()) {
             let service = virtual_host(&host.hostname, &key, port);
             hosts.push(VirtualHost { hostname: host.hostname.clone(), service: service.clone() });
-            services.insert(service.clone(), Arc::new(host.finish(service)));
+            let mut finished = host.finish(service.clone());
+            let shown = finished.backends.iter_mut().filter_map(|backend| credentials.resolve(backend));
+            gateway.certificates.extend(shown.map(|shown| (shown.name.clone(), Arc::clone(shown))));
+            gateway.virtual_hosts.insert(service, Arc::new(finished));
         }
         Listener::new(name.into(), hostname, tls, hosts)
     }

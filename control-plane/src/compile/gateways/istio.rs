@@ -19,7 +19,10 @@ use selvedge_model::{
 };
 
 use self::hosts::{Served, served};
-pub(super) use self::wanted::wanted;
+pub(super) use self::{
+    secure::AUTHORITIES_SUFFIX,
+    wanted::{wanted, workloads},
+};
 use super::{
     super::{
         Problems,

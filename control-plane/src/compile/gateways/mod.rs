@@ -8,6 +8,7 @@
 mod ancestors;
 mod attach;
 mod copies;
+mod credentials;
 mod distinct;
 mod draft;
 mod gateway_api;
@@ -126,6 +127,7 @@ pub fn wanted_objects(resources: &Resources) -> BTreeSet<WantedObject> {
     let mut wanted = gateway_api::wanted(resources);
     wanted.extend(ingress::wanted(resources));
     wanted.extend(istio::wanted(resources));
+    wanted.extend(credentials::wanted(resources));
     wanted.extend(terminate::of_backend_policies(resources));
     wanted
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use selvedge_model::{
-    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, TunnelMethod,
-    filter::Fraction,
+    ConnectionPool, Credential, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive,
+    TunnelMethod, filter::Fraction,
 };
 
 use super::{super::*, destination_rule, only, policy, told, understood};
@@ -163,8 +163,15 @@ fn a_destination_rule_says_how_tls_is_begun() {
     assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);
     assert_eq!(read(&rule("{mode: ISTIO_MUTUAL}")), UpstreamTls::IstioMutual);
 
+    let expected = TlsOrigination {
+        credential: Some(Credential { secret: "shop".into(), mutual: true }),
+        ..TlsOrigination::default()
+    };
+    assert_eq!(read(&rule("{mode: MUTUAL, credentialName: shop}")), UpstreamTls::Originate(expected));
+
     for (tls, severity) in [
         ("{mode: MUTUAL}", Severity::Error),
+        ("{mode: SIMPLE, credentialName: edge/secret}", Severity::Error),
         ("{mode: SIMPLE, sni: 'a b'}", Severity::Error),
         ("{mode: SIMPLE, credentialName: secret}", Severity::NotActedOn),
         ("{mode: SIMPLE, insecureSkipVerify: true}", Severity::Warning),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, LoadBalancer, WorkloadName, facts,
+    Backend, BackendName, Endpoint, LoadBalancer, TlsOrigination, WorkloadName, facts,
     locality::{Arrangement, By, Group, LeftOut, Located, arrange},
 };
 
@@ -107,8 +107,8 @@ impl<'a> BackendBinder<'a> {
     /// sends to itself is not redirected, and its app does not speak mesh TLS.
     fn reach(&self, backend: &Backend, endpoint: &Endpoint, dns_name: Option<&Arc<DnsName>>) -> Reach {
         let host = dns_name.map_or(&backend.name.service.host, |dns_name| &dns_name.name);
-        let shown = self.targets.shown.as_ref();
-        let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host, shown);
+        let shows = |settings: &TlsOrigination| self.targets.shown_to(settings);
+        let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host, shows);
         let local = endpoint.workload.as_ref() == Some(self.own) && identity.is_some();
         let dial = match self.local {
             Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),

@@ -34,6 +34,14 @@ pub(super) struct KeptGateway {
     own: Option<(Arc<Workload>, Arc<Workload>)>,
 }
 
+/// What is shown to servers of single backends.
+fn certificates_of_backends(held: &Resources) -> BTreeMap<CertificateName, Shown> {
+    let hosts = held.gateway_ports().values().flat_map(|port| port.virtual_hosts());
+    let services = hosts.filter_map(|host| held.service(&host.service));
+    let names = services.flat_map(|service| service.certificates());
+    names.filter_map(|name| Some((name.clone(), Shown(Arc::clone(held.certificate(name)?))))).collect()
+}
+
 impl Binder {
     /// Says that this proxy is a gateway.
     #[must_use]
@@ -67,7 +75,13 @@ impl Binder {
         if is_other {
             self.targets.shown = shown.cloned().map(Shown);
         }
-        is_other
+        let of_backends = match self.gateway {
+            Some(_) => certificates_of_backends(held),
+            None => BTreeMap::new(),
+        };
+        let are_others = self.targets.certificates != of_backends;
+        self.targets.certificates = of_backends;
+        is_other | are_others
     }
 
     /// Our own workload, with the policy of a gateway if we are one.

@@ -1,12 +1,15 @@
 //! Targets: what connections reach, shared by all endpoints that reach the same, and the slots of their pools.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use selvedge_model::{ProxyProtocol, Shown, SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
+use selvedge_model::{
+    ProxyProtocol, Shown, SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName,
+    gateway::CertificateName,
+};
 
 use crate::{
     bind::{ClientTls, Egress, Others, Slot, Target},
@@ -34,20 +37,20 @@ pub(super) enum Tls {
 }
 
 impl Tls {
-    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must answer then. A
-    /// gateway that has something `shown` shows it where a `BackendTLSPolicy` asks for TLS.
+    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must answer then. `shows`
+    /// says what a gateway shows.
     pub(super) fn of(
         policy: Option<&UpstreamTls>,
         identity: Option<&SpiffeId>,
         host: &Arc<str>,
-        shown: Option<&Shown>,
+        shows: impl FnOnce(&TlsOrigination) -> Option<Shown>,
     ) -> (Self, Option<SpiffeId>) {
         match Transport::of(policy, identity) {
             Transport::Mutual(identity) => (Self::ByIdentity, Some(identity.clone())),
             Transport::Plaintext => (Self::ByIdentity, None),
             Transport::Impossible => (Self::Impossible, None),
             Transport::Originated(settings) => {
-                let shown = shown.filter(|_| settings.policy.is_some()).cloned();
+                let shown = shows(settings);
                 (Self::Outside(TlsOrigination { shown, ..settings.clone() }, Arc::clone(host)), None)
             }
         }
@@ -61,6 +64,8 @@ pub(super) struct Targets {
     pub(super) originations: Originations,
     /// What we show to servers outside the mesh, as a gateway.
     pub(super) shown: Option<Shown>,
+    /// The same of single backends.
+    pub(super) certificates: BTreeMap<CertificateName, Shown>,
     /// Whom our workload may call.
     pub(super) egress: Egress,
     /// The target that has each slot, or had it last.
@@ -73,6 +78,15 @@ impl Targets {
     /// None yet; `egress` says whom our workload may call.
     pub(super) fn new(egress: Egress) -> Self {
         Self { egress, ..Self::default() }
+    }
+
+    /// What is shown to a server that is called so: where a `BackendTLSPolicy` asks for TLS the gateway's own certificate,
+    /// elsewhere that of the Secret which is named.
+    pub(super) fn shown_to(&self, settings: &TlsOrigination) -> Option<Shown> {
+        match &settings.certificate {
+            Some(name) => self.certificates.get(name).cloned(),
+            None => self.shown.clone().filter(|_| settings.policy.is_some()),
+        }
     }
 
     /// The target for `reach`; the existing one if there is one. Nothing keeps our `own` workload from itself.

@@ -24,7 +24,7 @@ use super::{
 use crate::resources::istio_gateway::{AskedClients, GatewayServer, ServerProtocol, ServerTls};
 
 /// What the Secret beside that of a certificate is called, in which its clients' authorities may be.
-pub(super) const AUTHORITIES_SUFFIX: &str = "-cacert";
+pub(in super::super) const AUTHORITIES_SUFFIX: &str = "-cacert";
 
 /// Adds a server that does this with TLS.
 pub(super) fn add<'a>(

@@ -25,7 +25,7 @@ pub(in super::super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> 
 }
 
 /// The namespace and the labels of each workload that is a gateway.
-fn workloads(resources: &Resources) -> BTreeSet<(&str, &BTreeMap<String, String>)> {
+pub(in super::super) fn workloads(resources: &Resources) -> BTreeSet<(&str, &BTreeMap<String, String>)> {
     let pods = resources.pods.iter().filter(|pod| pod.spec.gateway.is_some());
     let pods = pods.map(|pod| (&*pod.name.namespace, &pod.metadata.labels));
     let entries = resources.workload_entries.iter().filter(|entry| entry.spec.gateway.is_some());

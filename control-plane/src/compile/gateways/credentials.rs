@@ -1,0 +1,172 @@
+//! `credentialName` of a `DestinationRule`: at a gateway, what it means is in a Secret.
+//!
+//! As in Istio, the Secret is in the namespace of the gateway's workload, whichever namespace the rule is in, and sidecars have
+//! none. Its certificate is sent to the gateways that show it, and to nobody else.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use selvedge_model::{
+    Backend, Credential, GivenAuthorities, Trusted, UpstreamTls, gateway::ServerCertificate,
+};
+
+use super::{
+    super::{
+        Problems,
+        certificates::{Certificates, Refused},
+    },
+    istio::AUTHORITIES_SUFFIX,
+    seats::Seat,
+    terminate::WantedObject,
+};
+use crate::resources::{DestinationRuleSpec, Document, Resources, destination_rule::PolicyBlocks};
+
+type Rule = Document<DestinationRuleSpec>;
+
+/// The Secrets of one gateway's namespace.
+pub(super) struct Credentials<'a> {
+    namespace: &'a str,
+    certificates: &'a Certificates<'a>,
+    /// Whether there is a workload: without one nobody knows in which namespace the Secrets are.
+    is_served: bool,
+    /// Why what is named cannot be used, by the name.
+    refused: RefCell<BTreeMap<String, Refused>>,
+}
+
+/// What a Secret holds.
+struct Held<'a> {
+    trusted: Option<Trusted>,
+    shown: Option<&'a Arc<ServerCertificate>>,
+}
+
+impl<'a> Credentials<'a> {
+    pub(super) fn new(seat: &Seat<'a>, certificates: &'a Certificates<'a>) -> Self {
+        let is_served = !seat.workloads.is_empty();
+        Self { namespace: seat.workload_namespace, certificates, is_served, refused: RefCell::default() }
+    }
+
+    /// Puts what the Secret holds that `backend` names in its place, and says what is shown. A backend whose Secret cannot be used
+    /// is not called at all.
+    pub(super) fn resolve(&self, backend: &mut Backend) -> Option<&'a Arc<ServerCertificate>> {
+        let Some(UpstreamTls::Originate(settings)) = &mut backend.policy.tls else { return None };
+        let credential = settings.credential.take().filter(|_| self.is_served)?;
+        match self.find(&credential) {
+            Ok(held) => {
+                if let Some(trusted) = held.trusted {
+                    settings.trusted = trusted;
+                }
+                // Files are those of sidecars.
+                settings.client = None;
+                settings.certificate = held.shown.map(|shown| shown.name.clone());
+                held.shown
+            }
+            Err(refused) => {
+                let why = format!("credentialName {}: {}", credential.secret, refused.why);
+                backend.broken.get_or_insert(why);
+                self.refused.borrow_mut().entry(credential.secret).or_insert(refused);
+                None
+            }
+        }
+    }
+
+    /// The authorities are in `ca.crt` of the Secret, or if it has none of the one beside it. If neither has, those of the
+    /// operating system are believed.
+    fn find(&self, credential: &Credential) -> Result<Held<'a>, Refused> {
+        let name = credential.secret.as_str();
+        let shown = match credential.mutual {
+            true => Some(self.certificates.client(self.namespace, name)?.server),
+            false => None,
+        };
+        let (own, beside) = (name.to_owned(), format!("{name}{AUTHORITIES_SUFFIX}"));
+        for secret in [own, beside] {
+            match self.certificates.authorities("Secret", self.namespace, &secret) {
+                Ok((authorities, _)) => {
+                    let given = GivenAuthorities::new(authorities.to_vec());
+                    return Ok(Held { trusted: Some(Trusted::Given(given)), shown });
+                }
+                Err(refused) if refused.at_object.is_some() => return Err(refused),
+                Err(_) => {}
+            }
+        }
+        match self.certificates.secret(self.namespace, name) {
+            Some(_) => Ok(Held { trusted: None, shown }),
+            None => Err(Refused::new(format!(
+                "there is no Secret {}/{name}; add one with ca.crt, or correct the name",
+                self.namespace
+            ))),
+        }
+    }
+
+    /// Tells whoever names a Secret that cannot be used.
+    pub(super) fn report<'r>(&self, rules: impl Iterator<Item = &'r Rule>, problems: &mut Problems) {
+        let refused = self.refused.borrow();
+        if refused.is_empty() {
+            return;
+        }
+        for rule in rules.filter(|rule| is_for(rule, self.namespace)) {
+            for (field, credential) in named(rule) {
+                let Some(Refused { why, at_object, .. }) = refused.get(&credential.secret) else { continue };
+                let told =
+                    format!("{why} (so gateways in the namespace {} send nothing there)", self.namespace);
+                problems.error(rule, &field, told);
+                at_object.iter().for_each(|problem| problems.add((**problem).clone()));
+            }
+        }
+    }
+}
+
+fn is_for(rule: &Rule, client: &str) -> bool {
+    rule.spec.export_to.includes(&rule.name.namespace, Some(client))
+}
+
+/// What `rule` names, and where.
+fn named(rule: &Rule) -> Vec<(String, &Credential)> {
+    fn of_blocks<'r>(blocks: &'r PolicyBlocks, field: &str, all: &mut Vec<(String, &'r Credential)>) {
+        if let Some(UpstreamTls::Originate(settings)) = &blocks.tls {
+            let credential = settings.credential.as_ref();
+            all.extend(credential.map(|credential| (format!("{field}.tls.credentialName"), credential)));
+        }
+        for (index, of_port) in blocks.ports.values().enumerate() {
+            of_blocks(of_port, &format!("{field}.portLevelSettings[{index}]"), all);
+        }
+    }
+    let mut all = Vec::new();
+    of_blocks(&rule.spec.policy, "spec.trafficPolicy", &mut all);
+    for (index, subset) in rule.spec.subsets.iter().enumerate() {
+        of_blocks(&subset.policy, &format!("spec.subsets[{index}].trafficPolicy"), &mut all);
+    }
+    all
+}
+
+/// The Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the one
+/// beside it is not known before it is asked for.
+pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
+    let rules: Vec<(&Rule, Vec<(String, &Credential)>)> = resources
+        .destination_rules
+        .iter()
+        .map(|rule| (&**rule, named(rule)))
+        .filter(|(_, named)| !named.is_empty())
+        .collect();
+    let mut wanted = BTreeSet::new();
+    if rules.is_empty() {
+        return wanted;
+    }
+    let namespaces: BTreeSet<&str> =
+        super::istio::workloads(resources).into_iter().map(|(namespace, _)| namespace).collect();
+    for namespace in namespaces {
+        for (_, named) in rules.iter().filter(|(rule, _)| is_for(rule, namespace)) {
+            for (_, credential) in named {
+                let beside = format!("{}{AUTHORITIES_SUFFIX}", credential.secret);
+                wanted.extend([credential.secret.clone(), beside].map(|name| WantedObject {
+                    kind: "Secret",
+                    namespace: namespace.to_owned(),
+                    name,
+                }));
+            }
+        }
+    }
+    wanted
+}
