@@ -8,6 +8,7 @@ mod ports;
 use std::{
     io,
     net::SocketAddr,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{
         Arc,
@@ -171,14 +172,14 @@ impl<O: Step<Request>, I: Step<Request>, G: Step<Request>> Server<O, I, G> {
                 let path = self.gateway.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = (on_end, open);
-                    let carried = gateway::connection(
+                    let carried = pin!(gateway::connection(
                         Rc::clone(&worker),
                         path,
                         socket,
                         arrival,
                         port,
                         Rc::clone(&client),
-                    );
+                    ));
                     unless_dismissed(&worker, &client, peer, carried).await;
                 });
             }
@@ -193,8 +194,13 @@ impl<O: Step<Request>, I: Step<Request>, G: Step<Request>> Server<O, I, G> {
                 let path = self.inbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = (on_end, open);
-                    let carried =
-                        inbound::connection(Rc::clone(&worker), path, socket, arrival, Rc::clone(&client));
+                    let carried = pin!(inbound::connection(
+                        Rc::clone(&worker),
+                        path,
+                        socket,
+                        arrival,
+                        Rc::clone(&client)
+                    ));
                     unless_dismissed(&worker, &client, peer, carried).await;
                 });
             }
@@ -235,12 +241,13 @@ fn arrived(
     Some(arrival)
 }
 
-/// Carries a connection that comes in, unless others need its place before that has ended.
+/// Carries a connection that comes in, unless others need its place before that has ended. `carried` is where it is: by
+/// value it would be held twice.
 async fn unless_dismissed(
     worker: &Worker,
     client: &Client,
     peer: SocketAddr,
-    carried: impl Future<Output = ()>,
+    carried: Pin<&mut impl Future<Output = ()>>,
 ) {
     tokio::select! {
         biased;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::future::LocalBoxFuture;
 use selvedge_model::gateway::Carries;
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
@@ -97,12 +98,19 @@ pub async fn connection(
     worker.view.refresh();
     // It may be gone since the connection was accepted.
     let Some(port) = worker.view.with(|table| table.gateway.get(&port).cloned()) else { return };
-    match port.served.carries {
-        Carries::Http => plain::http(worker, path, begun, port).await,
-        Carries::Tcp => Box::pin(plain::opaque(worker, begun, port)).await,
-        Carries::Tls => tls::carry(worker, path, begun, port).await,
+    // Boxed: to find out what a connection carries takes room that it does not need any more then.
+    let served = match port.served.carries {
+        Carries::Http => Box::pin(plain::http(worker, path, begun, port)).await,
+        Carries::Tcp => return Box::pin(plain::opaque(worker, begun, port)).await,
+        Carries::Tls => Box::pin(tls::carry(worker, path, begun, port)).await,
+    };
+    if let Some(served) = served {
+        served.await;
     }
 }
+
+/// How a connection goes on whose requests are served.
+type Served = LocalBoxFuture<'static, ()>;
 
 /// A client's connection, of which nothing is known but who it is.
 struct Begun {
@@ -183,4 +191,24 @@ fn admit(worker: &Worker, arrival: Arrival, client: &Rc<Client>, stream: &impl A
         stream.abort();
     }
     admitted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::{Error, Response};
+
+    fn size_of_output<A, B, C, D, E, R>(_: impl FnOnce(A, B, C, D, E) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    /// Every client holds it, idle ones too, beside the room of [`serve::serve`](crate::serve).
+    #[test]
+    fn what_a_connection_holds_while_it_is_served_stays_small() {
+        let path = tower::service_fn(|_: Request| std::future::pending::<Result<Response, Error>>());
+        let size = size_of_output(|worker, tcp, arrival, port, client| {
+            connection(worker, path, tcp, arrival, port, client)
+        });
+        assert!(size <= 768, "{size}");
+    }
 }

@@ -13,8 +13,9 @@ mod service;
 mod strict;
 mod unfinished;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 
+use futures_util::future::Either;
 use hyper::{
     server::conn::{http1, http2},
     upgrade::Upgraded,
@@ -31,7 +32,6 @@ use crate::{
     budget::{Guarded, Ledger, Side, is_flood},
     clients::Watch,
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
-    error::Failure,
     io::{Abort, Duplex, Gathered, Liveness, Prefixed},
     lifetime::Until,
     settings::RequestLimits,
@@ -53,14 +53,23 @@ const MAX_RESET_STREAMS: usize = 20;
 const MAX_ERROR_STREAMS: usize = 256;
 
 /// Serves `path` on `io`, which speaks `version`. When `until` says so, no more requests are taken, and those in progress go on.
-pub async fn serve<I, S>(version: HttpVersion, io: I, path: S, conn: Rc<Conn>, until: Until)
+///
+/// The connection is in a box from the first: every future that is given it by value would keep room for it, as long as it
+/// lasts.
+pub fn serve<I, S>(
+    version: HttpVersion,
+    io: I,
+    path: S,
+    conn: Rc<Conn>,
+    until: Until,
+) -> impl Future<Output = ()>
 where
     I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Step<Request>,
 {
-    let limits = until.worker.settings.limits;
+    let settings = &until.worker.settings;
+    let limits = settings.limits;
     let watch = until.worker.patience.watch();
-    let peer = conn.peer;
     if let Some(client) = conn.entry().and_then(|entry| entry.client.as_ref()) {
         client.watch_with(&watch);
     }
@@ -76,7 +85,7 @@ where
         worker: Rc::clone(&until.worker),
         ledger: ledger.clone(),
     };
-    let ended = match ledger {
+    match ledger {
         None => {
             // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
             let half_closes = conn.identity().is_none();
@@ -85,46 +94,53 @@ where
             let io = TokioIo::new(io.with_tunnels(offers_tunnels));
             // Set once: the connection is served once.
             let _ = conn.watch.set(Arc::clone(&watch));
-            let keeps_case = until.worker.settings.preserve_header_case;
-            let serving = http1(limits, keeps_case).serve_connection(io, service).with_upgrades();
-            carry(serving, |serving| serving.graceful_shutdown(), &until, &conn, &watch).await
+            let serving = Box::pin(
+                http1(limits, settings.preserve_header_case).serve_connection(io, service).with_upgrades(),
+            );
+            Either::Left(carried(serving, |serving| serving.graceful_shutdown(), until, conn, watch))
         }
-        // Boxed: connections of HTTP/1 would carry its room.
-        Some(ledger) => Box::pin(serve_http2(io, service, ledger, &until, &conn, &watch)).await,
-    };
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) if is_flood(&error) => {
-            until.worker.budget.flooded(Side::Server);
-            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods this proxy");
+        Some(ledger) => {
+            let (io, gathering) = Gathered::new(Guarded::new(io, ledger, Side::Server, conn.peer));
+            let serving = http2(limits, settings.liveness).serve_connection(TokioIo::new(io), service);
+            let serving = Box::pin(gathering.sending(serving));
+            Either::Right(carried(
+                serving,
+                |serving| serving.get_pin().graceful_shutdown(),
+                until,
+                conn,
+                watch,
+            ))
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
-        Err(_) => return,
-    }
-    if let Some(tunnel) = conn.tunnel.take() {
-        // Boxed: few connections need it, and all would carry its room.
-        Box::pin(upgrade::carry(tunnel, &until.worker, until.end(), bytes_of)).await;
     }
 }
 
-/// The same over HTTP/2.
-async fn serve_http2<I, S>(
-    io: I,
-    service: Connected<S>,
-    ledger: Rc<Ledger>,
-    until: &Until,
-    conn: &Conn,
-    watch: &Watch,
-) -> Result<hyper::Result<()>, Failure>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Step<Request>,
-{
-    let settings = &until.worker.settings;
-    let (io, gathering) = Gathered::new(Guarded::new(io, ledger, Side::Server, conn.peer));
-    let serving = http2(settings.limits, settings.liveness).serve_connection(TokioIo::new(io), service);
-    let serving = gathering.sending(serving);
-    carry(serving, |serving| serving.get_pin().graceful_shutdown(), until, conn, watch).await
+/// Carries a connection to its end, and then the tunnel that it may have become.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+fn carried<C: Future<Output = hyper::Result<()>>>(
+    mut serving: Pin<Box<C>>,
+    retire: impl Fn(Pin<&mut C>),
+    until: Until,
+    conn: Rc<Conn>,
+    watch: Arc<Watch>,
+) -> impl Future<Output = ()> {
+    async move {
+        let ended = carry(serving.as_mut(), retire, &until, &conn, &watch).await;
+        drop(serving);
+        let peer = conn.peer;
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if is_flood(&error) => {
+                until.worker.budget.flooded(Side::Server);
+                tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods this proxy");
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+            Err(_) => return,
+        }
+        if let Some(tunnel) = conn.tunnel.take() {
+            // Boxed: few connections need it, and all would carry its room.
+            Box::pin(upgrade::carry(tunnel, &until.worker, until.end(), bytes_of)).await;
+        }
+    }
 }
 
 /// What carries the tunnel that an app's connection has become, with what was read of it already.
@@ -164,4 +180,24 @@ fn http2(limits: RequestLimits, liveness: Liveness) -> http2::Builder<Local> {
         .keep_alive_interval(liveness.pings())
         .keep_alive_timeout(liveness.ping_timeout);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::{Error, Response};
+
+    fn size_of_output<A, B, C, R>(_: impl FnOnce(A, B, C) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    /// Every connection holds it, beside what hyper needs; most of it waits for the end.
+    #[test]
+    fn what_serves_a_connection_stays_small() {
+        let path = tower::service_fn(|_: Request| std::future::pending::<Result<Response, Error>>());
+        let size = size_of_output(|io: Prefixed<TcpStream>, conn, until| {
+            serve(HttpVersion::Http1, io, path, conn, until)
+        });
+        assert!(size <= 3_072, "{size}");
+    }
 }

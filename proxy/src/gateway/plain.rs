@@ -2,7 +2,9 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Begun, TLS_AT_PLAINTEXT, admit, first, proxied::unannounced, refuse_connection};
+use futures_util::future::FutureExt;
+
+use super::{Begun, Served, TLS_AT_PLAINTEXT, admit, first, proxied::unannounced, refuse_connection};
 use crate::{
     arrival::Direction,
     authorize::admit_opaque,
@@ -18,13 +20,19 @@ use crate::{
     worker::Worker,
 };
 
-/// Serves a client's requests.
-pub(super) async fn http(worker: Rc<Worker>, path: impl Step<Request>, begun: Begun, port: Arc<BoundPort>) {
+/// Begins to serve a client's requests. `None`: it is refused.
+pub(super) async fn http(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    begun: Begun,
+    port: Arc<BoundPort>,
+) -> Option<Served> {
     let Begun { mut tcp, mut read, arrival, client } = begun;
-    let Some(First::Bytes(detected)) = first(&worker, &mut tcp, &mut read, &port).await else { return };
+    let Some(First::Bytes(detected)) = first(&worker, &mut tcp, &mut read, &port).await else { return None };
     if let Some(failure) = unannounced(&read) {
         refuse_connection(&worker, arrival, &failure);
-        return reset(&tcp);
+        reset(&tcp);
+        return None;
     }
     let version = match detected {
         Detected::Http2 => HttpVersion::Http2,
@@ -32,17 +40,19 @@ pub(super) async fn http(worker: Rc<Worker>, path: impl Step<Request>, begun: Be
         Detected::Http1 | Detected::Opaque => HttpVersion::Http1,
         Detected::Tls => {
             refuse_connection(&worker, arrival, &Failure::new(Reason::Protocol, TLS_AT_PLAINTEXT));
-            return reset(&tcp);
+            reset(&tcp);
+            return None;
         }
     };
     if !admit(&worker, arrival, &client, &tcp) {
-        return;
+        return None;
     }
-    let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    let open = worker.metrics.connection_opened(Direction::Inbound, false);
     let until = lifetime::until(Rc::clone(&worker), Direction::Inbound, None).within(port.life.clone());
     let gateway = AtGateway::new(arrival, port, client, worker.settings.trusted_hops);
     let conn = Conn::new(arrival, version, Side::Gateway(Box::new(gateway)));
-    serve::serve(version, Prefixed::new(read.freeze(), tcp), path, Rc::new(conn), until).await;
+    let served = serve::serve(version, Prefixed::new(read.freeze(), tcp), path, Rc::new(conn), until);
+    Some(served.map(|()| drop(open)).boxed_local())
 }
 
 /// Carries what a client sends as it is, to where the port's rules say.

@@ -3,6 +3,7 @@
 use std::{io, rc::Rc, sync::Arc};
 
 use bytes::BytesMut;
+use futures_util::future::FutureExt;
 use http::HeaderValue;
 use selvedge_certs::tls::client_cert;
 use selvedge_model::{Layer, facts::Connection};
@@ -10,7 +11,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{StartHandshake, rustls::server::Accepted, server::TlsStream};
 
 use super::{
-    Begun, NO_CERTIFICATE, NO_LISTENER, PLAINTEXT_AT_TLS, admit, first, proxied::unannounced,
+    Begun, NO_CERTIFICATE, NO_LISTENER, PLAINTEXT_AT_TLS, Served, admit, first, proxied::unannounced,
     refuse_connection,
 };
 use crate::{
@@ -46,14 +47,20 @@ struct Asked {
     server_name: Option<String>,
 }
 
-/// Carries one connection to a port for TLS.
-pub(super) async fn carry(worker: Rc<Worker>, path: impl Step<Request>, begun: Begun, port: Arc<BoundPort>) {
+/// Carries one connection to a port for TLS. `Some`: there are requests in it, which are served so.
+pub(super) async fn carry(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    begun: Begun,
+    port: Arc<BoundPort>,
+) -> Option<Served> {
     let Begun { mut tcp, mut read, arrival, client } = begun;
-    let Some(First::Bytes(detected)) = first(&worker, &mut tcp, &mut read, &port).await else { return };
+    let Some(First::Bytes(detected)) = first(&worker, &mut tcp, &mut read, &port).await else { return None };
     if detected != Detected::Tls {
         let failure = unannounced(&read).unwrap_or_else(|| Failure::new(Reason::Protocol, PLAINTEXT_AT_TLS));
         refuse_connection(&worker, arrival, &failure);
-        return reset(&tcp);
+        reset(&tcp);
+        return None;
     }
     let hello = {
         let mut counting = counted(&worker, &client, &mut tcp);
@@ -63,9 +70,13 @@ pub(super) async fn carry(worker: Rc<Worker>, path: impl Step<Request>, begun: B
         Ok(Answered::Accepted(accepted, length)) => (accepted, length),
         Ok(Answered::Refused(error, alert)) => {
             let failure = Failure::new(Reason::Tls, format!("the TLS handshake failed: {error}"));
-            return refuse_with(&worker, arrival, tcp, &alert, &failure).await;
+            refuse_with(&worker, arrival, tcp, &alert, &failure).await;
+            return None;
         }
-        Err(error) => return refuse_handshake(&worker, arrival, &error),
+        Err(error) => {
+            refuse_handshake(&worker, arrival, &error);
+            return None;
+        }
     };
     let server_name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
     let begun = Begun { tcp, read, arrival, client };
@@ -73,7 +84,8 @@ pub(super) async fn carry(worker: Rc<Worker>, path: impl Step<Request>, begun: B
     let Some(place) = asked.port.served.listener(asked.server_name.as_deref()) else {
         let failure = Failure::new(Reason::NoRoute, NO_LISTENER);
         let alert = alert(UNRECOGNIZED_NAME);
-        return refuse_with(&worker, arrival, asked.begun.tcp, &alert, &failure).await;
+        refuse_with(&worker, arrival, asked.begun.tcp, &alert, &failure).await;
+        return None;
     };
     let BoundListener { tls, life, .. } = &asked.port.listeners[place];
     let (tls, life) = (tls.clone(), life.clone());
@@ -81,7 +93,7 @@ pub(super) async fn carry(worker: Rc<Worker>, path: impl Step<Request>, begun: B
         Some(BoundTls::Terminate { edge: Some(edge), settings, .. }) => {
             let (config, http) = (Arc::clone(&edge.config), settings.http);
             let tls = Handshake { accepted, length, config, http };
-            Box::pin(terminate(worker, path, asked, tls, life)).await;
+            return Box::pin(terminate(worker, path, asked, tls, life)).await;
         }
         Some(BoundTls::Passthrough) => Box::pin(pass_through(worker, asked, life)).await,
         Some(BoundTls::Terminate { edge: None, .. }) | None => {
@@ -90,6 +102,7 @@ pub(super) async fn carry(worker: Rc<Worker>, path: impl Step<Request>, begun: B
             refuse_with(&worker, arrival, asked.begun.tcp, &alert, &failure).await;
         }
     }
+    None
 }
 
 /// A handshake that has begun, and how it goes on.
@@ -102,8 +115,14 @@ struct Handshake {
     http: bool,
 }
 
-/// Ends TLS, and serves what is inside.
-async fn terminate(worker: Rc<Worker>, path: impl Step<Request>, asked: Asked, tls: Handshake, life: Life) {
+/// Ends TLS, and carries what is inside; `Some`: requests.
+async fn terminate(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    asked: Asked,
+    tls: Handshake,
+    life: Life,
+) -> Option<Served> {
     let Asked { begun: Begun { tcp, mut read, arrival, client }, port, server_name } = asked;
     let rest = read.split_off(tls.length).freeze();
     let start = StartHandshake::from_parts(*tls.accepted, ReadAhead::new(Prefixed::new(rest, tcp)));
@@ -111,19 +130,26 @@ async fn terminate(worker: Rc<Worker>, path: impl Step<Request>, asked: Asked, t
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(start.into_stream(tls.config))).await;
     let mut stream = match handshake {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return refuse_handshake(&worker, arrival, &error.into()),
-        Err(_) => return refuse_handshake(&worker, arrival, &HandshakeError::Timeout),
+        Ok(Err(error)) => {
+            refuse_handshake(&worker, arrival, &error.into());
+            return None;
+        }
+        Err(_) => {
+            refuse_handshake(&worker, arrival, &HandshakeError::Timeout);
+            return None;
+        }
     };
     let xfcc = client_cert(stream.get_ref().1);
     if xfcc.is_some() {
         client.mark_known();
     } else if !admit(&worker, arrival, &client, &stream) {
-        return;
+        return None;
     }
-    let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    let open = worker.metrics.connection_opened(Direction::Inbound, false);
     if !tls.http {
         stream.get_mut().0.turn_on();
-        return carry_opaque(worker, stream, BytesMut::new(), arrival, &port, server_name, life).await;
+        carry_opaque(worker, stream, BytesMut::new(), arrival, &port, server_name, life).await;
+        return None;
     }
     let until = lifetime::until(Rc::clone(&worker), Direction::Inbound, None).within(life.clone());
     let version = version(&stream);
@@ -135,7 +161,8 @@ async fn terminate(worker: Rc<Worker>, path: impl Step<Request>, asked: Asked, t
         ..AtGateway::new(arrival, port, client, worker.settings.trusted_hops)
     };
     let conn = Conn::new(arrival, version, Side::Gateway(Box::new(gateway)));
-    serve::serve(version, stream, path, Rc::new(conn), until).await;
+    let served = serve::serve(version, stream, path, Rc::new(conn), until);
+    Some(served.map(|()| drop(open)).boxed_local())
 }
 
 /// What the two have agreed to speak.

@@ -27,6 +27,8 @@ pub struct Prefixed<S> {
 impl<S> Prefixed<S> {
     /// Puts `prefix` back in front of `inner`.
     pub fn new(prefix: Bytes, inner: S) -> Self {
+        // An empty one may still hold the buffer that it was cut from.
+        let prefix = if prefix.is_empty() { Bytes::new() } else { prefix };
         Self { prefix, inner }
     }
 

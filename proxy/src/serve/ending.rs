@@ -1,10 +1,6 @@
 //! How long requests are served on a connection: until it retires, and until it is ended.
 
-use std::{
-    future::pending,
-    pin::{Pin, pin},
-    time::Duration,
-};
+use std::{future::pending, pin::Pin, time::Duration};
 
 use crate::{
     authorize::forbidden_meanwhile,
@@ -116,13 +112,12 @@ enum Turn {
 
 /// Carries a connection to its own end; `retire` tells it to take no more requests. Fails if it was ended.
 pub(super) async fn carry<C: Future>(
-    serving: C,
+    mut serving: Pin<&mut C>,
     retire: impl Fn(Pin<&mut C>),
     until: &Until,
     conn: &Conn,
     watch: &Watch,
 ) -> Result<C::Output, Failure> {
-    let mut serving = pin!(serving);
     let (mut retired, mut told) = (false, false);
     loop {
         tokio::select! {

@@ -6,19 +6,18 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
 
-use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 /// `inner`, polled only when it has been woken.
 pub fn when_woken<F: Future>(inner: F) -> WhenWoken<F> {
-    let woken = Arc::new(Woken { flag: AtomicBool::new(true), task: AtomicWaker::new() });
-    WhenWoken { inner, waker: Waker::from(Arc::clone(&woken)), woken }
+    let woken = Arc::new(Woken { flag: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
+    WhenWoken { inner, waker: Waker::from(Arc::clone(&woken)), woken, task: Waker::noop().clone() }
 }
 
 pin_project! {
@@ -29,6 +28,8 @@ pin_project! {
         inner: F,
         woken: Arc<Woken>,
         waker: Waker,
+        // The task that `woken` has, so that it need not be asked.
+        task: Waker,
     }
 }
 
@@ -36,7 +37,9 @@ pin_project! {
 #[derive(Debug)]
 struct Woken {
     flag: AtomicBool,
-    task: AtomicWaker,
+    /// It stays here when it is woken: the task that polls is nearly always the one that polled before, and then does not
+    /// come here at all.
+    task: Mutex<Waker>,
 }
 
 impl Wake for Woken {
@@ -46,7 +49,8 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.flag.store(true, Ordering::Release);
-        self.task.wake();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        task.wake();
     }
 }
 
@@ -55,8 +59,11 @@ impl<F: Future> Future for WhenWoken<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Registered before the flag is read, so that a wake in between is not lost.
-        this.woken.task.register(cx.waker());
+        // Before the flag is read, so that a wake in between is not lost.
+        if !this.task.will_wake(cx.waker()) {
+            this.task.clone_from(cx.waker());
+            this.woken.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker());
+        }
         if !this.woken.flag.load(Ordering::Acquire) {
             return Poll::Pending;
         }
@@ -67,7 +74,7 @@ impl<F: Future> Future for WhenWoken<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::atomic::AtomicUsize};
 
     use tokio::sync::oneshot;
 
@@ -91,5 +98,39 @@ mod tests {
         sender.send(7).unwrap();
         assert_eq!(inner.await, Ok(7));
         assert_eq!(polls.get(), 2);
+    }
+
+    #[test]
+    fn whoever_polled_last_is_woken_each_time() {
+        struct Counted(AtomicUsize);
+        impl Wake for Counted {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counted = || Arc::new(Counted(AtomicUsize::new(0)));
+        let (one, other) = (counted(), counted());
+        let inner_waker = Cell::new(None);
+        let mut inner = std::pin::pin!(when_woken(std::future::poll_fn(|cx: &mut Context<'_>| {
+            inner_waker.set(Some(cx.waker().clone()));
+            Poll::<()>::Pending
+        })));
+        let mut poll = |task: &Arc<Counted>| {
+            let waker = Waker::from(Arc::clone(task));
+            assert!(inner.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        };
+        let woken = |task: &Arc<Counted>| task.0.swap(0, Ordering::Relaxed);
+
+        poll(&one);
+        let waker = inner_waker.take().unwrap();
+        for _ in 0..2 {
+            waker.wake_by_ref();
+            assert_eq!(woken(&one), 1);
+            poll(&one);
+        }
+        poll(&other);
+        waker.wake_by_ref();
+
+        assert_eq!((woken(&one), woken(&other)), (0, 1));
     }
 }
