@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use selvedge_api::{
     encoded::{Transaction, server},
     wire::{self, client_message::Message},
@@ -24,6 +25,7 @@ use selvedge_ops::{
 };
 use tokio::{
     sync::{mpsc, watch},
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,7 +33,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     connection::Client,
-    turns::{self, Turns},
+    turns::{self, Turn, Turns},
 };
 use crate::{
     keys::KeyWishes,
@@ -49,6 +51,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the words at the end of a stream may take to be sent.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Messages of a proxy that are taken in before anybody else has their turn.
+const MOST_AT_ONCE: usize = 64;
 /// Messages of one transaction that wait in memory for a slow connection.
 const OUTGOING: usize = 2;
 
@@ -179,20 +183,22 @@ impl Conversation {
         let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
-        self.ask(&session, &mut asked).await?;
+        self.ask(&mut session, &mut asked).await?;
         loop {
-            if session.due && session.under_way.is_none() {
-                self.send_what_is_due(&mut session).await?;
+            let is_due = session.due && session.under_way.is_none();
+            // A proxy has no more looked at than its share; a change of configuration is told at once.
+            let waits = turn.look_waits_until().filter(|_| is_due && !session.has_changed);
+            if is_due && waits.is_none() {
+                self.send_what_is_due(&mut session, &turn).await?;
                 registration.update(|proxy| session.show(proxy));
+                yield_now().await;
             }
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
             tokio::select! {
                 message = messages.message() => match message? {
                     Some(message) => {
-                        self.hear(&mut session, message, &registration)?;
-                        // Nothing else is read meanwhile: whoever tells too often waits for himself.
-                        if let Some(at) = session.waits_until() {
-                            sleep_until(at).await;
+                        if !self.hear_all(&mut session, message, messages, &registration).await? {
+                            return Ok(());
                         }
                     }
                     None => return Ok(()),
@@ -201,9 +207,11 @@ impl Conversation {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping; reconnect"))?;
                     // At once, and not when what is in progress has been answered.
                     session.admit(&*self.snapshot()?)?;
-                    session.due = true;
+                    (session.due, session.has_changed) = (true, true);
                 }
-                Ok(()) = taps.changed() => self.ask(&session, &mut asked).await?,
+                Ok(()) = taps.changed() => self.ask(&mut session, &mut asked).await?,
+                // What is due is looked at above.
+                () = sleep_until(waits.unwrap_or_else(Instant::now)), if waits.is_some() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                 }
@@ -229,11 +237,12 @@ impl Conversation {
         newest.ok_or_else(|| Status::unavailable("the control plane has no configuration; reconnect"))
     }
 
-    async fn send_what_is_due(&mut self, session: &mut Session) -> Result<(), Status> {
+    async fn send_what_is_due(&mut self, session: &mut Session, turn: &Turn) -> Result<(), Status> {
         let snapshot = self.snapshot()?;
-        let Some(difference) = session.next(&snapshot, Instant::now() + ACK_TIMEOUT)? else {
-            return Ok(());
-        };
+        let start = Instant::now();
+        let next = session.next(&snapshot, start + ACK_TIMEOUT)?;
+        turn.looked(start.elapsed());
+        let Some(difference) = next else { return Ok(()) };
         let nonce = session.nonce;
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
         tracing::debug!(workload = %session.workload, nonce, upserts, removals, "transaction");
@@ -248,7 +257,7 @@ impl Conversation {
     }
 
     /// Asks to see the live requests that somebody wants to see now, if it is not `asked` for them already.
-    async fn ask(&self, session: &Session, asked: &mut Asked) -> Result<(), Status> {
+    async fn ask(&self, session: &mut Session, asked: &mut Asked) -> Result<(), Status> {
         let wanted = self.taps.of(&session.workload);
         // An older proxy would take it for a transaction, and, if it has said nothing of what it holds, drop all that.
         if wanted == *asked || !session.takes_taps {
@@ -257,6 +266,7 @@ impl Conversation {
         let list = wanted.list.iter().map(Into::into).collect();
         let taps = Some(wire::Taps { list, often: wanted.often });
         *asked = wanted;
+        session.is_tapped = !asked.list.is_empty();
         let message = Transaction { taps, ..Transaction::default() };
         let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;
         // Closed: the proxy is gone, and the loop around us sees that next.
@@ -270,6 +280,34 @@ impl Conversation {
         let workload = snapshot.as_ref().and_then(|snapshot| snapshot.mesh().workloads.get(workload));
         let rules = workload.and_then(|workload| workload.policy.authentication.as_deref());
         rules.is_some_and(|rules| rules.rules.iter().any(|rule| rule.keys_from.as_deref() == Some(url)))
+    }
+
+    /// Takes in `message` and those that have come with it, so that one look is for all of them. `false`: there are no more.
+    async fn hear_all(
+        &self,
+        session: &mut Session,
+        mut message: wire::ClientMessage,
+        messages: &mut Streaming<wire::ClientMessage>,
+        registration: &Registration,
+    ) -> Result<bool, Status> {
+        for _ in 0..MOST_AT_ONCE {
+            self.hear(session, message, registration)?;
+            // Nothing else is read meanwhile: whoever tells too often waits for himself.
+            if let Some(at) = session.waits_until() {
+                sleep_until(at).await;
+                return Ok(true);
+            }
+            message = match messages.message().now_or_never() {
+                Some(Ok(Some(next))) => next,
+                Some(Ok(None)) => return Ok(false),
+                Some(Err(status)) => return Err(status),
+                None => return Ok(true),
+            };
+        }
+        self.hear(session, message, registration)?;
+        // One frame may hold thousands.
+        yield_now().await;
+        Ok(true)
     }
 
     fn hear(
@@ -301,8 +339,10 @@ impl Conversation {
             MessageOutcome::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
             MessageOutcome::Refused { nonce, reason } => {
                 self.metrics.transaction(TransactionOutcome::Refused);
+                // The log writes out by itself what would act in it.
+                let told = &reason[..reason.floor_char_boundary(MAX_REASON)];
+                tracing::warn!(workload = %session.workload, nonce, reason = told, "the proxy refused its configuration");
                 let reason = plain_within(&reason, MAX_REASON);
-                tracing::warn!(workload = %session.workload, nonce, reason, "the proxy refused its configuration");
                 let refused = RefusedTransaction { nonce, at: SystemTime::now(), reason };
                 registration.update(|proxy| {
                     session.show(proxy);

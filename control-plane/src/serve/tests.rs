@@ -296,6 +296,32 @@ async fn what_is_asked_for_again_is_answered_again_and_what_is_not_is_removed() 
 }
 
 #[tokio::test]
+async fn a_proxy_that_leaves_what_it_never_asked_for_without_a_pause_holds_up_nobody() {
+    let world = TestMesh::start(mesh());
+    let authorities = (0..5_000).map(|number| format!("reviews-{number}.example.com:80")).collect();
+    let mut loud = world.talk("frontend", wire::Hello { authorities, ..hello("shop/frontend") }).await;
+    let mut last = loud.apply().await;
+    while last.more {
+        last = loud.apply().await;
+    }
+    let leave = || Message::Unsubscribe(wire::Unsubscribe { authority: "z".into() });
+    let noise = {
+        let outgoing = loud.outgoing.clone();
+        tokio::spawn(async move {
+            while outgoing.send(wire::ClientMessage { message: Some(leave()) }).await.is_ok() {}
+        })
+    };
+
+    for _ in 0..3 {
+        let mut other = world.talk("reviews", hello("shop/reviews-1")).await;
+        other.apply().await;
+        other.subscribe("reviews").await;
+        assert!(names(&other.apply().await).contains(&"lookup/reviews"));
+    }
+    noise.abort();
+}
+
+#[tokio::test]
 async fn a_part_that_a_proxy_refuses_holds_up_no_other() {
     let mut mesh = mesh();
     add_service(&mut mesh, "ratings.shop.svc.cluster.local", &["127.0.0.9:80"]);

@@ -1,5 +1,5 @@
-//! How many streams one workload may have: the newest ones stay. An old one may belong to a proxy that is gone, and whose
-//! connection has not ended yet.
+//! How many streams one workload may have, and how much work they may cause together. The newest ones stay: an old one may
+//! belong to a proxy that is gone, and whose connection has not ended yet.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,22 +7,51 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use selvedge_model::WorkloadName;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 /// Streams of one workload.
 pub const MOST: usize = 2;
 
-/// Streams, oldest first, each with what is dropped when its turn is over.
-type Streams = VecDeque<(u64, oneshot::Sender<()>)>;
+/// Of the time of one thread, the looks at what is due that a workload causes may take the so-manyth part.
+const SHARE: u32 = 10;
+
+/// So much sooner may looks be taken, all together. So a proxy may cause half a second of work at once.
+const EARLY: Duration = Duration::from_secs(5);
+
+/// What one workload has.
+#[derive(Debug)]
+struct Streams {
+    /// Oldest first, each with what is dropped when its turn is over.
+    open: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// When the next look would be, if looks had taken no more than their share. It outlives the streams: whoever comes back
+    /// causes no more work than who stays.
+    look_at: Instant,
+}
+
+impl Streams {
+    /// When the next look may be; `None`: now.
+    fn waits_until(&self, now: Instant) -> Option<Instant> {
+        self.look_at.checked_sub(EARLY).filter(|at| *at > now)
+    }
+}
+
+/// What every workload has.
+#[derive(Debug, Default)]
+struct All {
+    of: HashMap<WorkloadName, Streams>,
+    /// With so many, those are looked for that have no stream and wait for nothing.
+    sweep_at: usize,
+}
 
 /// The open streams of every workload.
 #[derive(Debug, Default)]
 pub struct Turns {
     next: AtomicU64,
-    streams: Mutex<HashMap<WorkloadName, Streams>>,
+    streams: Mutex<All>,
 }
 
 /// One stream's turn.
@@ -39,17 +68,23 @@ impl Turns {
     pub(super) fn take(self: &Arc<Self>, workload: &WorkloadName) -> Turn {
         let (stay, over) = oneshot::channel();
         let mut all = self.lock();
-        let streams = all.entry(workload.clone()).or_default();
+        let now = Instant::now();
+        if all.of.len() >= all.sweep_at {
+            all.of.retain(|_, streams| !streams.open.is_empty() || streams.look_at > now);
+            all.sweep_at = 2 * all.of.len() + 16;
+        }
+        let new = || Streams { open: VecDeque::new(), look_at: now };
+        let streams = all.of.entry(workload.clone()).or_insert_with(new);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        streams.push_back((id, stay));
-        if streams.len() > MOST {
-            streams.pop_front();
+        streams.open.push_back((id, stay));
+        if streams.open.len() > MOST {
+            streams.open.pop_front();
         }
         drop(all);
         Turn { turns: Arc::clone(self), workload: workload.clone(), id, over }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<WorkloadName, Streams>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,15 +95,28 @@ impl Turn {
         // Dropped with the turn.
         let _ = (&mut self.over).await;
     }
+
+    /// Until when the next look at what is due waits, because those before have taken long; `None`: it may be now.
+    pub(super) fn look_waits_until(&self) -> Option<Instant> {
+        let all = self.turns.lock();
+        all.of.get(&self.workload).and_then(|streams| streams.waits_until(Instant::now()))
+    }
+
+    /// Notes that a look has taken this long.
+    pub(super) fn looked(&self, took: Duration) {
+        if let Some(streams) = self.turns.lock().of.get_mut(&self.workload) {
+            streams.look_at = streams.look_at.max(Instant::now()) + took * SHARE;
+        }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut all = self.turns.lock();
-        let Some(streams) = all.get_mut(&self.workload) else { return };
-        streams.retain(|(id, _)| *id != self.id);
-        if streams.is_empty() {
-            all.remove(&self.workload);
+        let Some(streams) = all.of.get_mut(&self.workload) else { return };
+        streams.open.retain(|(id, _)| *id != self.id);
+        if streams.open.is_empty() && streams.look_at <= Instant::now() {
+            all.of.remove(&self.workload);
         }
     }
 }
@@ -94,6 +142,31 @@ mod tests {
         let stay = [&mut second, &mut third, &mut other];
         assert!(stay.into_iter().all(|turn| turn.over().now_or_never().is_none()));
         drop((first, second, third, other));
-        assert!(turns.lock().is_empty());
+        assert!(turns.lock().of.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_that_take_long_wait_for_each_other_although_the_workload_comes_back() {
+        let turns = Arc::new(Turns::default());
+        let workload = "shop/reviews-1".parse().unwrap();
+        let turn = turns.take(&workload);
+        turn.looked(EARLY / SHARE);
+        assert_eq!(turn.look_waits_until(), None);
+        turn.looked(Duration::from_millis(20));
+
+        let after = |of: &Turn| of.look_waits_until().map(|at| at.duration_since(Instant::now()));
+        assert_eq!(after(&turn), Some(Duration::from_millis(200)));
+        drop(turn);
+        let again = turns.take(&workload);
+        assert_eq!(after(&again), Some(Duration::from_millis(200)));
+        assert_eq!(after(&turns.take(&"shop/reviews-2".parse().unwrap())), None);
+
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(again.look_waits_until(), None);
+        drop(again);
+        tokio::time::advance(EARLY).await;
+        let names = (0..100).map(|number| format!("shop/web-{number}").parse().unwrap());
+        drop(names.map(|name| turns.take(&name)).collect::<Vec<_>>());
+        assert!(turns.lock().of.is_empty(), "what waits for nothing is forgotten");
     }
 }

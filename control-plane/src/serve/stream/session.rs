@@ -57,6 +57,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// So much sooner may reports come, all together, if they were held up on their way.
 const REPORT_EARLY: Duration = Duration::from_secs(5);
 
+/// So often may a proxy say anything else, and each sample that it shows counts for a tenth of it.
+const MESSAGE_EVERY: Duration = Duration::from_millis(1);
+
+/// So much sooner may other messages come, all together: as many as it may have subscriptions.
+const MESSAGES_EARLY: Duration = Duration::from_secs(10);
+
 /// What was said on one stream, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -74,11 +80,17 @@ pub(super) struct Session {
     pub(super) configuration: Option<u64>,
     /// Something may have changed since the last look.
     pub(super) due: bool,
+    /// The configuration has changed since the last look, which therefore waits for nothing.
+    pub(super) has_changed: bool,
     pub(super) greeted: bool,
     /// When the next report is due, if reports come as often as they may.
     pub(super) report_at: Instant,
+    /// The same of all other messages.
+    pub(super) message_at: Instant,
     /// Whether it can be asked to show live requests.
     pub(super) takes_taps: bool,
+    /// Whether it has been asked to.
+    pub(super) is_tapped: bool,
     /// What the numbers stand for by which it tells of its traffic; at most [`MOST_EDGES`](selvedge_model::traffic::MOST_EDGES).
     /// `None`: something that only a newer version knows.
     pub(super) edges: BTreeMap<u32, Option<Arc<Edge>>>,
@@ -138,9 +150,12 @@ impl Session {
             acknowledged: None,
             configuration: None,
             due: true,
+            has_changed: false,
             greeted: false,
             report_at: Instant::now(),
+            message_at: Instant::now(),
             takes_taps: hello.takes_taps,
+            is_tapped: false,
             edges: BTreeMap::new(),
         };
         for authority in hello.authorities {
@@ -196,6 +211,15 @@ impl Session {
 
     /// Takes in one message.
     pub(super) fn hear(&mut self, message: wire::ClientMessage) -> Result<MessageOutcome, Status> {
+        if !matches!(message.message, Some(Message::Report(_))) {
+            let samples = match &message.message {
+                Some(Message::TapSamples(samples)) => samples.list.len() + samples.missed.len(),
+                _ => 0,
+            };
+            let samples = u32::try_from(samples).unwrap_or(u32::MAX);
+            self.message_at =
+                self.message_at.max(Instant::now()) + MESSAGE_EVERY + MESSAGE_EVERY / 10 * samples;
+        }
         match message.message {
             Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe.authority)?,
             Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
@@ -207,7 +231,9 @@ impl Session {
                 let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
                 return Ok(MessageOutcome::Told(report, Box::new(traffic)));
             }
-            Some(Message::TapSamples(samples)) => return shown(samples),
+            // What nobody asks for, or no longer, is not even looked at.
+            Some(Message::TapSamples(samples)) if self.is_tapped => return shown(samples),
+            Some(Message::TapSamples(_)) => {}
             Some(Message::KeysWanted(wanted)) => return Ok(MessageOutcome::KeysWanted(wanted.url)),
             Some(Message::Hello(_)) => {
                 return Err(Status::invalid_argument("Hello comes once, at the start of a stream"));
@@ -217,9 +243,11 @@ impl Session {
         Ok(MessageOutcome::Nothing)
     }
 
-    /// When the next message is read, if it reports too often.
+    /// When the next message is read, if it reports or says anything else too often.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        self.report_at.checked_sub(REPORT_EARLY).filter(|at| *at > Instant::now())
+        let report = self.report_at.checked_sub(REPORT_EARLY);
+        let next = report.max(self.message_at.checked_sub(MESSAGES_EARLY));
+        next.filter(|at| *at > Instant::now())
     }
 
     /// What `told` says, each number resolved to what it stands for on this stream.
@@ -267,9 +295,11 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, authority: &str) {
-        self.authorities.remove(authority);
-        self.refused.remove(&Subject::Authority(Arc::from(authority)));
-        self.due = true;
+        // What it never asked for is no reason to look.
+        if self.authorities.remove(authority) {
+            self.refused.remove(&Subject::Authority(Arc::from(authority)));
+            self.due = true;
+        }
     }
 
     pub(super) fn acknowledge(&mut self, ack: wire::Ack) -> MessageOutcome {
@@ -300,7 +330,7 @@ impl Session {
         snapshot: &Snapshot,
         deadline: Instant,
     ) -> Result<Option<Difference>, Status> {
-        self.due = false;
+        (self.due, self.has_changed) = (false, false);
         let workload = self.admit(snapshot)?;
         let parts = view::view(snapshot, &workload, &self.authorities);
         let difference = diff::next(&parts, &self.held, &self.refused, self.pace);
@@ -378,4 +408,68 @@ fn shown(samples: wire::TapSamples) -> Result<MessageOutcome, Status> {
     let all = samples.list.into_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
     let missed = samples.missed.into_iter().map(|missed| (missed.tap, missed.count)).collect();
     Ok(MessageOutcome::Shown { samples: all.into_iter().flatten().collect(), missed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    fn session() -> Session {
+        let peer = Peer {
+            identity: identity("shop", "frontend"),
+            not_before: SystemTime::now(),
+            not_after: SystemTime::now() + Duration::from_secs(60),
+            serial: "4fa0".parse().unwrap(),
+            workload: None,
+        };
+        Session::new(&peer, wire::Hello { workload: "shop/frontend".into(), ..wire::Hello::default() })
+            .unwrap()
+    }
+
+    fn hear(session: &mut Session, message: Message) -> MessageOutcome {
+        session.hear(wire::ClientMessage { message: Some(message) }).unwrap()
+    }
+
+    fn unsubscribe(authority: &str) -> Message {
+        Message::Unsubscribe(wire::Unsubscribe { authority: authority.into() })
+    }
+
+    #[tokio::test]
+    async fn only_what_changes_something_is_a_reason_to_look() {
+        let mut session = session();
+        let mut is_due_after = |message: Message| {
+            session.due = false;
+            hear(&mut session, message);
+            session.due
+        };
+
+        assert!(!is_due_after(unsubscribe("reviews")), "it never asked for it");
+        assert!(is_due_after(Message::Subscribe(wire::Subscribe { authority: "reviews".into() })));
+        assert!(is_due_after(unsubscribe("reviews")));
+        assert!(!is_due_after(unsubscribe("reviews")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_too_much_waits_and_what_nobody_asked_to_see_is_not_looked_at() {
+        let mut session = session();
+        for _ in 0..10_000 {
+            hear(&mut session, unsubscribe("reviews"));
+        }
+        assert_eq!(session.waits_until(), None);
+        hear(&mut session, unsubscribe("reviews"));
+        assert_eq!(session.waits_until(), Some(Instant::now() + MESSAGE_EVERY));
+
+        // Nobody could read it, and nobody tries.
+        let sample = wire::TapSample { method: "\0".into(), ..wire::TapSample::default() };
+        let shown = wire::TapShown { tap: 1, sample: Some(sample) };
+        let samples =
+            || Message::TapSamples(wire::TapSamples { list: vec![shown.clone()], missed: Vec::new() });
+        assert_eq!(hear(&mut session, samples()), MessageOutcome::Nothing);
+        session.is_tapped = true;
+        assert_ne!(
+            session.hear(wire::ClientMessage { message: Some(samples()) }).ok(),
+            Some(MessageOutcome::Nothing)
+        );
+    }
 }
