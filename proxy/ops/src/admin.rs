@@ -99,6 +99,9 @@ pub fn for_this_host(routes: Router) -> Router {
     routes.layer(middleware::from_fn(loopback_only))
 }
 
+/// Where a page is that has a browser ask: only browsers send it, and pages cannot change it (Fetch Metadata).
+const SITE: &str = "sec-fetch-site";
+
 async fn ready(State((readiness, drain)): State<(Readiness, Drain)>) -> Response {
     let missing = readiness.missing();
     if drain.is_draining() {
@@ -177,8 +180,12 @@ fn foreign(headers: &HeaderMap) -> Option<&'static str> {
         return Some("answered only when it is called by an IP address or localhost");
     }
     let own = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| origin == host);
-    let origin = headers.get(header::ORIGIN)?;
-    (!origin.to_str().is_ok_and(own)).then_some("not answered to web pages from another origin")
+    let is_foreign = headers.get_all(header::ORIGIN).iter().any(|origin| !origin.to_str().is_ok_and(own));
+    // A GET has no origin, and an image or a frame is one.
+    let mut sites = headers.get_all(SITE).iter();
+    let is_foreign = is_foreign || sites.any(|site| site != "same-origin" && site != "none");
+    is_foreign
+        .then_some("not answered to web pages from another origin, nor to links on them; type the address")
 }
 
 fn is_local_name(host: &str) -> bool {

@@ -91,6 +91,13 @@ async fn a_web_page_on_this_host_is_refused() {
     let proxied = request("POST", "/shutdown").header(HOPS, "0123abcd");
     assert_eq!(ask(&f.router, HERE, proxied, "").await.0, 403);
     assert!(!f.drain.is_draining());
+    // As a page's image, frame or link asks.
+    for (site, status) in
+        [("cross-site", 403), ("same-site", 403), ("else", 403), ("same-origin", 200), ("none", 200)]
+    {
+        let asked = request("GET", "/config").header("sec-fetch-site", site);
+        assert_eq!(ask(&f.router, HERE, asked, "").await.0, status, "{site}");
+    }
 
     let own = request("POST", "/shutdown").header("origin", "http://127.0.0.1:4191");
     assert_eq!(ask(&f.router, HERE, own, "").await.0, 200);
