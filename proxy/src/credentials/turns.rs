@@ -1,6 +1,10 @@
 //! A short queue in which those who wait take turns, so that none of them fills it for the others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// How much of an IPv6 address says whose it is here: a site may have that much, and with it as many smaller networks as it
+/// likes (RFC 6177).
+const SITE: u128 = !(u128::MAX >> 48);
 
 /// Items that wait, each for somebody. Whoever has several waits with the second until everybody had a turn.
 #[derive(Debug)]
@@ -14,6 +18,7 @@ pub(super) struct Turns<T> {
 
 #[derive(Debug)]
 struct Waiting<T> {
+    /// The client's site.
     whose: IpAddr,
     turn: u64,
     item: T,
@@ -25,8 +30,10 @@ impl<T> Turns<T> {
         Self { most, waiting: Vec::with_capacity(most + 1), turn: 0 }
     }
 
-    /// Adds what waits for `whose`. If there are too many, the last of those is given back who have most.
-    pub(super) fn add(&mut self, whose: IpAddr, item: T) -> Option<T> {
+    /// Adds what waits for the site of `client`. If there are too many, the last of a site's is given back that has most; which
+    /// one's among equals is chance, so that whoever comes from many places keeps nobody out for certain.
+    pub(super) fn add(&mut self, client: IpAddr, item: T) -> Option<T> {
+        let whose = site(client);
         let last = self.waiting.iter().filter(|waiting| waiting.whose == whose).map(|waiting| waiting.turn);
         let turn = last.max().unwrap_or(self.turn) + 1;
         self.waiting.push(Waiting { whose, turn, item });
@@ -35,7 +42,10 @@ impl<T> Turns<T> {
         }
         let counts = self.waiting.iter().map(|waiting| self.count(waiting.whose)).collect::<Vec<_>>();
         let most = counts.iter().copied().max()?;
-        let place = counts.iter().rposition(|count| *count == most)?;
+        let those = self.waiting.iter().zip(&counts).filter(|(_, count)| **count == most);
+        let those: Vec<IpAddr> = those.map(|(waiting, _)| waiting.whose).collect();
+        let one = fastrand::choice(&those).copied()?;
+        let place = self.waiting.iter().rposition(|waiting| waiting.whose == one)?;
         Some(self.waiting.remove(place).item)
     }
 
@@ -50,6 +60,14 @@ impl<T> Turns<T> {
         let next = self.waiting.remove(place);
         self.turn = next.turn;
         Some(next.item)
+    }
+}
+
+/// The network that `client` counts as.
+fn site(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & SITE).into(),
     }
 }
 
@@ -90,8 +108,31 @@ mod tests {
         assert_eq!(turns.add(client(1), "a4"), Some("a4"));
         assert_eq!(turns.add(client(2), "b1"), Some("a3"));
         assert_eq!(turns.add(client(3), "c1"), Some("a2"));
-        assert_eq!(turns.add(client(4), "d1"), Some("d1"), "each has one");
         assert_eq!(turns.add(client(1), "a5"), Some("a5"));
         assert_eq!(all(turns), ["a1", "b1", "c1"]);
+    }
+
+    #[test]
+    fn chance_decides_among_those_who_have_one_each_so_that_nobody_is_kept_out_for_certain() {
+        let stays = |_: &u32| {
+            let mut turns = Turns::new(3);
+            for (number, item) in (1..).zip(["a1", "b1", "c1"]) {
+                assert_eq!(turns.add(client(number), item), None);
+            }
+            turns.add(client(4), "d1").is_some_and(|dropped| dropped != "d1")
+        };
+        let stayed = (0..1000).filter(stays).count();
+        assert!((1..1000).contains(&stayed), "{stayed}");
+    }
+
+    #[test]
+    fn the_networks_of_one_site_are_one_client() {
+        let network = |site: u16, number: u16| IpAddr::from([0x2001, 0xdb8, site, number, 0, 0, 0, 0]);
+        let mut turns = Turns::new(3);
+        for (number, item) in (0..).zip(["a1", "a2", "a3"]) {
+            assert_eq!(turns.add(network(1, number), item), None);
+        }
+        assert_eq!(turns.add(network(2, 0), "b1"), Some("a3"));
+        assert_eq!(all(turns), ["a1", "b1", "a2"]);
     }
 }
