@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
 };
 
 use selvedge_model::{StringMatch, filter::PathRewrite, gateway::Hostname};
@@ -17,7 +17,10 @@ use super::{
     canary::CanaryOf,
     users,
 };
-use crate::resources::ingress::{IngressBackend, IngressPath, IngressRule};
+use crate::resources::ingress::{
+    IngressBackend, IngressPath, IngressRule,
+    nginx::{AUTH_TYPE, annotation},
+};
 
 /// The hosts, each with its paths.
 pub(super) struct Hosts<'a> {
@@ -45,6 +48,8 @@ pub(super) struct Path<'a> {
     pub(super) backend: &'a IngressBackend,
     /// Who takes a part of them.
     pub(super) canary: Option<CanaryOf<'a>>,
+    /// Whether clients may have told their password to an older `Ingress` of another namespace, which is not for this one.
+    pub(super) hides_passwords: bool,
 }
 
 impl<'a> Hosts<'a> {
@@ -73,6 +78,7 @@ impl<'a> Hosts<'a> {
             hosts.add_aliases(ingress, &mut copies, problems);
         }
         hosts.report_shared(problems);
+        hosts.hide_passwords(problems);
         for host in &mut hosts.list {
             host.paths.sort_by_key(|path| Reverse(rank(&path.asks)));
         }
@@ -122,6 +128,7 @@ impl<'a> Hosts<'a> {
                 rewrite: path.rewrite.as_ref(),
                 backend: &path.backend,
                 canary: None,
+                hides_passwords: false,
             });
         }
     }
@@ -143,6 +150,7 @@ impl<'a> Hosts<'a> {
                 rewrite: None,
                 backend,
                 canary: None,
+                hides_passwords: false,
             });
         }
     }
@@ -199,9 +207,48 @@ impl<'a> Hosts<'a> {
         }
     }
 
+    /// Keeps passwords from other namespaces. A browser sends what was asked for at one path with other requests to the host,
+    /// too. As for all of a host, the older one decides: what a younger one asks for takes no tokens from an older one.
+    fn hide_passwords(&mut self, problems: &mut Problems) {
+        for host in &mut self.list {
+            let asks = |ingress: &Ingress| ingress.spec.nginx.passwords.is_some();
+            // The oldest of each namespace.
+            let mut asking: BTreeMap<&str, &Ingress> = BTreeMap::new();
+            for ingress in host.paths.iter().map(|path| path.ingress).filter(|ingress| asks(ingress)) {
+                let one = asking.entry(&*ingress.name.namespace).or_insert(ingress);
+                if ingress.seniority() < one.seniority() {
+                    *one = ingress;
+                }
+            }
+            for path in host.paths.iter_mut().filter(|path| !asks(path.ingress)) {
+                let ingress = path.ingress;
+                for one in asking.values().filter(|one| one.name.namespace != ingress.name.namespace) {
+                    let is_older = one.seniority() < ingress.seniority();
+                    path.hides_passwords |= is_older;
+                    let (name, host) = (&host.name, "give it a host of its own");
+                    if is_older {
+                        let message = format!(
+                            "{} of another namespace asks for passwords at {name}, which browsers send here, too: Authorization is \
+                             removed from these requests; if this app needs it, {host}",
+                            one.name
+                        );
+                        problems.warning(ingress, "spec.rules", message);
+                    } else {
+                        let message = format!(
+                            "browsers send the passwords for {name} to {} of another namespace, too, which is older and asks for none; \
+                             {host}",
+                            ingress.name
+                        );
+                        problems.warning(one, &annotation(AUTH_TYPE), message);
+                    }
+                }
+            }
+        }
+    }
+
     /// Gives the hosts of `ingress` their other names.
     fn add_aliases(&mut self, ingress: &'a Ingress, copies: &mut Copies<'a>, problems: &mut Problems) {
-        let field = crate::resources::ingress::nginx::annotation("server-alias");
+        let field = annotation("server-alias");
         let mut aliases: Vec<&Hostname> = Vec::new();
         for alias in &ingress.spec.nginx.aliases {
             if self.places.contains_key(alias) {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use selvedge_model::{
     Filters, Match, Protocol, Rule, StreamTimeouts, StringMatch, TlsOrigination, TrafficPolicy, UpstreamTls,
     WeightedBackend,
-    filter::{OwnAnswer, Redirect, Rewrite},
+    filter::{HeaderChanges, OwnAnswer, Redirect, Rewrite},
     limit::RateLimit,
 };
 
@@ -152,11 +153,13 @@ fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool, users: &AllUsers<'_>) -
             vec![RateLimit::new(name, None, false, limits.to_vec())]
         }
     };
+    let remove = if path.hides_passwords { vec![AUTHORIZATION] } else { Vec::new() };
     Filters {
         sources,
         limits,
         cors: nginx.cors.clone(),
         basic,
+        request_headers: HeaderChanges { remove, ..HeaderChanges::default() },
         max_body: nginx.body_size,
         rewrite: Rewrite { path: path.rewrite.cloned(), authority: nginx.upstream_vhost.clone() },
         ..Filters::default()

@@ -132,3 +132,34 @@ fn secrets_are_wanted_only_of_the_own_namespace() {
     let name = UserListName::new("default", "users", UserListForm::File);
     assert_eq!(name.secret(), "default/users");
 }
+
+#[test]
+fn a_password_for_an_older_ingress_is_not_shown_to_another_namespaces_app_under_the_same_host() {
+    let asking =
+        |name: &str| ingress(name, BASIC, &host("a.example.com", &[path("Prefix", "/", "app1-service")]));
+    let other = |namespace: &str| {
+        ingress("i", &[], &host("a.example.com", &[path("Prefix", "/deeper", "app1-service")]))
+            .replace("name: i,", &format!("name: i, namespace: {namespace},"))
+    };
+    let removed = |documents: String| {
+        let (mesh, problems) = served(&(secret("auth", ANN) + &documents));
+        let (_, rule) = rule(&mesh, "a.example.com", "/deeper", &[]).unwrap();
+        let told: Vec<String> = problems
+            .iter()
+            .filter(|problem| problem.message.contains("passwords"))
+            .map(|problem| format!("{}: {}", problem.document.as_ref().unwrap(), problem.message))
+            .collect();
+        (rule.filters.request_headers.remove.clone(), told)
+    };
+
+    let (names, told) = removed(asking("a") + &other("evil"));
+    assert_eq!(names, ["authorization"]);
+    assert!(told[0].starts_with("Ingress evil/i: Ingress default/a of another namespace asks"), "{told:?}");
+    assert_eq!(told.len(), 1);
+
+    // Who comes later takes nothing from who was there before.
+    let (names, told) = removed(other("evil") + &asking("a"));
+    assert!(names.is_empty());
+    assert!(told[0].starts_with("Ingress default/a: browsers send the passwords"), "{told:?}");
+    assert_eq!(removed(asking("a") + &other("default")), (Vec::new(), Vec::new()));
+}
