@@ -23,6 +23,8 @@ pub const LONGEST_NAME: usize = 512;
 pub const LONGEST_REASON: usize = 64;
 /// The most of something that one report tells of one edge; of bytes, 4,096 times as many.
 pub const MOST_AT_ONCE: u64 = 1 << 40;
+/// For how long an endpoint can be told to get no requests, at most: longer than any ejection.
+pub const LONGEST_OUT: Duration = Duration::from_secs(24 * 3_600);
 /// The most endpoints that one sidecar tells of that get no requests.
 pub const MOST_OUT: usize = 256;
 /// The longest words about why an endpoint gets none, in bytes.

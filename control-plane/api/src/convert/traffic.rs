@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use selvedge_model::{
     BackendName, ServiceKey,
     traffic::{
-        BUCKETS, Carried, Counts, Edge, LONGEST_NAME, LONGEST_REASON, LONGEST_WHY, MOST_AT_ONCE, MOST_EDGES,
-        MOST_OUT, MOST_OUTCOMES, Out, Outcome, OutcomeCount, Told, Way,
+        BUCKETS, Carried, Counts, Edge, LONGEST_NAME, LONGEST_OUT, LONGEST_REASON, LONGEST_WHY, MOST_AT_ONCE,
+        MOST_EDGES, MOST_OUT, MOST_OUTCOMES, Out, Outcome, OutcomeCount, Told, Way,
     },
 };
 
@@ -80,6 +80,10 @@ impl TryFrom<wire::EdgeName> for (u32, Edge) {
 
     fn try_from(name: wire::EdgeName) -> Result<Self, ConvertError> {
         let named = |text_of| text("length of a name of an edge", text_of, LONGEST_NAME);
+        let client = match name.client.as_str() {
+            "" => None,
+            client => Some(parse("client of an edge", client)?),
+        };
         let edge = Edge {
             way: if name.inbound { Way::Inbound } else { Way::Outbound },
             carried: carried(name.carried)?,
@@ -88,11 +92,9 @@ impl TryFrom<wire::EdgeName> for (u32, Edge) {
             route: named(name.route)?,
             subset: named(name.subset)?,
             backend: named(name.backend)?,
-            mtls: name.mtls,
-            client: match name.client.as_str() {
-                "" => None,
-                client => Some(parse("client of an edge", client)?),
-            },
+            // Mutual TLS is what proves who a client is: there is not one without the other.
+            mtls: name.mtls && (!name.inbound || client.is_some()),
+            client: client.filter(|_| name.mtls),
         };
         Ok((number(name.edge)?, edge))
     }
@@ -200,7 +202,7 @@ impl TryFrom<wire::OutEndpoint> for Out {
         Ok(Self {
             backend: BackendName { service, subset: (!subset.is_empty()).then_some(subset) },
             address: parse("address of an endpoint", &out.address)?,
-            left: out.milliseconds.map(Duration::from_millis),
+            left: out.milliseconds.map(|left| Duration::from_millis(left).min(LONGEST_OUT)),
             why: text("length of why an endpoint is out", out.why, LONGEST_WHY)?,
             last_failure: text("length of an endpoint's last failure", out.last_failure, LONGEST_WHY)?,
         })

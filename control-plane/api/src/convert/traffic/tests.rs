@@ -118,3 +118,21 @@ fn counts_are_no_more_than_can_be() {
     assert_eq!((read.left_out, counts.connections), (MOST_AT_ONCE, MOST_AT_ONCE));
     assert_eq!(counts.sent, MOST_AT_ONCE << 12);
 }
+
+#[test]
+fn nobody_is_a_client_without_mutual_tls_nor_out_for_longer_than_a_day() {
+    let web = edge(Some("spiffe://cluster.local/ns/shop/sa/web"));
+    let told = |edge: Edge| {
+        let told = Told { named: vec![(0, edge)], ..Told::default() };
+        let (_, read) = read(&told).unwrap().named.remove(0);
+        (read.mtls, read.client)
+    };
+    assert_eq!(told(web.clone()), (true, web.client.clone()));
+    assert_eq!(told(Edge { client: None, ..web.clone() }), (false, None));
+    assert_eq!(told(Edge { mtls: false, ..web }), (false, None));
+    assert_eq!(told(edge(None)), (true, None), "an outbound edge has no client");
+
+    let forever = Out { left: Some(Duration::MAX), ..out() };
+    let told = Told { out: Some(vec![forever]), ..Told::default() };
+    assert_eq!(read(&told).unwrap().out.unwrap()[0].left, Some(LONGEST_OUT));
+}
