@@ -264,6 +264,12 @@ impl Taps {
         let mut inner = self.lock();
         let known = |(_, session): &(&u64, &mut Session)| session.name == question.session;
         if let Some((number, session)) = inner.sessions.iter_mut().find(known) {
+            if (&session.of, &session.wanted) != (&of, &wanted) {
+                return Err(
+                    "this session asks for something else already; give each question a session of its own"
+                        .to_owned(),
+                );
+            }
             session.asked_at = Instant::now();
             return Ok((*number, Arc::clone(&session.news)));
         }

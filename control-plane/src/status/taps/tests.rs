@@ -136,3 +136,16 @@ async fn only_so_many_may_ask_and_only_what_can_be_understood() {
     let wrong = TapQuestion { wanted: "{".to_owned(), ..question("0", None) };
     assert!(taps.ask(wrong, Vec::new).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_known_asks_for_nothing_else() {
+    let taps = Arc::new(Taps::default());
+    taps.ask(question("me", Some("shop/*")), Vec::new).await.unwrap();
+
+    let other = TapQuestion { wanted: r#"{"method":"GET"}"#.to_owned(), ..question("me", Some("shop/*")) };
+    for question in [question("me", None), question("me", Some("shop/a")), other] {
+        let refused = taps.ask(question, Vec::new).await.unwrap_err();
+        assert!(refused.contains("asks for something else already"), "{refused}");
+    }
+    taps.ask(question("me", Some("shop/*")), Vec::new).await.unwrap();
+}
