@@ -165,6 +165,23 @@ struct PortYaml {
     _app_protocol: Option<Present>,
 }
 
+/// What `ip` is, if it means something else in each network.
+fn nobodys(ip: IpAddr) -> Option<&'static str> {
+    let is_link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if is_link_local {
+        Some("a link-local address")
+    } else if ip.is_unspecified() {
+        Some("the unspecified address")
+    } else if ip.is_multicast() {
+        Some("a multicast address")
+    } else {
+        None
+    }
+}
+
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<EndpointSliceSpec, FieldError> {
     let Some(service) = reading.metadata.labels.get(SERVICE_LABEL) else {
         return Err(wrong("metadata.labels", format!("has no {SERVICE_LABEL}; name the service with it")));
@@ -193,6 +210,15 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<EndpointSlic
             .parse()
             .map_err(|_| wrong(format!("{field}[0]"), format!("{first:?} is not an IP address")))?;
         let ip = ip.to_canonical();
+        if let Some(what) = nobodys(ip) {
+            // As an API server does. It allows no loopback address either, which is where apps are on one host.
+            let message = format!(
+                "{ip} is {what}, which is no endpoint's: each proxy would call its own host or network there, so it is left out; \
+                 give the address of a server"
+            );
+            reading.error(format!("{field}[0]"), message);
+            continue;
+        }
         if endpoint.addresses.len() > 1 {
             reading.not_acted_on(format!("{field}[1]"), "only the first address of an endpoint is used");
         }

@@ -132,6 +132,31 @@ fn endpoints_that_cannot_be_found_as_a_service_entry_says_are_an_error() {
 }
 
 #[test]
+fn an_address_that_means_something_else_in_each_network_is_no_endpoint() {
+    for (address, what) in [
+        ("169.254.169.254", Some("a link-local address")),
+        ("fe80::1", Some("a link-local address")),
+        ("::ffff:169.254.169.254", Some("a link-local address")),
+        ("0.0.0.0", Some("the unspecified address")),
+        ("224.0.0.1", Some("a multicast address")),
+        ("127.0.0.7", None),
+    ] {
+        let decoded = only(&format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: a, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\n\
+             endpoints: [{{addresses: ['{address}']}}, {{addresses: [10.0.0.2]}}]\nports: [{{name: http, port: 80}}]\n"
+        ));
+        let Resource::EndpointSlice(document) = understood(&decoded) else { panic!("{decoded:?}") };
+        assert_eq!(document.spec.addresses.len(), if what.is_some() { 1 } else { 2 }, "{address}");
+        let told = decoded.problems.first().map(|problem| (&*problem.field, &*problem.message));
+        assert_eq!(told.is_some(), what.is_some(), "{address}: {told:?}");
+        if let (Some((field, told)), Some(what)) = (told, what) {
+            assert!(field == "endpoints[0].addresses[0]" && told.contains(what), "{field}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_slices_not_ready_endpoints_do_not_count() {
     let decoded = only(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints:\n- {addresses: [10.0.0.1]}\n- {addresses: [10.0.0.2], conditions: {ready: false}}\n- {addresses: [10.0.0.3], conditions: {ready: null, serving: true}}\nports: [{name: http, port: 80}]\n",
