@@ -48,15 +48,14 @@ impl<'a> Authentications<'a> {
             by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
-        let there = There::new(resources);
+        let there = There::new(resources, settings);
         for document in &resources.request_authentications {
             let namespace = &*document.name.namespace;
             all.by_namespace.add(targets::only_namespace(namespace, settings), all.all.len());
             let spec = &document.spec;
-            all.by_gateway.add(namespace, &spec.gateways, all.all.len());
             let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
-            let mut targets = targets.with_gateways(&spec.gateways);
-            targets.any_workload = spec.any_workload;
+            let targets = targets.with_gateways(&spec.gateways).or_any(spec.any_workload);
+            all.by_gateway.add(&targets, all.all.len());
             targets.report_missing(document, &there, problems);
             let rules = compiled(document, settings, problems);
             all.all.push(Compiled { document, targets, rules, selects_one: Cell::new(false) });

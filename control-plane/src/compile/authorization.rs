@@ -63,15 +63,14 @@ impl<'a> Authorizations<'a> {
             by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
-        let there = There::new(resources);
+        let there = There::new(resources, settings);
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
             policies.by_namespace.add(targets::only_namespace(namespace, settings), policies.all.len());
             let spec = &document.spec;
-            policies.by_gateway.add(namespace, &spec.gateways, policies.all.len());
             let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
-            let mut targets = targets.with_gateways(&spec.gateways);
-            targets.any_workload = spec.any_workload;
+            let targets = targets.with_gateways(&spec.gateways).or_any(spec.any_workload);
+            policies.by_gateway.add(&targets, policies.all.len());
             targets.report_missing(document, &there, problems);
             policies.all.push(Compiled {
                 document,

@@ -107,6 +107,10 @@ impl<'m, 'w> Asked<'m, 'w> {
     fn chosen(&self, namespace: &str, targets: &Targets<'_>) -> Vec<Chosen<'m, 'w>> {
         let chosen = |one: &'m Facing<'w>| Some((one, targets.ports(one.selected)?));
         match targets::only_namespace(namespace, self.settings) {
+            // A gateway may run in another namespace than its Gateway is in.
+            Some(_) if targets.names_gateways() => {
+                self.meant.by_namespace.values().flatten().filter_map(chosen).collect()
+            }
             Some(namespace) => {
                 self.meant.by_namespace.get(namespace).into_iter().flatten().filter_map(chosen).collect()
             }

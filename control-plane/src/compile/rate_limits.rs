@@ -74,7 +74,7 @@ impl<'a> RateLimits<'a> {
             at_gateways: RefCell::default(),
         };
         let grants = Grants::new(resources);
-        let there = There::new(resources);
+        let there = There::new(resources, settings);
         for document in &resources.rate_limits {
             let (namespace, spec) = (&*document.name.namespace, &document.spec);
             report_missing(document, &there, problems);
@@ -230,6 +230,7 @@ fn report_missing(document: &Written, there: &There<'_>, problems: &mut Problems
                 }
             },
             LimitTarget::Gateway(name) => match there.gateway(here, name) {
+                None if there.has_gateway(here, name) => {}
                 None => problems.error(document, &field, missing("Gateway", name)),
                 Some(gateway) => {
                     if !gateway.spec.listeners.iter().any(carries_requests)

@@ -45,8 +45,9 @@ pub(super) struct Targets<'a> {
     hosts: BTreeSet<String>,
     /// The Gateways that it names, besides.
     gateways: &'a [String],
-    /// Of a policy that cannot be used: whether it may be for each workload.
-    pub(super) any_workload: bool,
+    /// Of a policy that cannot be used: whether it may be for each workload, and each gateway of its namespace. If it is known
+    /// to name what it is for: for the gateways alone.
+    any_workload: bool,
 }
 
 impl<'a> Targets<'a> {
@@ -66,6 +67,16 @@ impl<'a> Targets<'a> {
         Self { gateways, ..self }
     }
 
+    /// The same of a policy that cannot be used, and that may be for each workload if `any_workload`.
+    pub(super) fn or_any(self, any_workload: bool) -> Self {
+        Self { any_workload, ..self }
+    }
+
+    /// Whether it names Gateways.
+    pub(super) fn names_gateways(&self) -> bool {
+        !self.gateways.is_empty()
+    }
+
     /// Whether the policy is for some workloads only.
     pub(super) fn chooses(&self) -> bool {
         !self.selector.is_empty() || self.services.is_some()
@@ -80,7 +91,7 @@ impl<'a> Targets<'a> {
     ) {
         let services = self.services.unwrap_or_default().iter();
         let services = services.filter(|name| there.service(self.namespace, name).is_none());
-        let gateways = self.gateways.iter().filter(|name| there.gateway(self.namespace, name).is_none());
+        let gateways = self.gateways.iter().filter(|name| !there.has_gateway(self.namespace, name));
         let missing = services.map(|name| ("Service", name)).chain(gateways.map(|name| ("Gateway", name)));
         for (kind, name) in missing {
             let message =
@@ -110,7 +121,7 @@ impl<'a> Targets<'a> {
             // Of a workload whose labels nobody knows, only policies for all are asked here.
             return workload.labels.is_none_or(is_meant).then_some(None);
         }
-        if workload.gateway.is_some_and(|gateway| self.names(gateway)) {
+        if workload.gateway.is_some_and(|gateway| self.any_workload || self.names(gateway)) {
             return Some(None);
         }
         if *self.namespace != *workload.namespace {
@@ -123,29 +134,41 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// Policies by the Gateways that they name. A gateway may run in another namespace than its `Gateway`, and than these, are in.
+/// Policies by the Gateways that they are for. A gateway may run in another namespace than its `Gateway`, and than these, are in.
 #[derive(Debug, Default)]
-pub(super) struct ByGateway<'a>(HashMap<(&'a str, &'a str), Vec<usize>>);
+pub(super) struct ByGateway<'a> {
+    /// By namespace and name.
+    named: HashMap<(&'a str, &'a str), Vec<usize>>,
+    /// Those that may be for each Gateway of a namespace.
+    any: HashMap<&'a str, Vec<usize>>,
+}
 
 impl<'a> ByGateway<'a> {
-    /// Notes that the policy at `place`, in `namespace`, names `gateways`.
-    pub(super) fn add(&mut self, namespace: &'a str, gateways: &'a [String], place: usize) {
-        for name in gateways {
-            let places = self.0.entry((namespace, name)).or_default();
+    /// Notes the policy at `place`, which is for `targets`.
+    pub(super) fn add(&mut self, targets: &Targets<'a>, place: usize) {
+        if targets.any_workload {
+            self.any.entry(targets.namespace).or_default().push(place);
+        }
+        for name in targets.gateways {
+            let places = self.named.entry((targets.namespace, name)).or_default();
             if places.last() != Some(&place) {
                 places.push(place);
             }
         }
     }
 
-    /// `own` places, and those of policies that name the gateway which `workload` is; none twice.
+    /// `own` places, and those of policies that are for the gateway which `workload` is; none twice.
     pub(super) fn with<'s>(
         &'s self,
         own: impl Iterator<Item = usize> + 's,
         workload: Selected<'s>,
     ) -> impl Iterator<Item = usize> + 's {
-        let named = workload.gateway.and_then(|gateway| self.0.get(&gateway.split_once('/')?));
-        let named = named.map_or(&[][..], Vec::as_slice);
-        own.filter(move |place| !named.contains(place)).chain(named.iter().copied())
+        let gateway = workload.gateway.and_then(|gateway| gateway.split_once('/'));
+        let named = gateway.and_then(|gateway| self.named.get(&gateway));
+        let any = gateway.and_then(|(namespace, _)| self.any.get(namespace));
+        let [named, any] = [named, any].map(|places| places.map_or(&[][..], Vec::as_slice));
+        own.filter(move |place| !named.contains(place) && !any.contains(place))
+            .chain(named.iter().copied())
+            .chain(any.iter().copied())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
+use super::MeshSettings;
 use crate::{
     problem::DocumentName,
     resources::{Document, GatewaySpec, HttpRouteSpec, ListenerSetSpec, Resources, ServiceSpec},
@@ -10,10 +11,14 @@ use crate::{
 /// Documents of one sort by their kind, namespace and name.
 type Index<'a, T> = OnceCell<HashMap<(&'a str, &'a str, &'a str), &'a Document<T>>>;
 
+/// What the gateway of all `Ingress`es is called, in the control plane's own namespace. It has no document.
+pub(super) const GATEWAY_OF_INGRESSES: &str = "ingress";
+
 /// The documents that there are. Each sort is indexed when the first is asked for.
 #[derive(Debug)]
 pub(super) struct There<'a> {
     resources: &'a Resources,
+    settings: &'a MeshSettings,
     services: Index<'a, ServiceSpec>,
     gateways: Index<'a, GatewaySpec>,
     listener_sets: Index<'a, ListenerSetSpec>,
@@ -21,9 +26,10 @@ pub(super) struct There<'a> {
 }
 
 impl<'a> There<'a> {
-    pub(super) fn new(resources: &'a Resources) -> Self {
+    pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings) -> Self {
         Self {
             resources,
+            settings,
             services: OnceCell::new(),
             gateways: OnceCell::new(),
             listener_sets: OnceCell::new(),
@@ -39,6 +45,12 @@ impl<'a> There<'a> {
     /// The Gateway `name` of `namespace`.
     pub(super) fn gateway(&self, namespace: &str, name: &str) -> Option<&'a Document<GatewaySpec>> {
         find(&self.gateways, &self.resources.gateways, ("Gateway", namespace, name))
+    }
+
+    /// Whether there is a Gateway `name` in `namespace`, or that is the gateway of all `Ingress`es.
+    pub(super) fn has_gateway(&self, namespace: &str, name: &str) -> bool {
+        let is_of_ingresses = name == GATEWAY_OF_INGRESSES && namespace == self.settings.own_namespace;
+        (is_of_ingresses && !self.resources.ingresses.is_empty()) || self.gateway(namespace, name).is_some()
     }
 
     /// Whether there is a `ListenerSet` of this `kind`, `namespace` and `name`.

@@ -30,7 +30,8 @@ pub(super) const KIND: ResourceKind =
 pub struct AuthorizationPolicySpec {
     /// The labels of the workloads that it is for; empty = all of its namespace (or of the mesh).
     pub selector: BTreeMap<String, String>,
-    /// Of one that cannot be used: whether it cannot be read which workloads it is for, so that it may be for each.
+    /// Of one that cannot be used: whether it cannot be read which workloads it is for, so that it may be for each of its
+    /// namespace, and for each gateway of it. With `services`: for the gateways alone.
     pub any_workload: bool,
     /// The Services of its namespace that it is for; `None` = it names neither those nor Gateways, and `selector` counts.
     pub services: Option<Vec<String>>,

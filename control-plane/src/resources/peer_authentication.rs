@@ -83,9 +83,8 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PeerAuthenti
         ports.insert(number, mtls.mode.read());
     }
     if selector.is_empty() && !ports.is_empty() {
-        let message = "has no effect without a selector; add selector.matchLabels";
-        reading.error("spec.portLevelMtls", message);
-        ports.clear();
+        // As in Istio. Left out, it would open the ports that it was to close.
+        return Err(wrong("spec.portLevelMtls", "needs a selector; add selector.matchLabels"));
     }
     Ok(PeerAuthenticationSpec { selector, any_workload: false, mode: yaml.mtls.mode.read(), ports })
 }

@@ -2,11 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{
-    document::{Reading, wrong},
-    gateway::GATEWAY_GROUP,
-    typed::FieldError,
-};
+use super::{document::wrong, gateway::GATEWAY_GROUP, typed::FieldError};
 
 /// One of `targetRefs`.
 #[derive(Debug, Default, Deserialize)]
@@ -32,7 +28,6 @@ pub(super) fn named(
     alone: Option<&TargetYaml>,
     listed: &[TargetYaml],
     selects: bool,
-    reading: &mut Reading<'_>,
 ) -> Result<Option<Named>, FieldError> {
     let numbered = listed.iter().enumerate();
     let numbered = numbered.map(|(number, target)| (format!("spec.targetRefs[{number}]"), target));
@@ -47,13 +42,13 @@ pub(super) fn named(
     }
     let mut named = Named::default();
     for (field, target) in &all {
-        named.add(target, field, reading)?;
+        named.add(target, field)?;
     }
     Ok(Some(named))
 }
 
 impl Named {
-    fn add(&mut self, target: &TargetYaml, field: &str, reading: &mut Reading<'_>) -> Result<(), FieldError> {
+    fn add(&mut self, target: &TargetYaml, field: &str) -> Result<(), FieldError> {
         for (name, text) in [("kind", &target.kind), ("name", &target.name)] {
             if text.is_empty() {
                 return Err(wrong(format!("{field}.{name}"), "is missing"));
@@ -70,9 +65,10 @@ impl Named {
             (group, kind) => {
                 let group = if group.is_empty() { "core" } else { group };
                 let message = format!(
-                    "a policy for a {kind} of {group} is not enforced; name a Service or a Gateway, or select workloads with selector"
+                    "a policy for a {kind} of {group} cannot be enforced; name a Service, or a Gateway of {GATEWAY_GROUP}, or select \
+                     workloads with selector"
                 );
-                reading.error(field, message);
+                return Err(wrong(field, message));
             }
         }
         Ok(())

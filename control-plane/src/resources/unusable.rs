@@ -11,10 +11,10 @@ mod route;
 mod strict;
 mod text;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 pub use self::route::of_route;
-use self::strict::{strict, strict_calico, strict_network};
+use self::strict::{Whom, strict, strict_calico, strict_network};
 pub(super) use self::text::of_text;
 use super::{
     Location, Resource,
@@ -82,7 +82,7 @@ pub(super) fn of_document(
         Some(known) => known.called,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
         None if of_policies => nearest_policy(written, version).unwrap_or(STRICTEST),
-        None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), location, None)),
+        None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), location, Whom::Anybody)),
         None => written,
     };
     let name = match name {
@@ -144,7 +144,8 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
     }
     if let Resource::Server(this) = resource {
         let same = matches!(first, Some(Resource::Server(first)) if first.spec == this.spec);
-        return (!same).then(|| strict(this.name.clone(), &this.location, this.spec.labels.clone()));
+        let whom = this.spec.labels.clone().map_or(Whom::Anybody, Whom::Labelled);
+        return (!same).then(|| strict(this.name.clone(), &this.location, whom));
     }
     let same = match (first, resource) {
         (Some(Resource::PeerAuthentication(first)), Resource::PeerAuthentication(this)) => {
@@ -158,15 +159,15 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
         }
         _ => false,
     };
-    let selector = selector_of(resource)?;
-    (!same).then(|| strict(resource.name().clone(), resource.location(), Some(selector)))
+    let whom = whom_of(resource)?;
+    (!same).then(|| strict(resource.name().clone(), resource.location(), whom))
 }
 
 /// The stand-ins of a file or directory that cannot be read, which may hold policies of any kind: one of each. The first
 /// says what they come to.
 pub fn of_path(path: &Path) -> [StandIn; 3] {
     let location = Location { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
-    [NETWORK, AUTHORIZATION, STRICTEST].map(|kind| strict(unnamed(kind), &location, None))
+    [NETWORK, AUTHORIZATION, STRICTEST].map(|kind| strict(unnamed(kind), &location, Whom::Anybody))
 }
 
 fn unnamed(kind: &str) -> DocumentName {
@@ -222,18 +223,21 @@ fn is_namespace(text: &str) -> bool {
     selvedge_model::WorkloadName::new(text, "a").is_ok()
 }
 
-/// The labels of the workloads that a policy selects; `None`: it is no policy, or selects them in another way.
-fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
-    match resource {
-        Resource::PeerAuthentication(document) => Some(document.spec.selector.clone()),
-        Resource::AuthorizationPolicy(document) if document.spec.services.is_none() => {
-            Some(document.spec.selector.clone())
+/// Whom a policy that can be read is for; `None`: it is no policy, or says so in another way.
+fn whom_of(resource: &Resource) -> Option<Whom> {
+    let (selector, services, gateways) = match resource {
+        Resource::PeerAuthentication(document) => (&document.spec.selector, None, &[][..]),
+        Resource::AuthorizationPolicy(document) => {
+            (&document.spec.selector, document.spec.services.as_ref(), &document.spec.gateways[..])
         }
-        Resource::RequestAuthentication(document) if document.spec.services.is_none() => {
-            Some(document.spec.selector.clone())
+        Resource::RequestAuthentication(document) => {
+            (&document.spec.selector, document.spec.services.as_ref(), &document.spec.gateways[..])
         }
-        Resource::Server(document) => document.spec.labels.clone(),
-        // Not for its services alone: nobody knows what was to be in the rest of it.
-        _ => None,
-    }
+        Resource::Server(document) => return document.spec.labels.clone().map(Whom::Labelled),
+        _ => return None,
+    };
+    Some(match services {
+        None => Whom::Labelled(selector.clone()),
+        Some(services) => Whom::Named { services: services.clone(), gateways: gateways.to_vec() },
+    })
 }

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Edge, HOST, route};
+use super::{Edge, HOST, STRICT, WORKLOAD, route};
 
 /// What nobody may believe.
 const LIE: &str = "10.66.66.66";
@@ -100,6 +100,43 @@ async fn a_policy_that_names_the_gateway_is_asked_there_and_not_at_the_app() {
     assert_eq!(edge.call(call::to(HOST, "/other")).await.unwrap().status, 200);
     let inside = edge.mesh.workload("caller").call(call::to("reviews:9080", "/admin")).await.unwrap();
     assert_eq!(inside.status, 200, "the policy is for the gateway alone: {}", inside.summary());
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_used_closes_the_gateway_that_it_may_be_for_wherever_that_runs() {
+    // The gateway's workload is in namespace default, and its Gateway with the policy is in shop.
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: shop}\n\
+                   spec:\n  gatewayClassName: selvedge\n  listeners:\n  - {name: http, port: 80, protocol: HTTP, \
+                   allowedRoutes: {namespaces: {from: All}}}\n---\n";
+    let route = route("HTTPRoute", "reviews", 9080).replace("{name: edge}", "{name: edge, namespace: shop}");
+    let edge = Edge::of([Spec::reviews("reviews-1", "v1")], &(gateway.to_owned() + &route)).await;
+    let moved = [&WORKLOAD.replace("default/edge", "shop/edge"), STRICT, gateway, &route].concat();
+    edge.mesh.write("edge.yaml", &moved).unwrap();
+    edge.served("/").await;
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: door, namespace: shop}}\n\
+             spec: {{{spec}}}\n---\n"
+        )
+    };
+    let target = "{group: gateway.networking.k8s.io, kind: Gateway, name: edge}";
+
+    for spec in [
+        &format!(
+            "targetRefs: [{target}], action: DENY, rules: [{{to: [{{operation: {{pathz: [/admin]}}}}]}}]"
+        ),
+        "targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}], rules: [{}]",
+    ] {
+        edge.mesh.write("door.yaml", &policy(spec)).unwrap();
+        poll(SOON, "the gateway denies", async || {
+            let answer = edge.call(call::to(HOST, "/")).await?;
+            let is_denied = answer.status == 403 && answer.proxy_error() == Some("policy");
+            if is_denied { Ok(()) } else { Err(answer.summary()) }
+        })
+        .await;
+        edge.mesh.remove("door.yaml").unwrap();
+        edge.served("/").await;
+    }
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ const KEYS_OF_NAMES: [&str; 3] = ["request.headers", "request.auth.claims", "exp
 pub(super) fn read(mut yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
     let selector = std::mem::take(&mut yaml.selector).read(reading)?;
     check_action(&yaml, reading)?;
-    let named = targets::named(yaml.target_ref.as_ref(), &yaml.target_refs, !selector.is_empty(), reading)?;
+    let named = targets::named(yaml.target_ref.as_ref(), &yaml.target_refs, !selector.is_empty())?;
     let (services, gateways) = named.map(|named| (named.services, named.gateways)).unzip();
     let rules = yaml.rules.as_deref().unwrap_or_default().iter().enumerate();
     let rules = rules.map(|(number, rule)| {

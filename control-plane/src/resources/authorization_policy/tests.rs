@@ -273,8 +273,17 @@ fn a_policy_is_for_services_or_for_the_labels_of_workloads() {
     let spec = understood(&gateway);
     assert_eq!((spec.services, spec.gateways), (Some(Vec::new()), vec!["a".to_owned()]));
     assert!(gateway.problems.is_empty(), "{:?}", gateway.problems);
-    let class = policy("  targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: a}\n");
-    assert!(class.problems[0].message.contains("GatewayClass of gateway.networking.k8s.io is not enforced"));
+    for (target, called) in [
+        ("group: gateway.networking.k8s.io, kind: GatewayClass", "GatewayClass of gateway.networking.k8s.io"),
+        ("group: gateway.networking.k8s.io, kind: HTTPRoute", "HTTPRoute of gateway.networking.k8s.io"),
+        ("group: networking.istio.io, kind: Gateway", "Gateway of networking.istio.io"),
+        ("kind: Gateway", "Gateway of core"),
+    ] {
+        let unknown = policy(&format!("  targetRef: {{{target}, name: a}}\n"));
+        assert!(matches!(unknown.outcome, DecodeOutcome::Failed), "{target}");
+        let told = &unknown.problems[0].message;
+        assert!(told.starts_with(&format!("a policy for a {called} cannot be enforced")), "{told}");
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RequestAuthe
         reading.error(format!("metadata.annotations[{DRY_RUN}]"), message);
     }
     let selector = selector.read(reading)?;
-    let named = targets::named(target_ref.as_ref(), &target_refs, !selector.is_empty(), reading)?;
+    let named = targets::named(target_ref.as_ref(), &target_refs, !selector.is_empty())?;
     let (services, gateways) = named.map(|named| (named.services, named.gateways)).unzip();
     let gateways = gateways.unwrap_or_default();
     at_most(jwt_rules.len(), MOST_TOKEN_RULES, "spec.jwtRules")?;

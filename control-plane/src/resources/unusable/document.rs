@@ -10,9 +10,16 @@ use super::{
         service_entry::{EntryEndpoints, Resolution},
     },
     AUTHENTICATION, AUTHORIZATION, NETWORK, NOBODY, SERVER, STRICTEST, StandIn, Unusable, backend_tls,
-    namespace_of, selector_of,
-    strict::{is_calico, refused_host, strict, strict_calico, strict_network, with_places_of},
+    namespace_of,
+    strict::{Whom, is_calico, refused_host, strict, strict_calico, strict_network, with_places_of},
+    whom_of,
 };
+
+/// The fields of a policy that say whom it is for.
+const WHOM: [&str; 4] = ["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"];
+
+/// All others that policies for Gateways have.
+const PARTS: [&str; 4] = ["spec.action", "spec.provider", "spec.rules", "spec.jwtRules"];
 
 impl Unusable<'_> {
     pub(super) fn has_lost(&self, field: &str) -> bool {
@@ -56,12 +63,48 @@ impl Unusable<'_> {
     /// Of any other kind that refuses.
     fn policy(mut self, left: Option<&Resource>) -> StandIn {
         self.widen();
-        let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
-            .iter()
-            .any(|at| self.has_lost(at));
-        let selector = left.filter(|_| says_whom).and_then(selector_of);
-        let stand_in = strict(self.name, self.location, selector);
+        let whom = self.whom(left);
+        let stand_in = strict(self.name, self.location, whom);
         with_places_of(left, stand_in)
+    }
+
+    /// Whom a policy may be for, of which `left` can be read.
+    fn whom(&self, left: Option<&Resource>) -> Whom {
+        if self.is_for_classes() {
+            return Whom::AnyGateway;
+        }
+        if WHOM.iter().any(|at| self.has_lost(at)) {
+            return Whom::Anybody;
+        }
+        match left.and_then(whom_of) {
+            // What is called by a name that nobody knows may have been targets.
+            Some(Whom::Labelled(labels)) if labels.is_empty() && self.has_lost_targets() => Whom::Anybody,
+            Some(Whom::Labelled(labels)) => Whom::Labelled(labels),
+            // Not for what it names alone: nobody knows what was to be in the rest of it.
+            _ => Whom::Anybody,
+        }
+    }
+
+    /// Whether a field is lost that may have said which Gateways a policy is for, under another name.
+    fn has_lost_targets(&self) -> bool {
+        let is_known = |lost: &str| lost.starts_with("metadata") || PARTS.contains(&lost);
+        matches!(&*self.name.kind, AUTHORIZATION | AUTHENTICATION)
+            && self.lost.iter().any(|lost| lost.matches('.').count() < 2 && !is_known(lost))
+    }
+
+    /// Whether all that it names are classes of gateways.
+    fn is_for_classes(&self) -> bool {
+        let Some(spec) = self.node.field("spec").map(|entry| &entry.node) else { return false };
+        let listed = match spec.field("targetRefs").map(|entry| &entry.node.value) {
+            Some(Value::List(targets)) => targets.as_slice(),
+            Some(_) => return false,
+            None => &[],
+        };
+        let alone = spec.field("targetRef").map(|entry| &entry.node);
+        let mut all = listed.iter().chain(alone).peekable();
+        spec.field("selector").is_none()
+            && all.peek().is_some()
+            && all.all(|target| target.text("kind") == Some("GatewayClass"))
     }
 
     pub(super) fn stand_in(self, left: Option<Resource>) -> Option<StandIn> {

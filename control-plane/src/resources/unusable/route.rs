@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{StandIn, Unusable, strict::strict};
+use super::{
+    StandIn, Unusable,
+    strict::{Whom, strict},
+};
 use crate::{
     problem::DocumentName,
     resources::{
@@ -48,7 +51,7 @@ impl Unusable<'_> {
         }
         names_server(self.node).then(|| {
             let kind = super::AUTHORIZATION.into();
-            strict(DocumentName { kind, ..self.name.clone() }, self.location, None)
+            strict(DocumentName { kind, ..self.name.clone() }, self.location, Whom::Anybody)
         })
     }
 }

@@ -14,13 +14,34 @@ use super::{
 };
 use crate::problem::DocumentName;
 
-/// The strictest policy of the kind that `name` says, for the workloads that `selector` selects; `None`: for whichever it
-/// may select.
-pub(super) fn strict(
-    name: DocumentName,
-    location: &Location,
-    selector: Option<BTreeMap<String, String>>,
-) -> StandIn {
+/// Whom a policy that cannot be used may be for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Whom {
+    /// Nobody knows: every workload of its namespace, and every gateway of its namespace, wherever that runs.
+    Anybody,
+    /// The workloads of its namespace with these labels.
+    Labelled(BTreeMap<String, String>),
+    /// Those that are behind these Services of its namespace, or are one of these Gateways.
+    Named { services: Vec<String>, gateways: Vec<String> },
+    /// Every gateway of its namespace.
+    AnyGateway,
+}
+
+impl Whom {
+    /// The same as a policy of Istio's has it: its selector, whether it may be for each, and the Services and Gateways that
+    /// it names.
+    fn fields(self) -> (BTreeMap<String, String>, bool, Option<Vec<String>>, Vec<String>) {
+        match self {
+            Self::Anybody => (BTreeMap::new(), true, None, Vec::new()),
+            Self::Labelled(labels) => (labels, false, None, Vec::new()),
+            Self::Named { services, gateways } => (BTreeMap::new(), false, Some(services), gateways),
+            Self::AnyGateway => (BTreeMap::new(), true, Some(Vec::new()), Vec::new()),
+        }
+    }
+}
+
+/// The strictest policy of the kind that `name` says, for `whom`.
+pub(super) fn strict(name: DocumentName, location: &Location, whom: Whom) -> StandIn {
     if &*name.kind == NETWORK {
         return strict_network(name, location, None);
     }
@@ -28,21 +49,25 @@ pub(super) fn strict(
         return strict_calico(name, location, None);
     }
     if &*name.kind == AUTHENTICATION {
-        return strict_tokens(name, location, selector);
+        return strict_tokens(name, location, whom);
     }
-    let (reach, accepts) = match (&*name.namespace, &selector) {
+    let (reach, accepts) = match (&*name.namespace, &whom) {
+        ("", Whom::AnyGateway) => ("every gateway of the mesh".to_owned(), "accepts"),
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
-        (namespace, Some(selector)) if !selector.is_empty() => {
+        (namespace, Whom::Labelled(selector)) if !selector.is_empty() => {
             (format!("the workloads of namespace {namespace} that it selects"), "accept")
         }
+        (namespace, Whom::Named { .. }) => (format!("what it names in namespace {namespace}"), "accepts"),
+        (namespace, Whom::AnyGateway) => (format!("every gateway of namespace {namespace}"), "accepts"),
         (namespace, _) => (format!("every workload of namespace {namespace}"), "accepts"),
     };
+    let (selector, any_workload, services, gateways) = whom.fields();
     if matches!(&*name.kind, AUTHORIZATION | SERVER) {
         let spec = AuthorizationPolicySpec {
-            any_workload: selector.is_none(),
-            selector: selector.unwrap_or_default(),
-            services: None,
-            gateways: Vec::new(),
+            any_workload,
+            selector,
+            services,
+            gateways,
             action: AuthorizationAction::Deny,
             dry_run: false,
             rules: Vec::new(),
@@ -56,8 +81,8 @@ pub(super) fn strict(
         };
     }
     let spec = PeerAuthenticationSpec {
-        any_workload: selector.is_none(),
-        selector: selector.unwrap_or_default(),
+        any_workload,
+        selector,
         mode: Some(MtlsMode::Strict),
         ports: BTreeMap::new(),
     };
@@ -137,18 +162,10 @@ pub(super) fn strict_calico(
     }
 }
 
-/// A `RequestAuthentication` that accepts no token, for the workloads that `selector` selects; `None`: for whichever it
-/// may select.
-pub(super) fn strict_tokens(
-    name: DocumentName,
-    location: &Location,
-    selector: Option<BTreeMap<String, String>>,
-) -> StandIn {
-    let spec = RequestAuthenticationSpec {
-        any_workload: selector.is_none(),
-        selector: selector.unwrap_or_default(),
-        ..RequestAuthenticationSpec::default()
-    };
+/// A `RequestAuthentication` that accepts no token, for `whom`.
+pub(super) fn strict_tokens(name: DocumentName, location: &Location, whom: Whom) -> StandIn {
+    let (selector, any_workload, services, gateways) = whom.fields();
+    let spec = RequestAuthenticationSpec { selector, any_workload, services, gateways, rules: Vec::new() };
     let (metadata, location) = (Metadata::default(), location.clone());
     let document = Document::standing_in(name, metadata, location, spec);
     StandIn {

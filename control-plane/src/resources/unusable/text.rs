@@ -9,7 +9,7 @@ use super::{
         linkerd_policy,
     },
     AUTHENTICATION, AUTHORIZATION, NETWORK, SERVER, STRICTEST, StandIn, backend_tls, is_namespace,
-    strict::{refused_host, strict},
+    strict::{Whom, refused_host, strict},
     unnamed,
 };
 use crate::problem::DocumentName;
@@ -35,12 +35,12 @@ pub(in super::super) fn of_text(
             .into_iter()
             .find(|kind| mentions(kind))
             .unwrap_or(STRICTEST);
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, Whom::Anybody));
     }
     if mentions(linkerd_policy::GROUP) && values(&text, "kind").any(|kind| kind == "server") {
         let said: BTreeSet<_> = values(&text, "namespace").collect();
         let known = name.filter(|name| &*name.kind == SERVER && said.iter().eq([&&*name.namespace]));
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(SERVER)), &location, None));
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(SERVER)), &location, Whom::Anybody));
     }
     if name.is_some_and(|name| &*name.kind == backend_tls::KIND)
         || name.is_none() && values(&text, "kind").any(|kind| kind.eq_ignore_ascii_case(backend_tls::KIND))

@@ -236,3 +236,26 @@ fn a_second_policy_of_a_name_is_read_as_strict_if_it_says_something_else() {
     assert_eq!(modes(&other), [MtlsMode::Permissive, MtlsMode::Strict]);
     assert_eq!(modes(&broken), [MtlsMode::Permissive, MtlsMode::Strict]);
 }
+
+#[test]
+fn a_second_policy_of_a_name_that_names_services_or_gateways_denies_everything_there() {
+    let written = |target: &str, action: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a}}\n\
+             spec: {{targetRefs: [{{{target}}}], action: {action}, rules: [{{}}]}}\n"
+        )
+    };
+    for (target, services, gateways) in [
+        ("kind: Service, name: web", vec!["web".to_owned()], Vec::new()),
+        ("group: gateway.networking.k8s.io, kind: Gateway, name: edge", Vec::new(), vec!["edge".to_owned()]),
+    ] {
+        let bench = Bench::new(&[("a.yaml", written(target, "ALLOW")), ("b.yaml", written(target, "DENY"))]);
+        let loaded = bench.directory().poll().unwrap();
+
+        let [_, second] = &loaded.resources.authorization_policies[..] else { panic!("{loaded:?}") };
+        assert!(second.unusable);
+        assert_eq!((&second.spec.services, &second.spec.gateways), (&Some(services), &gateways));
+        let told = errors(&loaded).concat();
+        assert!(told.contains("what it names in namespace default accepts nothing"), "{told}");
+    }
+}

@@ -18,7 +18,7 @@ use selvedge_model::{
 
 use self::{hosts::Hosts, rules::Over, tls::TlsHost, users::AllUsers};
 use super::{
-    super::{MeshSettings, Problems, certificates::Certificates},
+    super::{MeshSettings, Problems, certificates::Certificates, there::GATEWAY_OF_INGRESSES},
     WantedObject,
     draft::{Draft, NewListener, written},
 };
@@ -30,7 +30,7 @@ use crate::{
 type Ingress = Document<IngressSpec>;
 
 /// What the gateway of all `Ingress`es is called.
-pub(super) const NAME: &str = "ingress";
+pub(super) const NAME: &str = GATEWAY_OF_INGRESSES;
 
 /// The port of plaintext.
 const HTTP: u16 = 80;

@@ -1,5 +1,7 @@
 //! Policies for the workloads that are a gateway, by its name.
 
+use selvedge_model::{policy::Action, token::Keys};
+
 use super::*;
 
 const KEYS: &str =
@@ -37,8 +39,7 @@ fn a_policy_for_a_gateway_is_for_its_workloads_at_all_ports_and_for_nobody_else(
     let app = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: web-1, namespace: shop}\n\
                spec: {address: 127.0.0.2, labels: {app: web}}\n---\n";
     // The gateway runs in the control plane's namespace: its policies are where it is itself.
-    let away = EDGE.replace("  namespace: shop\n  annotations", "  namespace: selvedge\n  annotations");
-    for (edge, workload) in [(EDGE, "shop/edge-1"), (&away, "selvedge/edge-1")] {
+    for (edge, workload) in [(EDGE, "shop/edge-1"), (&away(), "selvedge/edge-1")] {
         let text = format!("{edge}{app}{}{}", gateway(HTTP), policies("shop", TARGET));
         let (mesh, problems) = compiled(&text);
 
@@ -57,4 +58,107 @@ fn a_policy_names_gateways_of_its_own_namespace_and_one_that_is_not_there_is_tol
     assert_eq!(with_policies(&mesh), [Vec::<String>::new(), Vec::new()]);
     let told = errors(&problems).concat();
     assert!(told.contains("there is no Gateway edge in namespace other, so this selects nothing"), "{told}");
+}
+
+/// The gateway's workload, in another namespace than its Gateway.
+fn away() -> String {
+    EDGE.replace("  namespace: shop\n  annotations", "  namespace: selvedge\n  annotations")
+}
+
+/// An app in the Gateway's namespace, and one in the gateway's workload's.
+const APPS: &str = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: web-1, namespace: shop}\n\
+                    spec: {address: 127.0.0.2, labels: {app: web}}\n---\n\
+                    apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: other-1, namespace: selvedge}\n\
+                    spec: {address: 127.0.0.3, labels: {app: other}}\n---\n";
+
+/// The workloads that refuse everything, and those that refuse every token, if policies with these specs are in `shop`.
+fn closed_by(authorization: &str, authentication: &str) -> [Vec<String>; 2] {
+    let document = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: door, namespace: shop}}\nspec: {spec}\n---\n"
+        )
+    };
+    let text = [
+        away(),
+        APPS.to_owned(),
+        gateway(HTTP),
+        document("AuthorizationPolicy", authorization),
+        document("RequestAuthentication", authentication),
+    ];
+    let (mesh, problems) = compiled(&text.concat());
+    assert_eq!(errors(&problems).len(), 2, "{problems:?}");
+    let with = with_policies(&mesh);
+    for name in &with[0] {
+        let policy = &mesh.workloads[&name.parse().unwrap()].policy;
+        let all = policy.authorization.as_ref().unwrap().policies();
+        assert!(all.iter().any(|one| one.why.is_some() && one.action == Action::Deny), "{all:?}");
+    }
+    for name in &with[1] {
+        let policy = &mesh.workloads[&name.parse().unwrap()].policy;
+        let all = &policy.authentication.as_ref().unwrap().rules;
+        assert!(all.iter().all(|rule| matches!(rule.keys, Keys::Missing(_))), "{all:?}");
+    }
+    with
+}
+
+#[test]
+fn a_policy_that_cannot_be_used_closes_each_gateway_of_its_namespace_wherever_that_runs() {
+    let everywhere = ["selvedge/edge-1", "shop/web-1"].map(str::to_owned).to_vec();
+    for (authorization, authentication) in [
+        ("TARGETS, action: DENY, rules: [{to: [{operation: {pathz: [/admin]}}]}]", "TARGETS, jwtRulez: []"),
+        ("targetRefz: [TARGET], action: DENY, rules: [{}]", "targetRefz: [TARGET], jwtRules: []"),
+        ("targets: [TARGET], action: DENY, rules: [{}]", "targets: [TARGET], jwtRules: []"),
+        ("targetRefs: TARGET, action: DENY, rules: [{}]", "targetRefs: TARGET, jwtRules: []"),
+        (
+            "targetRefs: [TARGET, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}]",
+            "targetRefs: [TARGET, {group: networking.istio.io, kind: ServiceEntry, name: a}]",
+        ),
+        (
+            "targetRefs: [{kind: Gateway, name: edge}], action: DENY, rules: [{}]",
+            "targetRef: {group: networking.istio.io, kind: Gateway, name: edge}",
+        ),
+    ] {
+        let spec = |text: &str| {
+            format!("{{{}}}", text.replace("TARGETS", "targetRefs: [TARGET]").replace("TARGET", TARGET))
+        };
+        let closed = closed_by(&spec(authorization), &spec(authentication));
+        assert_eq!(closed, [everywhere.clone(), everywhere.clone()], "{authorization}");
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_used_closes_no_gateway_that_it_is_not_for() {
+    // One for workloads by their labels is for no Gateway, and one for a class is for nothing else.
+    let labelled = "{selector: {matchLabels: {app: web}}, rulez: []}";
+    let class = "{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: any}]}";
+    let [app, edge] = ["shop/web-1", "selvedge/edge-1"].map(|name| vec![name.to_owned()]);
+    assert_eq!(closed_by(labelled, labelled), [app.clone(), app]);
+    assert_eq!(closed_by(class, class), [edge.clone(), edge]);
+}
+
+#[test]
+fn the_gateway_of_all_ingresses_needs_no_document_to_be_named() {
+    let edge = away()
+        .replace("config.selvedge.io/gateway: shop/edge,", "config.selvedge.io/gateway: selvedge/ingress,");
+    let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a, namespace: shop}\n\
+                   spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}\n---\n";
+    let target = TARGET.replace("name: edge", "name: ingress");
+    let limit = format!(
+        "apiVersion: selvedge.io/v1alpha1\nkind: RateLimit\nmetadata: {{name: a, namespace: selvedge}}\n\
+         spec: {{targetRefs: [{target}], limits: [{{requests: 10}}]}}\n---\n"
+    );
+    let named = policies("selvedge", &target) + &limit;
+
+    let (mesh, problems) = compiled(&format!("{edge}{ingress}{named}"));
+    assert_eq!(
+        with_policies(&mesh),
+        [["selvedge/edge-1".to_owned()], ["selvedge/edge-1".to_owned()]].map(Vec::from)
+    );
+    let missing = |problems: &[Problem]| {
+        errors(problems).iter().filter(|told| told.contains("there is no Gateway")).count()
+    };
+    assert_eq!(missing(&problems), 0, "{problems:?}");
+
+    let (_, problems) = compiled(&format!("{edge}{named}"));
+    assert_eq!(missing(&problems), 3, "without an Ingress there is no such gateway: {problems:?}");
 }
