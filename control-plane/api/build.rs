@@ -1,7 +1,5 @@
 //! Compiles the protobuf files with a pure-Rust compiler, so that nobody needs `protoc`.
 
-use std::path::PathBuf;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files =
         ["discovery", "certificates", "preamble"].map(|name| format!("proto/selvedge/v1/{name}.proto"));
@@ -17,15 +15,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What others have defined: a server of theirs is asked.
     tonic_prost_build::configure()
         .compile_fds(protox::compile(["proto/envoy/service/ratelimit/v3/rls.proto"], ["proto"])?)?;
-
-    // The Discovery server once more, over transactions whose resources were encoded before: see `encoded`.
-    let encoded = PathBuf::from(std::env::var("OUT_DIR")?).join("encoded");
-    std::fs::create_dir_all(&encoded)?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        .out_dir(encoded)
-        .extern_path(".selvedge.v1", "crate::wire")
-        .extern_path(".selvedge.v1.Transaction", "crate::encoded::Transaction")
-        .compile_fds(protox::compile(["proto/selvedge/v1/discovery.proto"], ["proto"])?)?;
     Ok(())
 }

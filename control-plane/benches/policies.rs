@@ -93,7 +93,7 @@ fn measure(pods: usize, policies: usize) {
 fn told(snapshot: &Snapshot) -> Vec<usize> {
     let of = |workload: &Arc<Workload>| {
         let parts = view(snapshot, workload, &BTreeSet::new());
-        parts.into_iter().flat_map(|part| part.resources).map(size).sum()
+        parts.iter().flat_map(|part| part.resources.iter()).cloned().map(size).sum()
     };
     let mut told: Vec<usize> = snapshot.mesh().workloads.values().map(of).collect();
     told.sort_unstable();

@@ -2,7 +2,10 @@
 //!
 //! Labels are closed sets: no workload, authority or document name is one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -34,6 +37,33 @@ impl TransactionOutcome {
     }
 }
 
+/// A stage of a configuration change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stage {
+    /// Documents become a mesh.
+    Compile,
+    /// It is found out whom the mesh concerns.
+    Publish,
+    /// It is found out what a proxy is to hold, and what of that is new to it; what nobody has encoded before is encoded.
+    View,
+    /// The transaction waits until the connection takes it.
+    Write,
+    /// The proxy applies it.
+    Acknowledge,
+}
+
+impl Stage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Compile => "compile",
+            Self::Publish => "publish",
+            Self::View => "view",
+            Self::Write => "write",
+            Self::Acknowledge => "acknowledge",
+        }
+    }
+}
+
 fn severity_word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
@@ -56,6 +86,11 @@ struct ByOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStage {
+    stage: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +124,10 @@ pub struct Metrics {
     key_fetches: Family<ByOutcome, Counter>,
     key_sets: Family<ByState, Gauge>,
     traffic_dropped: Counter,
+    stages: Family<ByStage, Counter<f64, AtomicU64>>,
+    /// In a registry of its own, because its name says nothing of the control plane: the proxies have a part in it.
+    change_to_ack: Histogram,
+    shared: Registry,
 }
 
 impl Default for Metrics {
@@ -107,6 +146,9 @@ impl Default for Metrics {
             key_fetches: Family::default(),
             key_sets: Family::default(),
             traffic_dropped: Counter::default(),
+            stages: Family::default(),
+            change_to_ack: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            shared: Registry::with_prefix("selvedge"),
         };
         metrics.register();
         metrics
@@ -162,13 +204,28 @@ impl Metrics {
             "Requests and connections that proxies have told and that are not kept, because there are too many edges",
             self.traffic_dropped.clone(),
         );
+        registry.register_with_unit(
+            "stage",
+            "Time that each stage of configuration changes has taken, all streams together",
+            Unit::Seconds,
+            self.stages.clone(),
+        );
+        self.shared.register_with_unit(
+            "change_to_ack",
+            "From when a change was read until a proxy that it concerns has acknowledged it",
+            Unit::Seconds,
+            self.change_to_ack.clone(),
+        );
         registry.register("build", "Which build this is", Info::new(vec![("version", build::VERSION)]));
     }
 
     /// All metrics as OpenMetrics text.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        text::encode(&mut text, &self.registry).expect("a String takes whatever is written");
+        let written = text::encode_registry(&mut text, &self.registry)
+            .and_then(|()| text::encode_registry(&mut text, &self.shared))
+            .and_then(|()| text::encode_eof(&mut text));
+        written.expect("a String takes whatever is written");
         text
     }
 
@@ -208,6 +265,20 @@ impl Metrics {
 
     pub(crate) fn compiled(&self, duration: Duration) {
         self.compile_duration.observe(duration.as_secs_f64());
+        self.spent(Stage::Compile, duration);
+    }
+
+    /// `stage` has taken so long.
+    pub(crate) fn spent(&self, stage: Stage, duration: Duration) {
+        self.stages.get_or_create(&ByStage { stage: stage.word() }).inc_by(duration.as_secs_f64());
+    }
+
+    /// A proxy has acknowledged a transaction so long after it was `sent`, and after its earliest change was noticed.
+    pub(crate) fn acknowledged(&self, sent: Duration, since: Option<Duration>) {
+        self.spent(Stage::Acknowledge, sent);
+        if let Some(since) = since {
+            self.change_to_ack.observe(since.as_secs_f64());
+        }
     }
 
     pub(crate) fn keys_fetched(&self, is_ok: bool) {
@@ -246,6 +317,8 @@ mod tests {
         metrics.certificate_expires("webhook", UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         metrics.set_problems(&[Problem::with_path(Severity::Error, "a.yaml".as_ref(), "wrong")]);
         metrics.compiled(Duration::from_millis(250));
+        metrics.spent(Stage::View, Duration::from_millis(500));
+        metrics.acknowledged(Duration::from_millis(250), Some(Duration::from_millis(750)));
         metrics.published(3);
         metrics.keys_fetched(true);
         metrics.traffic_dropped(5);

@@ -3,7 +3,13 @@
 //! One change of a service's endpoints goes to many proxies. Protobuf writes a nested message exactly as
 //! it writes `bytes`, so a resource is encoded once, and every stream sends the same shared bytes.
 
-use bytes::Bytes;
+use std::collections::VecDeque;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
 
 /// On the wire a [`crate::wire::Transaction`]; here each of its resources is encoded already.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -25,17 +31,214 @@ pub struct Transaction {
     pub taps: Option<crate::wire::Taps>,
 }
 
-/// The generated server of `selvedge.v1.Discovery`, over [`Transaction`].
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
+/// Resources that are smaller are copied into one frame with their neighbours; a larger one is a frame by itself, which all
+/// streams share.
+const SHARED: usize = 2048;
+
+impl Transaction {
+    /// The gRPC message as frames. Each lives until it is written, and no longer.
+    fn into_frames(self) -> VecDeque<Bytes> {
+        let upserts = self.upserts;
+        let rest = Self { upserts: Vec::new(), ..self };
+        let field = |bytes: &Bytes| key_len(UPSERTS) + encoded_len_varint(bytes.len() as u64) + bytes.len();
+        let length = rest.encoded_len() + upserts.iter().map(field).sum::<usize>();
+        let small = upserts.iter().filter(|bytes| bytes.len() < SHARED).map(field).sum::<usize>();
+        let mut frames = VecDeque::new();
+        let mut frame = BytesMut::with_capacity(GRPC_HEADER + rest.encoded_len() + small + 16);
+        frame.put_u8(0);
+        // 32 MiB are the most that a proxy takes.
+        frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        rest.encode_raw(&mut frame);
+        for bytes in upserts {
+            encode_key(UPSERTS, WireType::LengthDelimited, &mut frame);
+            encode_varint(bytes.len() as u64, &mut frame);
+            if bytes.len() < SHARED {
+                frame.put(bytes);
+            } else {
+                frames.push_back(frame.split().freeze());
+                frames.push_back(bytes);
+            }
+        }
+        if !frame.is_empty() {
+            frames.push_back(frame.freeze());
+        }
+        frames
+    }
+}
+
+/// The tag of `upserts`.
+const UPSERTS: u32 = 2;
+/// Before each message: whether it is compressed, and how long it is.
+const GRPC_HEADER: usize = 5;
+
+/// The server of `selvedge.v1.Discovery`, over [`Transaction`]. What is generated writes every message through a buffer,
+/// which then stays as large as the largest message was, for each stream.
 pub mod server {
-    include!(concat!(env!("OUT_DIR"), "/encoded/selvedge.v1.rs"));
-    pub use discovery_server::{Discovery, DiscoveryServer};
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        future::{Ready, ready},
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll, ready as when_ready},
+    };
+
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+    use http_body::Frame;
+    use prost::Message as _;
+    use tonic::{
+        Code, Request, Status, Streaming,
+        codec::{BufferSettings, DecodeBuf, Decoder},
+        codegen::{Body, Service, StdError, tokio_stream::Stream},
+        metadata::MetadataMap,
+        server::NamedService,
+    };
+
+    use super::Transaction;
+    use crate::wire::ClientMessage;
+
+    /// What is kept ready for a message of a proxy's: most are acknowledgements.
+    const READ_BUFFER: usize = 512;
+
+    /// Answers configuration streams.
+    pub trait Discovery: Send + Sync + 'static {
+        /// What is sent on one stream, until an error ends it.
+        type Transactions: Stream<Item = Result<Transaction, Status>> + Send + Unpin + 'static;
+
+        /// Begins with a stream.
+        ///
+        /// # Errors
+        /// Its status, if there is to be none.
+        fn stream(&self, request: Request<Streaming<ClientMessage>>) -> Result<Self::Transactions, Status>;
+    }
+
+    /// Serves [`Discovery`].
+    #[derive(Debug)]
+    pub struct DiscoveryServer<T> {
+        inner: Arc<T>,
+        /// The longest message of a client's.
+        longest: usize,
+    }
+
+    impl<T> DiscoveryServer<T> {
+        /// Takes messages of at most `longest` bytes.
+        pub fn new(inner: Arc<T>, longest: usize) -> Self {
+            Self { inner, longest }
+        }
+    }
+
+    impl<T> Clone for DiscoveryServer<T> {
+        fn clone(&self) -> Self {
+            Self { inner: Arc::clone(&self.inner), longest: self.longest }
+        }
+    }
+
+    impl<T> NamedService for DiscoveryServer<T> {
+        const NAME: &'static str = "selvedge.v1.Discovery";
+    }
+
+    impl<T, B> Service<http::Request<B>> for DiscoveryServer<T>
+    where
+        T: Discovery,
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<B>) -> Self::Future {
+            if request.uri().path() != "/selvedge.v1.Discovery/Stream" {
+                return ready(Ok(Status::new(Code::Unimplemented, "").into_http()));
+            }
+            let (parts, body) = request.into_parts();
+            let messages = Streaming::new_request(Messages, body, None, Some(self.longest));
+            let metadata = MetadataMap::from_headers(parts.headers);
+            let request = Request::from_parts(metadata, parts.extensions, messages);
+            ready(Ok(match self.inner.stream(request) {
+                Ok(transactions) => {
+                    let frames = Frames { transactions, ready: VecDeque::new(), has_ended: false };
+                    let mut response = http::Response::new(tonic::body::Body::new(frames));
+                    let grpc = HeaderValue::from_static("application/grpc");
+                    response.headers_mut().insert(CONTENT_TYPE, grpc);
+                    response
+                }
+                Err(status) => status.into_http(),
+            }))
+        }
+    }
+
+    /// Reads what a client says.
+    struct Messages;
+
+    impl Decoder for Messages {
+        type Item = ClientMessage;
+        type Error = Status;
+
+        fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<ClientMessage>, Status> {
+            let message = ClientMessage::decode(source);
+            message.map(Some).map_err(|error| Status::internal(format!("a message cannot be read: {error}")))
+        }
+
+        fn buffer_settings(&self) -> BufferSettings {
+            BufferSettings::new(READ_BUFFER, READ_BUFFER)
+        }
+    }
+
+    /// The transactions of one stream as a body of gRPC.
+    struct Frames<S> {
+        transactions: S,
+        /// Of the transaction that is being sent.
+        ready: VecDeque<Bytes>,
+        has_ended: bool,
+    }
+
+    impl<S: Stream<Item = Result<Transaction, Status>> + Unpin> Body for Frames<S> {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            loop {
+                if let Some(frame) = self.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(frame))));
+                }
+                if self.has_ended {
+                    return Poll::Ready(None);
+                }
+                self.ready = VecDeque::new();
+                match when_ready!(Pin::new(&mut self.transactions).poll_next(context)) {
+                    Some(Ok(transaction)) => self.ready = transaction.into_frames(),
+                    Some(Err(status)) => return Poll::Ready(Some(self.end(&status))),
+                    None => return Poll::Ready(Some(self.end(&Status::ok("")))),
+                }
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.has_ended && self.ready.is_empty()
+        }
+    }
+
+    impl<S> Frames<S> {
+        fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
+            self.has_ended = true;
+            let mut trailers = HeaderMap::new();
+            status.add_header(&mut trailers)?;
+            Ok(Frame::trailers(trailers))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
     use crate::wire;
 
@@ -68,5 +271,45 @@ mod tests {
 
         assert_eq!(encoded.encode_to_vec(), plain.encode_to_vec());
         assert_eq!(wire::Transaction::decode(encoded.encode_to_vec().as_slice()).unwrap(), plain);
+    }
+
+    #[test]
+    fn frames_make_up_the_message_and_share_what_is_large() {
+        let resource = |contents: usize| {
+            let roots = vec![Bytes::from(vec![7; contents])];
+            let body = Some(wire::resource::Body::Bundle(wire::Bundle { roots, ..Default::default() }));
+            wire::Resource { name: "bundle".into(), version: "1".into(), body }
+        };
+        for sizes in [vec![], vec![1], vec![SHARED * 2], vec![1, SHARED, 5, 6, SHARED * 9], vec![SHARED, 1]] {
+            let upserts: Vec<_> = sizes.iter().map(|size| resource(*size)).collect();
+            let plain = wire::Transaction {
+                nonce: 300,
+                upserts: upserts.clone(),
+                removals: vec!["lookup/a".into()],
+                more: true,
+                taps: None,
+            };
+            let upserts: Vec<Bytes> = upserts.iter().map(|one| one.encode_to_vec().into()).collect();
+            let large = upserts.iter().filter(|bytes| bytes.len() >= SHARED).cloned().collect::<Vec<_>>();
+            let encoded = Transaction {
+                nonce: 300,
+                upserts,
+                removals: vec!["lookup/a".into()],
+                more: true,
+                taps: None,
+            };
+
+            let frames = encoded.into_frames();
+
+            let shared = |bytes: &Bytes| frames.iter().any(|frame| frame.as_ptr() == bytes.as_ptr());
+            assert!(large.iter().all(shared), "{sizes:?}");
+            let whole: Vec<u8> = frames.iter().flatten().copied().collect();
+            assert_eq!(whole[0], 0);
+            assert_eq!(
+                whole[1..GRPC_HEADER],
+                u32::try_from(whole.len() - GRPC_HEADER).unwrap().to_be_bytes()
+            );
+            assert_eq!(wire::Transaction::decode(&whole[GRPC_HEADER..]).unwrap(), plain, "{sizes:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the resources of a discovery stream are called.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use selvedge_model::{
     ServiceKey,
@@ -18,7 +18,7 @@ pub enum ResourceName {
     /// `revocations`: who is refused all the same.
     Revocations,
     /// `lookup/<authority>`.
-    Lookup(String),
+    Lookup(Arc<str>),
     /// `service/<host>:<port>`.
     Service(ServiceKey),
     /// `endpoints/<host>:<port>`.
@@ -66,7 +66,7 @@ impl FromStr for ResourceName {
             None if text == "self" => Some(Self::Own),
             None if text == "bundle" => Some(Self::Bundle),
             None if text == "revocations" => Some(Self::Revocations),
-            Some(("lookup", authority)) if !authority.is_empty() => Some(Self::Lookup(authority.to_owned())),
+            Some(("lookup", authority)) if !authority.is_empty() => Some(Self::Lookup(authority.into())),
             Some(("service", key)) => service_key(key).map(Self::Service),
             Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
             Some(("set", part)) => part.parse().ok().map(Self::SetPart),

@@ -203,22 +203,30 @@ impl Mesh {
         if let Some(address) = address(authority) {
             return self.lookup_address(namespace, address);
         }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.ends_with(':') => match port.parse() {
-                Ok(port) => (host, port),
-                Err(_) => return Lookup::None,
-            },
-            _ => (authority, 80),
-        };
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let Some((host, port)) = name_and_port(authority) else { return Lookup::None };
         self.lookup_name(namespace, &host, port)
     }
 
+    /// Whether the services of one of `hosts` may decide what `authority` means to a client in `namespace`: what
+    /// [`Self::lookup`] of a name reads of a mesh. None does for an address, or for what is neither.
+    pub fn is_decided_by<'h>(
+        &self,
+        namespace: &str,
+        authority: &str,
+        mut hosts: impl Iterator<Item = &'h str>,
+    ) -> bool {
+        let name = name_and_port(authority).filter(|_| address(authority).is_none());
+        let Some((asked, _)) = name else { return false };
+        let names = self.names(namespace, &asked);
+        hosts.any(|host| {
+            let wildcard = host.strip_prefix('*').filter(|suffix| suffix.starts_with('.'));
+            wildcard.is_some_and(|suffix| asked.ends_with(suffix)) || names.iter().any(|name| name == host)
+        })
+    }
+
     fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {
-        let services = format!(".svc.{}", self.cluster_domain);
-        let names: Vec<_> =
-            completed(host, namespace, &self.cluster_domain).into_iter().chain([host.to_owned()]).collect();
-        for name in &names {
+        let services = self.suffix_of_services();
+        for name in &self.names(namespace, host) {
             let key = ServiceKey::new(name, port);
             if self.is_there(namespace, &key) {
                 return Lookup::Service(key);
@@ -227,15 +235,27 @@ impl Mesh {
                 return Lookup::None;
             }
         }
-        // The longest wildcard that fits comes first. Names of services belong to their namespaces: no wildcard that
-        // is wider than one namespace is for them.
+        let mut wildcards = self.wildcards(host).into_iter().map(|wildcard| ServiceKey::new(&wildcard, port));
+        wildcards.find(|key| self.is_there(namespace, key)).map_or(Lookup::None, Lookup::Service)
+    }
+
+    fn suffix_of_services(&self) -> String {
+        format!(".svc.{}", self.cluster_domain)
+    }
+
+    /// `host`, and the full name that it may be short for, which comes first.
+    fn names(&self, namespace: &str, host: &str) -> Vec<String> {
+        completed(host, namespace, &self.cluster_domain).into_iter().chain([host.to_owned()]).collect()
+    }
+
+    /// The wildcards that `host` fits; the longest comes first. Names of services belong to their namespaces: no wildcard
+    /// that is wider than one namespace is for them.
+    fn wildcards(&self, host: &str) -> Vec<String> {
+        let services = self.suffix_of_services();
         let is_service = host.ends_with(&services);
         let wildcards = host.match_indices('.').map(|(dot, _)| &host[dot..]);
         let wildcards = wildcards.take_while(|suffix| !is_service || suffix.len() > services.len());
-        wildcards
-            .map(|suffix| ServiceKey::new(&format!("*{suffix}"), port))
-            .find(|key| self.is_there(namespace, key))
-            .map_or(Lookup::None, Lookup::Service)
+        wildcards.map(|suffix| format!("*{suffix}")).collect()
     }
 
     fn is_there(&self, namespace: &str, key: &ServiceKey) -> bool {
@@ -383,6 +403,15 @@ impl Workload {
     pub fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
         (self.meshed && self.policy.takes_mtls(port)).then_some(&self.identity)
     }
+}
+
+/// The name and the port of an authority that is not an address: no port = 80. `None`: what follows the colon is no port.
+fn name_and_port(authority: &str) -> Option<(String, u16)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') => (host, port.parse().ok()?),
+        _ => (authority, 80),
+    };
+    Some((host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(), port))
 }
 
 /// The address that `authority` is, if it is one: `1.2.3.4:80`, `[::1]:80`, or without a port (80). `::ffff:1.2.3.4` is

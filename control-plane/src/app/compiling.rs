@@ -14,7 +14,7 @@ use super::kept_owners::KeptOwners;
 use crate::{
     compile::{Attached, MeshSettings, compile, next_advice},
     keys::{FetchedKeys, Keys},
-    metrics::Metrics,
+    metrics::{Metrics, Stage},
     problem::{Problem, Severity},
     resources::Resources,
     snapshot::{Store, store::Debounce},
@@ -54,7 +54,7 @@ impl Compiling {
         let mut compiled_last: Option<(Arc<Loaded>, FetchedKeys, Vec<Problem>)> = None;
         let mut attached = Arc::default();
         let mut due = None;
-        while self.changed(&mut loaded, std::mem::take(&mut first), due).await {
+        while let Some(since) = self.changed(&mut loaded, std::mem::take(&mut first), due).await {
             let is_due = due.is_some_and(|due| due <= SystemTime::now());
             let newest = Arc::clone(&loaded.borrow_and_update());
             if self.is_unread(&newest) {
@@ -93,26 +93,26 @@ impl Compiling {
             due = next_advice(&newest.resources, SystemTime::now());
             compiled_last = Some((newest, keys, problems));
             self.owners.keep(&mesh, &before);
-            self.publish(mesh);
+            self.publish(mesh, since);
         }
     }
 
-    /// Waits for changes to pause, except before the first: a start is not kept waiting.
+    /// Waits for changes to pause, except before the first: a start is not kept waiting. Gives when the first of them came.
     /// At the moment `due`, other things are to be said of what has not changed.
     async fn changed(
         &mut self,
         loaded: &mut watch::Receiver<Arc<Loaded>>,
         first: bool,
         due: Option<SystemTime>,
-    ) -> bool {
+    ) -> Option<Instant> {
         if first {
-            return loaded.changed().await.is_ok();
+            return loaded.changed().await.ok().map(|()| Instant::now());
         }
         let keys = self.keys.changes();
         tokio::select! {
             more = self.debounce.changed(loaded) => more,
             more = self.debounce.changed(keys) => more,
-            () = until(due) => true,
+            () = until(due) => Some(Instant::now()),
         }
     }
 
@@ -136,9 +136,11 @@ impl Compiling {
         self.problems.replace(problems, &loaded.objects, attached);
     }
 
-    fn publish(&self, mesh: Mesh) {
+    fn publish(&self, mesh: Mesh, since: Instant) {
         let (workloads, services) = (mesh.workloads.len(), mesh.services.len());
-        let version = self.store.publish(mesh);
+        let start = Instant::now();
+        let version = self.store.publish_change(mesh, since);
+        self.metrics.spent(Stage::Publish, start.elapsed());
         self.metrics.published(version);
         self.configuration.met();
         tracing::info!(version, workloads, services, "configuration published");

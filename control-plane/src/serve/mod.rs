@@ -103,9 +103,7 @@ pub async fn serve(
                 CertificatesServer::from_arc(Arc::clone(&certificates))
                     .max_decoding_message_size(MAX_SIGN_REQUEST),
             )
-            .add_service(
-                DiscoveryServer::from_arc(Arc::clone(&streams)).max_decoding_message_size(MAX_CLIENT_MESSAGE),
-            )
+            .add_service(DiscoveryServer::new(Arc::clone(&streams), MAX_CLIENT_MESSAGE))
             .serve_with_incoming_shutdown(incoming(connections), async move {
                 stop.drained().await;
             })

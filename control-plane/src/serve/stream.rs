@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::{
     connection::Client,
@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     keys::KeyWishes,
-    metrics::{Metrics, TransactionOutcome},
+    metrics::{Metrics, Stage, TransactionOutcome},
     snapshot::{Snapshot, Store},
     status::{Asked, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
 };
@@ -79,14 +79,10 @@ pub struct Streams {
     pub drain: Drain,
 }
 
-#[tonic::async_trait]
 impl server::Discovery for Streams {
-    type StreamStream = ReceiverStream<Result<Transaction, Status>>;
+    type Transactions = ReceiverStream<Result<Transaction, Status>>;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<wire::ClientMessage>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    fn stream(&self, request: Request<Streaming<wire::ClientMessage>>) -> Result<Self::Transactions, Status> {
         let client = request.extensions().get::<Client>().cloned();
         let client = client.ok_or_else(|| Status::internal("the connection is unknown"))?;
         let Some(peer) = client.peer else {
@@ -100,6 +96,7 @@ impl server::Discovery for Streams {
             address: client.address,
             peer,
             root: client.root,
+            store: Arc::clone(&self.store),
             snapshots: self.store.subscribe(),
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
@@ -113,7 +110,7 @@ impl server::Discovery for Streams {
         };
         // Ends with the drain, with the client, or with its certificate.
         tokio::spawn(conversation.run(request.into_inner(), self.drain.clone()));
-        Ok(Response::new(ReceiverStream::new(transactions)))
+        Ok(ReceiverStream::new(transactions))
     }
 }
 
@@ -136,6 +133,7 @@ struct Conversation {
     address: std::net::SocketAddr,
     peer: Peer,
     root: Option<Arc<str>>,
+    store: Arc<Store>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     proxies: Arc<Proxies>,
     seen: Arc<Seen>,
@@ -174,13 +172,14 @@ impl Conversation {
 
     async fn converse(&mut self, messages: &mut Streaming<wire::ClientMessage>) -> Result<(), Status> {
         let hello = hello(messages).await?;
-        let mut session = Session::new(&self.peer, hello)?;
+        let mut session = Session::new(&self.peer, hello, &self.store)?;
         self.started().await?;
         session.admit(&*self.snapshot()?)?;
         let mut turn = self.turns.take(&session.workload);
         // Its connection keeps its place from now on.
         self.activity.set(Doing::Busy);
-        let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
+        let registration = session.shown(self.address, self.root.clone());
+        let registration = self.proxies.register(registration, session.standing());
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
         self.ask(&mut session, &mut asked).await?;
@@ -203,8 +202,7 @@ impl Conversation {
                     }
                     None => return Ok(()),
                 },
-                changed = self.snapshots.changed() => {
-                    changed.map_err(|_| Status::unavailable("the control plane is stopping; reconnect"))?;
+                () = session.watcher.changed() => {
                     // At once, and not when what is in progress has been answered.
                     session.admit(&*self.snapshot()?)?;
                     (session.due, session.has_changed) = (true, true);
@@ -242,7 +240,9 @@ impl Conversation {
         let start = Instant::now();
         let next = session.next(&snapshot, start + ACK_TIMEOUT)?;
         turn.looked(start.elapsed());
+        self.metrics.spent(Stage::View, start.elapsed());
         let Some(difference) = next else { return Ok(()) };
+        let start = Instant::now();
         let nonce = session.nonce;
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
         tracing::debug!(workload = %session.workload, nonce, upserts, removals, "transaction");
@@ -252,6 +252,7 @@ impl Conversation {
             sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
                 .ok();
         }
+        self.metrics.spent(Stage::Write, start.elapsed());
         self.metrics.transaction(TransactionOutcome::Sent);
         Ok(())
     }
@@ -335,8 +336,11 @@ impl Conversation {
                 self.keys.wish(&url);
             }
             MessageOutcome::KeysWanted(_) => {}
-            // What it holds now is shown by the look at what is due next.
-            MessageOutcome::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
+            MessageOutcome::Applied { sent, since } => {
+                self.metrics.transaction(TransactionOutcome::Acknowledged);
+                self.metrics.acknowledged(sent, since);
+                registration.update(|proxy| session.show(proxy));
+            }
             MessageOutcome::Refused { nonce, reason } => {
                 self.metrics.transaction(TransactionOutcome::Refused);
                 // The log writes out by itself what would act in it.

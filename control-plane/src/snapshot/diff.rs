@@ -22,6 +22,19 @@ const CHUNK: usize = 1 << 20;
 /// Versions by resource name.
 pub type Versions = BTreeMap<ResourceName, Arc<str>>;
 
+/// What becomes of what is held: the new version of each resource, `None` = it is gone.
+pub type Changes = Vec<(ResourceName, Option<Arc<str>>)>;
+
+/// Makes these changes to what is held.
+pub fn apply(changes: Changes, held: &mut Versions) {
+    for (name, version) in changes {
+        match version {
+            Some(version) => drop(held.insert(name, version)),
+            None => drop(held.remove(&name)),
+        }
+    }
+}
+
 /// The parts that were refused, each as it was then.
 pub type Refused = BTreeMap<Subject, Versions>;
 
@@ -52,15 +65,18 @@ impl Difference {
         self.upserts.is_empty() && self.removals.is_empty()
     }
 
+    /// What becomes of what is held once this is applied.
+    pub fn changes(&self) -> Changes {
+        let new = |resource: &Encoded| (resource.name().clone(), Some(Arc::clone(resource.version())));
+        let gone = self.removals.iter().map(|name| (name.clone(), None));
+        self.upserts.iter().map(new).chain(gone).collect()
+    }
+
     /// What is held once this is applied.
-    pub fn applied_to(&self, held: &Versions) -> Versions {
+    #[cfg(test)]
+    fn applied_to(&self, held: &Versions) -> Versions {
         let mut next = held.clone();
-        for name in &self.removals {
-            next.remove(name);
-        }
-        for resource in &self.upserts {
-            next.insert(resource.name().clone(), Arc::clone(resource.version()));
-        }
+        apply(self.changes(), &mut next);
         next
     }
 
@@ -90,8 +106,7 @@ pub fn next(parts: &[Part], held: &Versions, refused: &Refused, pace: Pace) -> D
     let mut seen = BTreeSet::new();
     let mut any_refused = false;
     for part in parts {
-        let versions = versions(part);
-        if refused.get(&part.subject) == Some(&versions) {
+        if refused.get(&part.subject).is_some_and(|refused| *refused == versions(part)) {
             any_refused = true;
             continue;
         }
@@ -104,7 +119,7 @@ pub fn next(parts: &[Part], held: &Versions, refused: &Refused, pace: Pace) -> D
             }
         }
         if difference.upserts.len() > before {
-            difference.parts.insert(part.subject.clone(), versions);
+            difference.parts.insert(part.subject.clone(), versions(part));
             if pace == Pace::OneByOne {
                 return difference;
             }
@@ -123,7 +138,7 @@ fn versions(part: &Part) -> Versions {
 /// while something is refused only lookups that nobody asks for are taken away.
 fn removals(parts: &[Part], held: &Versions, any_refused: bool) -> Vec<ResourceName> {
     let wanted: BTreeSet<&ResourceName> =
-        parts.iter().flat_map(|part| &part.resources).map(Encoded::name).collect();
+        parts.iter().flat_map(|part| part.resources.iter()).map(Encoded::name).collect();
     let kept = |name: &ResourceName| any_refused && !matches!(name, ResourceName::Lookup(_));
     held.keys().filter(|name| !wanted.contains(name) && !kept(name)).cloned().collect()
 }

@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::encoding::{Encoded, Encodings, bundle_to_wire};
+use super::{
+    encoding::{Encoded, Encodings, bundle_to_wire},
+    watchers::{Watcher, Watchers},
+};
 
 /// How many workloads that are gone are remembered; the first to go are forgotten first.
 const MOST_DEPARTED: usize = 10_000;
@@ -145,6 +148,7 @@ pub struct Store {
     encodings: Arc<Encodings>,
     versions: AtomicU64,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
+    watchers: Arc<Watchers>,
 }
 
 impl Store {
@@ -155,13 +159,19 @@ impl Store {
             encodings: Arc::default(),
             versions: AtomicU64::new(0),
             newest: watch::Sender::new(None),
+            watchers: Arc::default(),
         }
     }
 
     /// Makes `mesh` the newest, and returns its version.
     pub fn publish(&self, mesh: Mesh) -> u64 {
+        self.publish_change(mesh, Instant::now())
+    }
+
+    /// The same of a change that was noticed at `since`.
+    pub fn publish_change(&self, mesh: Mesh, since: Instant) -> u64 {
         let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.send(&trusted, Arc::new(mesh));
+        let version = self.send(&trusted, Arc::new(mesh), false, since);
         self.encodings.forget_unused();
         version
     }
@@ -171,25 +181,38 @@ impl Store {
         let mut current = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
         *current = Trusted::new(bundle);
         if let Some(snapshot) = self.current() {
-            self.send(&current, Arc::clone(snapshot.mesh()));
+            self.send(&current, Arc::clone(snapshot.mesh()), true, Instant::now());
         }
     }
 
-    fn send(&self, trusted: &Trusted, mesh: Arc<Mesh>) -> u64 {
+    fn send(&self, trusted: &Trusted, mesh: Arc<Mesh>, all: bool, since: Instant) -> u64 {
         let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
         let now = SystemTime::now();
-        let members = match self.current() {
+        let before = self.current();
+        let members = match &before {
             Some(before) => before.members.next(&before.mesh, &mesh, now),
             None => Members { since: now, departed: Arc::default() },
         };
-        self.newest.send_replace(Some(Arc::new(Snapshot {
+        let snapshot = Arc::new(Snapshot {
             version,
             mesh,
             trusted: trusted.clone(),
             encodings: Arc::clone(&self.encodings),
             members,
-        })));
+        });
+        let send = || drop(self.newest.send_replace(Some(Arc::clone(&snapshot))));
+        self.watchers.publish(before.as_deref(), &snapshot, all, since, send);
         version
+    }
+
+    #[cfg(test)]
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    /// A place for a stream of `workload` among those who are told of changes that concern them.
+    pub fn watch(&self, workload: &WorkloadName) -> Watcher {
+        self.watchers.watch(workload)
     }
 
     /// The newest snapshot; `None` before the first.
@@ -213,21 +236,21 @@ pub struct Debounce {
 }
 
 impl Debounce {
-    /// Waits for a change, and then until changes pause; the newest value is then marked as seen.
+    /// Waits for a change, and then until changes pause; the newest value is then marked as seen. Gives when the first of
+    /// these changes came.
     ///
-    /// `false` if nothing can change any more, because the other side is gone. Cancel-safe: a change that
+    /// `None` if nothing can change any more, because the other side is gone. Cancel-safe: a change that
     /// was waited for is found again.
-    pub async fn changed<T>(&self, values: &mut watch::Receiver<T>) -> bool {
-        if values.changed().await.is_err() {
-            return false;
-        }
-        let deadline = Instant::now() + self.longest;
+    pub async fn changed<T>(&self, values: &mut watch::Receiver<T>) -> Option<Instant> {
+        values.changed().await.ok()?;
+        let first = Instant::now();
+        let deadline = first + self.longest;
         loop {
             let quiet = deadline.min(Instant::now() + self.quiet);
             match timeout_at(quiet, values.changed()).await {
                 // The last value of a source that is gone counts like any other.
-                Err(_) | Ok(Err(_)) => return true,
-                Ok(Ok(())) if Instant::now() >= deadline => return true,
+                Err(_) | Ok(Err(_)) => return Some(first),
+                Ok(Ok(())) if Instant::now() >= deadline => return Some(first),
                 Ok(Ok(())) => {}
             }
         }
@@ -274,7 +297,7 @@ mod tests {
             std::future::pending::<()>().await;
         });
 
-        assert!(DEBOUNCE.changed(&mut receiver).await);
+        assert!(DEBOUNCE.changed(&mut receiver).await.is_some());
 
         assert_eq!(*receiver.borrow(), 5);
         assert_eq!(start.elapsed().as_millis() / 10, 13, "80 ms of changes and 50 ms of quiet");
@@ -291,7 +314,7 @@ mod tests {
             }
         });
 
-        assert!(DEBOUNCE.changed(&mut receiver).await);
+        assert!(DEBOUNCE.changed(&mut receiver).await.is_some());
 
         assert!(start.elapsed() <= DEBOUNCE.longest + DEBOUNCE.quiet, "{:?}", start.elapsed());
     }
@@ -302,7 +325,7 @@ mod tests {
         sender.send_replace(1);
         drop(sender);
 
-        assert!(DEBOUNCE.changed(&mut receiver).await);
-        assert!(!DEBOUNCE.changed(&mut receiver).await);
+        assert!(DEBOUNCE.changed(&mut receiver).await.is_some());
+        assert!(DEBOUNCE.changed(&mut receiver).await.is_none());
     }
 }

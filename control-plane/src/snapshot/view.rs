@@ -1,15 +1,15 @@
 //! What one workload may see: itself, the trust roots, and what it asked for as its namespace sees it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
 use selvedge_model::{
-    Endpoints, Lookup, Service, ServiceKey, Workload,
+    Endpoints, Lookup, Service, ServiceKey, Workload, WorkloadName,
     gateway::{Gateway, GatewayPort},
-    policy::network::SetName,
+    policy::network::{PartName, SetName},
 };
 
 use super::{Encoded, Snapshot, encoding::encode_endpoints};
@@ -30,37 +30,70 @@ pub enum Subject {
 pub struct Part {
     /// What for.
     pub subject: Subject,
-    /// All of it; no name twice. Parts may share resources.
-    pub resources: Vec<Encoded>,
+    /// All of it; no name twice. Parts may share resources, and streams share parts.
+    pub resources: Arc<[Encoded]>,
 }
 
-/// Everything that the proxy of `workload` is to hold, if it asked for `authorities`.
+/// Something that parts of views are made from. What none of a view's inputs has changed is what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Input {
+    /// A workload, and what it serves as a gateway.
+    Workload(WorkloadName),
+    /// The part of a set that network policies name.
+    SetPart(PartName),
+    /// A service's port, as every class of clients sees it.
+    Service(ServiceKey),
+    /// A service port's endpoints.
+    Endpoints(ServiceKey),
+    /// Whose an address is, at any port.
+    Address(IpAddr),
+    /// Services that may be at addresses that nobody declares, by their port: those with ranges, and those with names.
+    Port(u16),
+    /// Workloads whose addresses only the proxies know.
+    NamedWorkloads,
+    /// Which namespaces know of which services.
+    Exports,
+}
+
+/// Everything that the proxy of `workload` is to hold, if it asked for `authorities`: made anew, from nothing but the
+/// snapshot. [`super::Watcher::parts`] gives the same, of what streams share.
 pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSet<Arc<str>>) -> Vec<Part> {
+    let namespace = workload.name.namespace();
+    let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority).0);
+    own(snapshot, workload).0.into_iter().chain(asked).collect()
+}
+
+/// What the proxy of `workload` is to hold whatever it asks for, and what that is made from besides the trust roots and the
+/// revocations.
+pub(super) fn own(snapshot: &Snapshot, workload: &Arc<Workload>) -> (Vec<Part>, Vec<Input>) {
+    let mut inputs = vec![Input::Workload(workload.name.clone())];
     let revocations = &snapshot.mesh().revocations;
     let revocations = (!revocations.is_empty()).then(|| snapshot.encodings().revocations(revocations));
     let resources = [snapshot.encodings().workload(workload), snapshot.bundle().clone()];
-    let resources = resources.into_iter().chain(revocations).chain(sets(snapshot, workload));
-    let own = Part { subject: Subject::Own, resources: resources.collect() };
-    let namespace = workload.name.namespace();
-    let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority));
-    std::iter::once(own).chain(gateway(snapshot, workload)).chain(asked).collect()
+    let sets = sets(snapshot, workload, &mut inputs);
+    let resources = resources.into_iter().chain(revocations).chain(sets).collect();
+    let mut parts = vec![Part { subject: Subject::Own, resources }];
+    if let Some(gateway) = snapshot.mesh().gateways.get(&workload.name) {
+        let ports = gateway.ports.iter();
+        parts.extend(ports.map(|(port, served)| gateway_port(snapshot, gateway, *port, served, &mut inputs)));
+    }
+    (parts, inputs)
 }
 
-/// What the workload serves if it is a gateway: for each port its listeners with their virtual hosts, the endpoints and
-/// the users that these name, and the certificates. Nobody asks for it, and nobody else is told.
-fn gateway<'s>(snapshot: &'s Snapshot, workload: &Workload) -> impl Iterator<Item = Part> + use<'s> {
-    let gateway = snapshot.mesh().gateways.get(&workload.name);
-    gateway.into_iter().flat_map(move |gateway| {
-        gateway.ports.iter().map(move |(port, served)| gateway_port(snapshot, gateway, *port, served))
-    })
-}
-
-fn gateway_port(snapshot: &Snapshot, gateway: &Gateway, port: u16, served: &Arc<GatewayPort>) -> Part {
+/// What a gateway serves on a port: its listeners with their virtual hosts, the endpoints and the users that these name, and
+/// the certificates. Nobody asks for it, and nobody else is told.
+fn gateway_port(
+    snapshot: &Snapshot,
+    gateway: &Gateway,
+    port: u16,
+    served: &Arc<GatewayPort>,
+    inputs: &mut Vec<Input>,
+) -> Part {
     let encodings = snapshot.encodings();
     let mut resources = vec![encodings.gateway_port(served)];
     for host in served.virtual_hosts().filter_map(|host| gateway.virtual_hosts.get(&host.service)) {
         resources.push(encodings.service(host));
-        resources.extend(endpoints(snapshot, host));
+        resources.extend(endpoints(snapshot, host, inputs));
         let shown = host.certificates().into_iter().filter_map(|name| gateway.certificates.get(name));
         resources.extend(shown.map(|certificate| encodings.certificate(certificate)));
         let users = host.user_lists().into_iter().filter_map(|name| gateway.user_lists.get(name));
@@ -69,7 +102,7 @@ fn gateway_port(snapshot: &Snapshot, gateway: &Gateway, port: u16, served: &Arc<
     let certificates = served.certificates().filter_map(|name| gateway.certificates.get(name));
     resources.extend(certificates.map(|certificate| encodings.certificate(certificate)));
     once_each(&mut resources);
-    Part { subject: Subject::GatewayPort(port), resources }
+    Part { subject: Subject::GatewayPort(port), resources: resources.into() }
 }
 
 fn once_each(resources: &mut Vec<Encoded>) {
@@ -78,26 +111,35 @@ fn once_each(resources: &mut Vec<Encoded>) {
 }
 
 /// The parts of the sets that the network policies of `workload` name, once each.
-fn sets(snapshot: &Snapshot, workload: &Workload) -> Vec<Encoded> {
+fn sets(snapshot: &Snapshot, workload: &Workload, inputs: &mut Vec<Input>) -> Vec<Encoded> {
     let named: BTreeSet<&SetName> = workload.sets().collect();
     let parts = named.into_iter().flat_map(SetName::each);
     let found = parts.filter_map(|name| {
+        inputs.push(Input::SetPart(name.clone()));
         let part = snapshot.mesh().sets.get(&name)?;
         Some(snapshot.encodings().set_part(&name, part))
     });
     found.collect()
 }
 
-fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
+/// What `authority` means to clients in `namespace`, with all that this names; and what that is made from besides the hosts
+/// that decide on it ([`Mesh::is_decided_by`](selvedge_model::Mesh::is_decided_by)).
+pub(super) fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> (Part, Vec<Input>) {
     let lookup = snapshot.mesh().lookup(namespace, authority);
-    let name = ResourceName::Lookup(authority.to_string());
+    let name = ResourceName::Lookup(Arc::clone(authority));
+    let mut inputs = Vec::new();
+    if let Some(address) = selvedge_model::snapshot::address(authority) {
+        let of_address = [Input::Address(address.ip()), Input::Port(address.port())];
+        inputs.extend(of_address.into_iter().chain([Input::NamedWorkloads, Input::Exports]));
+    }
     let mut resources = vec![Encoded::new(name, Body::Lookup(wire::Lookup::new(authority, &lookup)))];
     match &lookup {
-        Lookup::Service(key) => resources.extend(service(snapshot, namespace, key)),
+        Lookup::Service(key) => resources.extend(service(snapshot, namespace, key, &mut inputs)),
         Lookup::Address(address) => {
             for key in address.services.iter().map(|declared| &declared.key) {
-                resources.extend(service(snapshot, namespace, key));
+                resources.extend(service(snapshot, namespace, key, &mut inputs));
                 // Its own too, whatever its routes name: they say whether it has one at the address.
+                inputs.push(Input::Endpoints(key.clone()));
                 resources.extend(
                     snapshot.mesh().endpoints.get(key).map(|own| snapshot.encodings().endpoints(own)),
                 );
@@ -111,7 +153,9 @@ fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
         }
         Lookup::None => {}
     }
-    Part { subject: Subject::Authority(Arc::clone(authority)), resources }
+    inputs.sort_unstable();
+    inputs.dedup();
+    (Part { subject: Subject::Authority(Arc::clone(authority)), resources: resources.into() }, inputs)
 }
 
 /// The port of an authority that is an address.
@@ -120,20 +164,22 @@ fn port(authority: &str) -> Option<u16> {
 }
 
 /// A service's port and all endpoints that it names.
-fn service(snapshot: &Snapshot, namespace: &str, key: &ServiceKey) -> Vec<Encoded> {
+fn service(snapshot: &Snapshot, namespace: &str, key: &ServiceKey, inputs: &mut Vec<Input>) -> Vec<Encoded> {
+    inputs.push(Input::Service(key.clone()));
     let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
     let service = views.for_namespace(namespace);
     let mut resources = vec![snapshot.encodings().service(service)];
-    resources.extend(endpoints(snapshot, service));
+    resources.extend(endpoints(snapshot, service, inputs));
     resources
 }
 
 /// The endpoints of every backend, once each; an empty list where a backend that can be used has none.
-fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
+fn endpoints(snapshot: &Snapshot, service: &Service, inputs: &mut Vec<Input>) -> Vec<Encoded> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for backend in service.backends.iter().filter(|backend| seen.insert(&backend.name.service)) {
         let key = &backend.name.service;
+        inputs.push(Input::Endpoints(key.clone()));
         match snapshot.mesh().endpoints.get(key) {
             Some(endpoints) => found.push(snapshot.encodings().endpoints(endpoints)),
             None if backend.broken.is_some() => {}
@@ -165,7 +211,11 @@ mod tests {
         let snapshot = store.current().unwrap();
         let workload = &snapshot.mesh().workloads[&workload.parse().unwrap()];
         let parts = view(&snapshot, workload, &BTreeSet::from([Arc::from(authority)]));
-        parts.iter().flat_map(|part| &part.resources).map(|resource| resource.name().to_string()).collect()
+        parts
+            .iter()
+            .flat_map(|part| part.resources.iter())
+            .map(|resource| resource.name().to_string())
+            .collect()
     }
 
     fn mesh() -> Mesh {

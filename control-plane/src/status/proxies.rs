@@ -12,7 +12,10 @@ use selvedge_model::{Serial, SpiffeId, WorkloadName, seen::Svid};
 use serde::{Deserialize, Serialize};
 
 use super::written::{by_name, rfc3339};
-use crate::{metrics::Metrics, snapshot::diff::Versions};
+use crate::{
+    metrics::Metrics,
+    snapshot::{Standing, diff::Versions},
+};
 
 /// How the workload of a proxy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +111,7 @@ pub struct Proxies {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    connected: BTreeMap<u64, Proxy>,
+    connected: BTreeMap<u64, (Proxy, Standing)>,
 }
 
 impl Proxies {
@@ -117,19 +120,24 @@ impl Proxies {
         Self { metrics, inner: Mutex::default() }
     }
 
-    /// Adds a proxy for as long as its registration lives.
-    pub fn register(self: &Arc<Self>, proxy: Proxy) -> Registration {
+    /// Adds a proxy for as long as its registration lives. By its `standing` it is seen that a newer configuration does not
+    /// concern it.
+    pub fn register(self: &Arc<Self>, proxy: Proxy, standing: Standing) -> Registration {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
-        inner.connected.insert(id, proxy);
+        inner.connected.insert(id, (proxy, standing));
         self.metrics.set_connected_proxies(inner.connected.len());
         Registration { proxies: Arc::clone(self), id }
     }
 
     /// All of them, in the order in which they came.
     pub fn connected(&self) -> Vec<Proxy> {
-        self.lock().connected.values().cloned().collect()
+        let now = |(proxy, standing): &(Proxy, Standing)| {
+            let configuration_version = proxy.configuration_version.map(|version| standing.newest(version));
+            Proxy { configuration_version, ..proxy.clone() }
+        };
+        self.lock().connected.values().map(now).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -147,7 +155,7 @@ pub struct Registration {
 impl Registration {
     /// Changes what is shown of the proxy.
     pub fn update(&self, change: impl FnOnce(&mut Proxy)) {
-        if let Some(proxy) = self.proxies.lock().connected.get_mut(&self.id) {
+        if let Some((proxy, _)) = self.proxies.lock().connected.get_mut(&self.id) {
             change(proxy);
         }
     }

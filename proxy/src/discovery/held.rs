@@ -177,7 +177,7 @@ impl Resources {
             Content::Revocations(list) => self.revocations = list,
             Content::Lookup(lookup) => {
                 if let ResourceName::Lookup(authority) = &name {
-                    self.lookups.insert(Arc::from(authority.as_str()), lookup);
+                    self.lookups.insert(Arc::clone(authority), lookup);
                 }
             }
             Content::Service(service) => {
@@ -206,7 +206,7 @@ impl Resources {
             // Without roots the control plane could not be verified, so it could not send new ones: the last ones stay.
             ResourceName::Bundle => return false,
             ResourceName::Revocations => self.revocations = Arc::default(),
-            ResourceName::Lookup(authority) => drop(self.lookups.remove(authority.as_str())),
+            ResourceName::Lookup(authority) => drop(self.lookups.remove(authority)),
             ResourceName::Service(key) => drop(self.services.remove(key)),
             ResourceName::Endpoints(key) => drop(self.endpoints.remove(key)),
             ResourceName::SetPart(name) => drop(self.sets.remove(name)),
@@ -249,7 +249,7 @@ impl Resources {
     /// missing would fail, and a service whose endpoints are missing would answer that it has none.
     fn is_complete(&self, asked: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         for (authority, lookup) in self.lookups.iter().filter(|(authority, _)| asked(authority)) {
-            let name = || ResourceName::Lookup(authority.to_string());
+            let name = || ResourceName::Lookup(Arc::clone(authority));
             let (keys, named): (Vec<_>, _) = match lookup {
                 Lookup::None => continue,
                 Lookup::Service(key) => (vec![key], None),

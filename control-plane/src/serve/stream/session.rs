@@ -23,9 +23,9 @@ use tonic::Status;
 
 use crate::{
     snapshot::{
-        Snapshot,
-        diff::{self, Difference, Pace, Refused, Versions},
-        view::{self, Subject},
+        Snapshot, Standing, Store, Watcher,
+        diff::{self, Changes, Difference, Pace, Refused, Versions},
+        view::Subject,
     },
     status::{Proof, Proxy, TrafficReport},
 };
@@ -70,6 +70,8 @@ pub(super) struct Session {
     pub(super) workload: WorkloadName,
     pub(super) proxy_version: String,
     pub(super) authorities: BTreeSet<Arc<str>>,
+    /// Is told of changes to what it holds.
+    pub(super) watcher: Watcher,
     pub(super) held: Arc<Versions>,
     pub(super) refused: Refused,
     pub(super) pace: Pace,
@@ -99,8 +101,14 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct PendingTransaction {
     pub(super) nonce: u64,
-    /// What is held once it is applied.
-    pub(super) applied: Versions,
+    /// The configuration version that the proxy is up to date with once it is applied.
+    pub(super) configuration: u64,
+    /// When the earliest change in it was noticed. `None`: it is not for a change.
+    pub(super) since: Option<Instant>,
+    /// When it was sent.
+    pub(super) sent: Instant,
+    /// What becomes of what is held once it is applied.
+    pub(super) changes: Changes,
     /// What it consists of.
     pub(super) parts: Refused,
     pub(super) deadline: Instant,
@@ -119,7 +127,11 @@ pub(super) enum MessageOutcome {
     },
     /// It has seen a token of a key that is not among those at this URL.
     KeysWanted(String),
-    Applied,
+    /// It has applied a transaction that was sent so long ago; and how long ago the earliest change in it was noticed.
+    Applied {
+        sent: Duration,
+        since: Option<Duration>,
+    },
     Refused {
         nonce: u64,
         reason: String,
@@ -127,8 +139,8 @@ pub(super) enum MessageOutcome {
 }
 
 impl Session {
-    pub(super) fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
-        let workload =
+    pub(super) fn new(peer: &Peer, hello: wire::Hello, store: &Store) -> Result<Self, Status> {
+        let workload: WorkloadName =
             hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         if hello.held.len() > MAX_HELD {
             return Err(Status::resource_exhausted(format!("more than {MAX_HELD} resources are held")));
@@ -139,6 +151,7 @@ impl Session {
         let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
         let mut session = Self {
             peer: peer.clone(),
+            watcher: store.watch(&workload),
             workload,
             proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
             authorities: BTreeSet::new(),
@@ -202,7 +215,7 @@ impl Session {
                 authority.len()
             )));
         }
-        self.authorities.insert(Arc::from(authority));
+        self.authorities.insert(self.watcher.ask(&Arc::from(authority)));
         if self.authorities.len() > MAX_AUTHORITIES {
             return Err(Status::resource_exhausted(format!("more than {MAX_AUTHORITIES} subscriptions")));
         }
@@ -284,10 +297,12 @@ impl Session {
 
     pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {
         // Forgotten, so that it is answered even if the answer is the same.
-        let name = ResourceName::Lookup(authority.clone());
-        Arc::make_mut(&mut self.held).remove(&name);
+        let name = ResourceName::Lookup(Arc::from(authority.as_str()));
+        if self.held.contains_key(&name) {
+            Arc::make_mut(&mut self.held).remove(&name);
+        }
         if let Some(under_way) = &mut self.under_way {
-            under_way.applied.remove(&name);
+            under_way.changes.retain(|(changed, _)| *changed != name);
         }
         self.refused.remove(&Subject::Authority(Arc::from(authority.as_str())));
         self.due = true;
@@ -297,6 +312,7 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, authority: &str) {
         // What it never asked for is no reason to look.
         if self.authorities.remove(authority) {
+            self.watcher.leave(authority);
             self.refused.remove(&Subject::Authority(Arc::from(authority)));
             self.due = true;
         }
@@ -308,10 +324,17 @@ impl Session {
             return MessageOutcome::Nothing;
         };
         let Some(reason) = ack.refused else {
-            self.held = Arc::new(under_way.applied);
+            diff::apply(under_way.changes, Arc::make_mut(&mut self.held));
             self.acknowledged = Some(under_way.nonce);
-            self.due = true;
-            return MessageOutcome::Applied;
+            if self.pace == Pace::Together && self.refused.is_empty() {
+                // All that it lacked was in it. Of what has changed meanwhile, the watcher tells.
+                self.configuration = Some(under_way.configuration);
+            } else {
+                self.due = true;
+            }
+            let now = Instant::now();
+            let ago = |then: Instant| now.saturating_duration_since(then);
+            return MessageOutcome::Applied { sent: ago(under_way.sent), since: under_way.since.map(ago) };
         };
         if under_way.parts.len() > 1 {
             self.pace = Pace::OneByOne;
@@ -332,7 +355,8 @@ impl Session {
     ) -> Result<Option<Difference>, Status> {
         (self.due, self.has_changed) = (false, false);
         let workload = self.admit(snapshot)?;
-        let parts = view::view(snapshot, &workload, &self.authorities);
+        let since = self.watcher.since();
+        let parts = self.watcher.parts(snapshot, &workload);
         let difference = diff::next(&parts, &self.held, &self.refused, self.pace);
         if difference.is_empty() {
             self.pace = Pace::default();
@@ -345,11 +369,19 @@ impl Session {
         self.nonce += 1;
         self.under_way = Some(PendingTransaction {
             nonce: self.nonce,
-            applied: difference.applied_to(&self.held),
+            configuration: snapshot.version(),
+            since,
+            sent: Instant::now(),
+            changes: difference.changes(),
             parts: difference.parts.clone(),
             deadline,
         });
         Ok(Some(difference))
+    }
+
+    /// By which others see whether it is up to date.
+    pub(super) fn standing(&self) -> Standing {
+        self.watcher.standing()
     }
 
     pub(super) fn shown(&self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {

@@ -124,7 +124,7 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
             (ResourceName::Revocations, Content::Revocations(Arc::new(list)))
         }
         Body::Lookup(lookup) => {
-            let authority = lookup.authority.clone();
+            let authority = Arc::from(lookup.authority.as_str());
             let lookup = Lookup::try_from(lookup).map_err(unreadable)?;
             (ResourceName::Lookup(authority), Content::Lookup(lookup))
         }

@@ -1,0 +1,415 @@
+//! Who is told of a change: the streams that hold something of what has changed, and no others.
+//!
+//! What an authority means to the clients of a namespace is made once, and all streams share it. Each such view knows what it
+//! was made from; a change says what it touches; and between them is an index. So a change costs what it affects, and a
+//! stream that nothing has touched is not even woken. When in doubt a view counts as touched: to look once too often costs
+//! time, and to miss a change would leave a proxy with what is not so any more.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use selvedge_model::{Mesh, Workload, WorkloadName};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Snapshot,
+    change::Change,
+    view::{self, Input, Part},
+};
+
+/// How many streams are woken at once. The next are woken when these have had their turn, so that a change that concerns
+/// few does not wait behind one that concerns all.
+const AT_ONCE: usize = 64;
+
+/// Every stream that is open, and what each of them looks at.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    index: Mutex<Index>,
+    /// The newest version of which every stream that it concerns knows.
+    told: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    next: u64,
+    /// That of the newest snapshot.
+    version: u64,
+    views: HashMap<u64, View>,
+    /// By namespace and authority.
+    by_name: HashMap<Arc<str>, HashMap<Arc<str>, u64>>,
+    streams: HashMap<u64, Stream>,
+    readers: HashMap<Input, HashSet<Reader>>,
+    /// Views that are to be made anew when somebody next asks for them.
+    stale: HashSet<u64>,
+}
+
+/// Who has been made from an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Reader {
+    View(u64),
+    Stream(u64),
+}
+
+/// What an authority means to the clients of a namespace.
+#[derive(Debug)]
+struct View {
+    namespace: Arc<str>,
+    authority: Arc<str>,
+    streams: HashSet<u64>,
+    /// As it was made last, and of which version.
+    made: Option<(u64, Part)>,
+    inputs: Vec<Input>,
+    /// The last version that has touched it.
+    touched: u64,
+}
+
+#[derive(Debug)]
+struct Stream {
+    mark: Arc<Mark>,
+    /// Of what it holds without having asked.
+    inputs: Vec<Input>,
+}
+
+/// What is known of one stream by those who do not serve it.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    /// The last version that concerns it.
+    touched: AtomicU64,
+    /// When the earliest change of those was noticed that it has not looked at yet.
+    since: Mutex<Option<Instant>>,
+    wake: Notify,
+}
+
+/// A stream's place among those who are told of changes, for as long as it lives.
+#[derive(Debug)]
+pub struct Watcher {
+    watchers: Arc<Watchers>,
+    id: u64,
+    namespace: Arc<str>,
+    asked: BTreeMap<Arc<str>, u64>,
+    mark: Arc<Mark>,
+}
+
+/// Whether what a proxy has of one version is what the newest would give it.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    mark: Arc<Mark>,
+    told: Arc<AtomicU64>,
+}
+
+impl Standing {
+    /// The newest version that a proxy has which has that of `version`: what came since may not concern it.
+    pub fn newest(&self, version: u64) -> u64 {
+        // In this order: of a version that everybody knows of, nobody is told later.
+        let told = self.told.load(Ordering::Acquire);
+        if self.mark.touched.load(Ordering::Acquire) <= version { version.max(told) } else { version }
+    }
+}
+
+impl Watchers {
+    /// A place for a stream of `workload`.
+    pub(super) fn watch(self: &Arc<Self>, workload: &WorkloadName) -> Watcher {
+        let mark = Arc::<Mark>::default();
+        let mut index = self.lock();
+        let id = index.new_id();
+        let inputs = vec![Input::Workload(workload.clone())];
+        index.read(Reader::Stream(id), &inputs);
+        index.streams.insert(id, Stream { mark: Arc::clone(&mark), inputs });
+        let namespace = Arc::from(workload.namespace());
+        Watcher { watchers: Arc::clone(self), id, namespace, asked: BTreeMap::new(), mark }
+    }
+
+    /// Has `send` make `snapshot` the newest, and tells those whom it concerns that a change which was noticed at `since`
+    /// is in it. `all`: everybody, because it is not only its mesh that differs.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        before: Option<&Snapshot>,
+        snapshot: &Snapshot,
+        all: bool,
+        since: Instant,
+        send: impl FnOnce(),
+    ) {
+        let (version, after) = (snapshot.version(), snapshot.mesh());
+        let change = before.filter(|_| !all).map(|before| Change::between(before.mesh(), after));
+        let marks = {
+            let mut index = self.lock();
+            // Nobody sees a newer snapshot together with views that do not know yet that they are old.
+            send();
+            index.version = version;
+            let touched = match (&change, before) {
+                (Some(change), Some(before)) if !change.everything => {
+                    index.touched(change, before.mesh(), after)
+                }
+                _ => None,
+            };
+            index.mark(version, since, touched)
+        };
+        self.told.store(version, Ordering::Release);
+        wake(marks);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes all of these: a few at once, and the rest by and by.
+fn wake(mut marks: Vec<Arc<Mark>>) {
+    let rest = marks.split_off(marks.len().min(AT_ONCE));
+    marks.iter().for_each(|mark| mark.wake.notify_one());
+    let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| !rest.is_empty()) else {
+        rest.iter().for_each(|mark| mark.wake.notify_one());
+        return;
+    };
+    runtime.spawn(async move {
+        for marks in rest.chunks(AT_ONCE) {
+            tokio::task::yield_now().await;
+            marks.iter().for_each(|mark| mark.wake.notify_one());
+        }
+    });
+}
+
+impl Index {
+    fn new_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn read(&mut self, reader: Reader, inputs: &[Input]) {
+        for input in inputs {
+            self.readers.entry(input.clone()).or_default().insert(reader);
+        }
+    }
+
+    fn unread(&mut self, reader: Reader, inputs: &[Input]) {
+        for input in inputs {
+            if let Some(readers) = self.readers.get_mut(input) {
+                readers.remove(&reader);
+                if readers.is_empty() {
+                    self.readers.remove(input);
+                }
+            }
+        }
+    }
+
+    /// The views and the streams that `change` concerns.
+    fn touched(&self, change: &Change, before: &Mesh, after: &Mesh) -> Option<HashSet<Reader>> {
+        let mut touched = HashSet::new();
+        for input in &change.inputs {
+            let readers = self.readers.get(input).into_iter().flatten();
+            touched.extend(readers.filter(|reader| self.sees(**reader, input, before, after)));
+        }
+        if !change.hosts.is_empty() {
+            let hosts = || change.hosts.iter().map(|host| &**host);
+            let decided = self
+                .views
+                .iter()
+                .filter(|(_, view)| after.is_decided_by(&view.namespace, &view.authority, hosts()));
+            touched.extend(decided.map(|(id, _)| Reader::View(*id)));
+        }
+        // Somebody may be making it anew now, from what was there before, and its inputs are not known before that is done.
+        touched.extend(self.stale.iter().map(|id| Reader::View(*id)));
+        Some(touched)
+    }
+
+    /// Whether what `reader` sees of `input` is different: a service is what it is to the clients of a namespace.
+    fn sees(&self, reader: Reader, input: &Input, before: &Mesh, after: &Mesh) -> bool {
+        let (Reader::View(id), Input::Service(key)) = (reader, input) else { return true };
+        let Some(view) = self.views.get(&id) else { return false };
+        let seen = |mesh: &Mesh| {
+            mesh.services.get(key).map(|views| Arc::as_ptr(views.for_namespace(&view.namespace)))
+        };
+        seen(before) != seen(after)
+    }
+
+    /// Notes that `version` concerns the `touched` (`None`: everybody), and gives the streams that are to be woken.
+    fn mark(&mut self, version: u64, since: Instant, touched: Option<HashSet<Reader>>) -> Vec<Arc<Mark>> {
+        let mut streams = HashSet::new();
+        let all = || self.views.keys().map(|id| Reader::View(*id));
+        let touched = touched.unwrap_or_else(|| {
+            streams.extend(self.streams.keys());
+            all().collect()
+        });
+        for reader in touched {
+            match reader {
+                Reader::Stream(id) => {
+                    streams.insert(id);
+                }
+                Reader::View(id) => {
+                    if let Some(view) = self.views.get_mut(&id) {
+                        view.touched = version;
+                        self.stale.insert(id);
+                        streams.extend(&view.streams);
+                    }
+                }
+            }
+        }
+        let marks = streams.iter().filter_map(|id| self.streams.get(id));
+        let marks: Vec<_> = marks.map(|stream| Arc::clone(&stream.mark)).collect();
+        marks.iter().for_each(|mark| mark.touch(version, since));
+        marks
+    }
+
+    fn ask(&mut self, stream: u64, namespace: &Arc<str>, authority: &Arc<str>) -> (u64, Arc<str>) {
+        let known = self.by_name.get(namespace).and_then(|views| views.get(authority)).copied();
+        let id = known.unwrap_or_else(|| {
+            let id = self.new_id();
+            let view = View {
+                namespace: Arc::clone(namespace),
+                authority: Arc::clone(authority),
+                streams: HashSet::new(),
+                made: None,
+                inputs: Vec::new(),
+                touched: self.version,
+            };
+            self.views.insert(id, view);
+            self.by_name.entry(Arc::clone(namespace)).or_default().insert(Arc::clone(authority), id);
+            self.stale.insert(id);
+            id
+        });
+        let view = self.views.get_mut(&id).expect("it is found or made above");
+        view.streams.insert(stream);
+        (id, Arc::clone(&view.authority))
+    }
+
+    fn leave(&mut self, stream: u64, id: u64) {
+        let Some(view) = self.views.get_mut(&id) else { return };
+        view.streams.remove(&stream);
+        if !view.streams.is_empty() {
+            return;
+        }
+        let Some(view) = self.views.remove(&id) else { return };
+        self.unread(Reader::View(id), &view.inputs);
+        self.stale.remove(&id);
+        if let Some(views) = self.by_name.get_mut(&view.namespace) {
+            views.remove(&view.authority);
+            if views.is_empty() {
+                self.by_name.remove(&view.namespace);
+            }
+        }
+    }
+
+    /// The view `id` as it is in `version`, if that is known.
+    fn made(&self, id: u64, version: u64) -> Option<Part> {
+        let view = self.views.get(&id)?;
+        let (made, part) = view.made.as_ref()?;
+        (*made <= version && view.touched <= *made || *made == version).then(|| part.clone())
+    }
+
+    /// Keeps a view that was made of `version` for all who ask next.
+    fn keep(&mut self, id: u64, version: u64, part: &Part, inputs: Vec<Input>) {
+        let Some(view) = self.views.get_mut(&id) else { return };
+        if view.made.as_ref().is_some_and(|(made, _)| *made >= version) {
+            return;
+        }
+        view.made = Some((version, part.clone()));
+        if view.touched <= version {
+            self.stale.remove(&id);
+        }
+        let before = std::mem::replace(&mut view.inputs, inputs.clone());
+        if before != inputs {
+            self.unread(Reader::View(id), &before);
+            self.read(Reader::View(id), &inputs);
+        }
+    }
+}
+
+impl Mark {
+    fn touch(&self, version: u64, since: Instant) {
+        self.touched.fetch_max(version, Ordering::AcqRel);
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(since);
+    }
+}
+
+impl Watcher {
+    /// Also looks at what `authority` means. Gives the same text, shared with all who ask for it.
+    pub fn ask(&mut self, authority: &Arc<str>) -> Arc<str> {
+        if let Some((known, _)) = self.asked.get_key_value(authority) {
+            return Arc::clone(known);
+        }
+        let (id, shared) = self.watchers.lock().ask(self.id, &self.namespace, authority);
+        self.asked.insert(Arc::clone(&shared), id);
+        shared
+    }
+
+    /// Looks at it no more.
+    pub fn leave(&mut self, authority: &str) {
+        if let Some(id) = self.asked.remove(authority) {
+            self.watchers.lock().leave(self.id, id);
+        }
+    }
+
+    /// Waits for a newer snapshot that concerns the stream.
+    pub async fn changed(&self) {
+        self.mark.wake.notified().await;
+    }
+
+    /// When the earliest change was noticed of those that have come since this was last asked.
+    pub fn since(&self) -> Option<Instant> {
+        self.mark.since.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// By which others see whether the stream is up to date.
+    pub fn standing(&self) -> Standing {
+        Standing { mark: Arc::clone(&self.mark), told: Arc::clone(&self.watchers.told) }
+    }
+
+    /// Everything that the proxy of `workload` is to hold by `snapshot`, with what it asked for: what [`view::view`] makes
+    /// of them, shared with others.
+    pub fn parts(&self, snapshot: &Snapshot, workload: &Arc<Workload>) -> Vec<Part> {
+        let version = snapshot.version();
+        let (mut parts, inputs) = view::own(snapshot, workload);
+        let asked = {
+            let mut index = self.watchers.lock();
+            self.reads(&mut index, version, inputs);
+            let made =
+                |(authority, id): (&Arc<str>, &u64)| (Arc::clone(authority), *id, index.made(*id, version));
+            self.asked.iter().map(made).collect::<Vec<_>>()
+        };
+        for (authority, id, made) in asked {
+            let part = made.unwrap_or_else(|| {
+                let (part, inputs) = view::part(snapshot, &self.namespace, &authority);
+                self.watchers.lock().keep(id, version, &part, inputs);
+                part
+            });
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// Notes what the stream holds without having asked, as it is in `version`.
+    fn reads(&self, index: &mut Index, version: u64, inputs: Vec<Input>) {
+        let Some(stream) = index.streams.get_mut(&self.id) else { return };
+        if stream.inputs == inputs {
+            return;
+        }
+        let before = std::mem::replace(&mut stream.inputs, inputs.clone());
+        index.unread(Reader::Stream(self.id), &before);
+        index.read(Reader::Stream(self.id), &inputs);
+        if index.version > version {
+            // What has changed meanwhile was not looked for among these.
+            self.mark.touch(index.version, Instant::now());
+            self.mark.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut index = self.watchers.lock();
+        for id in self.asked.values() {
+            index.leave(self.id, *id);
+        }
+        if let Some(stream) = index.streams.remove(&self.id) {
+            index.unread(Reader::Stream(self.id), &stream.inputs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,364 @@
+//! What streams share is what each would make for itself, and who is not told has missed nothing.
+
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt as _;
+use proptest::{
+    prelude::{Just, ProptestConfig, Strategy, any, prop_oneof},
+    proptest,
+    sample::select,
+};
+use selvedge_api::ResourceName;
+use selvedge_model::{
+    Endpoint, Endpoints, Mesh, Revocation, Revocations, Revoked, ServiceKey,
+    snapshot::{Declared, Occupant},
+};
+
+use super::*;
+use crate::{
+    snapshot::{Store, view::Subject},
+    testing::{self, add_route, add_service, add_workload},
+};
+
+const HOSTS: [&str; 6] = [
+    "reviews.shop.svc.cluster.local",
+    "ratings.shop.svc.cluster.local",
+    "reviews.other.svc.cluster.local",
+    "*.shop.svc.cluster.local",
+    "*.example.com",
+    "a.example.com",
+];
+const NAMESPACES: [&str; 2] = ["shop", "other"];
+const CLIENTS: [&str; 3] = ["shop/frontend", "shop/second", "other/frontend"];
+const AUTHORITIES: [&str; 10] = [
+    "reviews",
+    "reviews:81",
+    "reviews.shop",
+    "ratings.shop.svc.cluster.local.:80",
+    "nobody.shop",
+    "a.example.com",
+    "B.example.com:80",
+    "10.0.0.1",
+    "10.0.0.2:80",
+    "not:a:name",
+];
+
+/// One edit of the mesh, or of what a client looks at.
+#[derive(Debug, Clone)]
+enum Step {
+    Service(usize, u8),
+    NoService(usize),
+    Endpoints(usize, u8),
+    NoEndpoints(usize),
+    Route(usize, Option<usize>, Vec<usize>),
+    Export(usize, Option<usize>),
+    Workload(usize, u16),
+    NoWorkload(usize),
+    Address(u8, Option<usize>),
+    Occupant(u8, bool),
+    ServiceAddress(u8, Option<usize>),
+    Range(Option<usize>),
+    Named(Option<usize>),
+    Callers(u8, Option<usize>),
+    Revoke(bool),
+    Bundle,
+    Ask(usize, usize),
+    Leave(usize, usize),
+    /// A client looks at what there is.
+    Look(usize),
+    /// A client is gone, and comes back.
+    Return(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let host = || 0..HOSTS.len();
+    let client = || 0..CLIENTS.len();
+    let authority = || 0..AUTHORITIES.len();
+    let some_host = || proptest::option::of(0..HOSTS.len());
+    let namespace = || proptest::option::of(0..NAMESPACES.len());
+    prop_oneof![
+        (host(), any::<u8>()).prop_map(|(host, n)| Step::Service(host, n % 3)),
+        host().prop_map(Step::NoService),
+        (host(), any::<u8>()).prop_map(|(host, n)| Step::Endpoints(host, n % 4)),
+        host().prop_map(Step::NoEndpoints),
+        (host(), namespace(), proptest::collection::vec(host(), 1..3))
+            .prop_map(|(host, namespace, to)| Step::Route(host, namespace, to)),
+        (host(), namespace()).prop_map(|(host, namespace)| Step::Export(host, namespace)),
+        (client(), select(vec![80, 81])).prop_map(|(client, port)| Step::Workload(client, port)),
+        client().prop_map(Step::NoWorkload),
+        (1..3u8, some_host()).prop_map(|(ip, host)| Step::Address(ip, host)),
+        (1..3u8, any::<bool>()).prop_map(|(ip, there)| Step::Occupant(ip, there)),
+        (1..3u8, some_host()).prop_map(|(ip, host)| Step::ServiceAddress(ip, host)),
+        some_host().prop_map(Step::Range),
+        some_host().prop_map(Step::Named),
+        (1..3u8, some_host()).prop_map(|(ip, host)| Step::Callers(ip, host)),
+        any::<bool>().prop_map(Step::Revoke),
+        Just(Step::Bundle),
+        (client(), authority()).prop_map(|(client, authority)| Step::Ask(client, authority)),
+        (client(), authority()).prop_map(|(client, authority)| Step::Ask(client, authority)),
+        (client(), authority()).prop_map(|(client, authority)| Step::Leave(client, authority)),
+        client().prop_map(Step::Look),
+        client().prop_map(Step::Look),
+        client().prop_map(Step::Return),
+    ]
+}
+
+fn key(host: usize) -> ServiceKey {
+    ServiceKey::new(HOSTS[host], 80)
+}
+
+fn declared(host: usize) -> Declared {
+    Declared { namespace: "shop".into(), key: key(host) }
+}
+
+fn address(ip: u8) -> std::net::SocketAddr {
+    format!("10.0.0.{ip}:80").parse().unwrap()
+}
+
+fn endpoint(ip: u8, host: usize) -> Endpoint {
+    Endpoint {
+        address: address(ip),
+        dial: address(ip),
+        identity: Some(testing::identity("shop", &format!("account{host}"))),
+        workload: None,
+        labels: Arc::default(),
+        weight: 1,
+        place: None,
+    }
+}
+
+fn list(host: usize, count: u8) -> Arc<Endpoints> {
+    Arc::new(Endpoints::new(key(host), (1..=count).map(|ip| endpoint(ip, host)).collect()))
+}
+
+/// Only services that are there are declared anywhere, as in a mesh that was compiled.
+fn edit(mesh: &mut Mesh, step: &Step) {
+    let there =
+        |mesh: &Mesh, host: &Option<usize>| host.filter(|host| mesh.services.contains_key(&key(*host)));
+    match step {
+        Step::Service(host, count) => {
+            add_service(mesh, HOSTS[*host], &[]);
+            mesh.endpoints.insert(key(*host), list(*host, *count));
+        }
+        Step::NoService(host) => {
+            let gone = key(*host);
+            mesh.services.remove(&gone);
+            mesh.service_addresses.retain(|_, declared| declared.key != gone);
+            for of_port in mesh.callers.values_mut().chain(mesh.named.callers.values_mut()) {
+                of_port.retain(|declared| declared.key != gone);
+            }
+            mesh.service_ranges.values_mut().for_each(|ranges| ranges.retain(|(_, one)| one.key != gone));
+        }
+        Step::Endpoints(host, count) => drop(mesh.endpoints.insert(key(*host), list(*host, *count))),
+        Step::NoEndpoints(host) => drop(mesh.endpoints.remove(&key(*host))),
+        Step::Route(host, namespace, to) => {
+            let to: Vec<ServiceKey> = to.iter().map(|host| key(*host)).collect();
+            if mesh.services.contains_key(&key(*host)) {
+                let namespace = namespace.map(|namespace| NAMESPACES[namespace]);
+                add_route(mesh, &key(*host), namespace, &to.iter().collect::<Vec<_>>());
+            }
+        }
+        Step::Export(host, Some(namespace)) => {
+            mesh.exported.insert(key(*host), BTreeSet::from([NAMESPACES[*namespace].to_owned()]));
+        }
+        Step::Export(host, None) => drop(mesh.exported.remove(&key(*host))),
+        Step::Workload(client, port) => {
+            add_workload(mesh, CLIENTS[*client], "frontend");
+            let workload = mesh.workloads.get_mut(&CLIENTS[*client].parse().unwrap()).unwrap();
+            Arc::make_mut(workload).ports = vec![*port];
+        }
+        Step::NoWorkload(client) => drop(mesh.workloads.remove(&CLIENTS[*client].parse().unwrap())),
+        Step::Address(ip, Some(host)) => drop(mesh.addresses.insert(address(*ip), endpoint(*ip, *host))),
+        Step::Address(ip, None) => drop(mesh.addresses.remove(&address(*ip))),
+        Step::Occupant(ip, true) => {
+            if let Some(workload) = mesh.workloads.values().next().cloned() {
+                mesh.occupants.insert(address(*ip).ip(), Occupant { workload, skipped: Vec::new() });
+            }
+        }
+        Step::Occupant(ip, false) => drop(mesh.occupants.remove(&address(*ip).ip())),
+        Step::ServiceAddress(ip, host) => {
+            mesh.service_addresses.remove(&address(*ip));
+            let found = there(mesh, host).map(|host| (address(*ip), declared(host)));
+            mesh.service_addresses.extend(found);
+        }
+        Step::Range(host) => {
+            let found = there(mesh, host).map(|host| ("10.0.0.0/24".parse().unwrap(), declared(host)));
+            mesh.service_ranges.insert(80, found.into_iter().collect());
+        }
+        Step::Named(host) => {
+            let found = there(mesh, host).map(declared);
+            mesh.named.callers.insert(80, found.into_iter().collect());
+        }
+        Step::Callers(ip, host) => {
+            let found = there(mesh, host).map(declared);
+            mesh.callers.insert(address(*ip), found.into_iter().collect());
+        }
+        Step::Revoke(true) => {
+            let revoked = Revoked::Identity(testing::identity("shop", "thief"));
+            let entry = Revocation { revoked, document: "Revocation a/b".into(), reason: None, until: None };
+            mesh.revocations = Arc::new(Revocations::new(vec![entry]));
+        }
+        Step::Revoke(false) => mesh.revocations = Arc::default(),
+        Step::Bundle | Step::Ask(..) | Step::Leave(..) | Step::Look(_) | Step::Return(_) => {}
+    }
+}
+
+/// A part as it is compared: what it is for, and the names and versions of what is in it.
+type Shape = (Subject, Vec<(ResourceName, Arc<str>)>);
+
+fn shapes(parts: &[Part]) -> Vec<Shape> {
+    let shape = |part: &Part| {
+        let each = part.resources.iter();
+        let each = each.map(|resource| (resource.name().clone(), Arc::clone(resource.version())));
+        (part.subject.clone(), each.collect())
+    };
+    parts.iter().map(shape).collect()
+}
+
+struct Client {
+    workload: WorkloadName,
+    watcher: Watcher,
+    authorities: BTreeSet<Arc<str>>,
+    /// What it saw last, and of which version; `None`: it has to look.
+    seen: Option<(u64, Vec<Shape>)>,
+}
+
+impl Client {
+    fn new(store: &Store, index: usize) -> Self {
+        let workload: WorkloadName = CLIENTS[index].parse().unwrap();
+        let watcher = store.watch(&workload);
+        Self { workload, watcher, authorities: BTreeSet::new(), seen: None }
+    }
+
+    fn is_told(&self) -> bool {
+        let seen = self.seen.as_ref().map_or(0, |(version, _)| *version);
+        self.watcher.mark.touched.load(Ordering::Acquire) > seen
+    }
+
+    fn look(&mut self, store: &Store) {
+        let snapshot = store.current().unwrap();
+        self.seen = snapshot.mesh().workloads.get(&self.workload).map(|workload| {
+            let shapes = shapes(&self.watcher.parts(&snapshot, workload));
+            assert_eq!(shapes, self::shapes(&view::view(&snapshot, workload, &self.authorities)));
+            (snapshot.version(), shapes)
+        });
+    }
+
+    /// Who has looked and was told of nothing since has what there is.
+    fn misses_nothing(&self, store: &Store) {
+        let snapshot = store.current().unwrap();
+        if let Some((version, seen)) = self.seen.as_ref().filter(|_| !self.is_told()) {
+            let workload = snapshot.mesh().workloads.get(&self.workload).expect("it would have been told");
+            assert_eq!(*seen, shapes(&view::view(&snapshot, workload, &self.authorities)));
+            assert_eq!(self.watcher.standing().newest(*version), snapshot.version());
+        }
+    }
+}
+
+proptest! {
+    // Each is a story of its own, of up to 80 changes.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn what_is_shared_is_what_each_would_make_and_who_is_not_told_misses_nothing(
+        steps in proptest::collection::vec(step(), 1..80)
+    ) {
+        let store = Store::new(&testing::bundle());
+        let mut mesh = testing::mesh();
+        for client in CLIENTS {
+            add_workload(&mut mesh, client, "frontend");
+        }
+        store.publish(mesh.clone());
+        let mut clients: Vec<Client> = (0..CLIENTS.len()).map(|index| Client::new(&store, index)).collect();
+        for step in steps {
+            match &step {
+                Step::Ask(client, authority) => {
+                    let client = &mut clients[*client];
+                    client.authorities.insert(client.watcher.ask(&Arc::from(AUTHORITIES[*authority])));
+                    client.seen = None;
+                }
+                Step::Leave(client, authority) => {
+                    let client = &mut clients[*client];
+                    client.authorities.remove(AUTHORITIES[*authority]);
+                    client.watcher.leave(AUTHORITIES[*authority]);
+                    client.seen = None;
+                }
+                Step::Look(client) => clients[*client].look(&store),
+                Step::Return(client) => clients[*client] = Client::new(&store, *client),
+                Step::Bundle => store.believe(&testing::bundle()),
+                edited => {
+                    edit(&mut mesh, edited);
+                    store.publish(mesh.clone());
+                }
+            }
+            clients.iter().for_each(|client| client.misses_nothing(&store));
+        }
+        clients.iter_mut().for_each(|client| client.look(&store));
+        drop(clients);
+        let index = store.watchers().lock();
+        assert!(index.views.is_empty() && index.readers.is_empty() && index.stale.is_empty());
+        assert!(index.by_name.is_empty() && index.streams.is_empty());
+    }
+}
+
+fn shop() -> (Store, Mesh) {
+    let mut mesh = testing::mesh();
+    for client in CLIENTS {
+        add_workload(&mut mesh, client, "frontend");
+    }
+    add_service(&mut mesh, HOSTS[0], &["127.0.0.2:80"]);
+    add_service(&mut mesh, HOSTS[1], &["127.0.0.3:80"]);
+    let store = Store::new(&testing::bundle());
+    store.publish(mesh.clone());
+    (store, mesh)
+}
+
+#[test]
+fn only_those_who_asked_for_what_has_changed_are_woken() {
+    let (store, mut mesh) = shop();
+    let mut clients = [0, 2].map(|index| Client::new(&store, index));
+    for (client, authority) in clients.iter_mut().zip(["reviews.shop", "ratings.shop"]) {
+        client.authorities.insert(client.watcher.ask(&Arc::from(authority)));
+        client.look(&store);
+    }
+    assert!(clients.iter().all(|client| client.watcher.changed().now_or_never().is_none()));
+
+    mesh.endpoints.insert(key(0), list(0, 3));
+    let version = store.publish(mesh);
+
+    let woken = clients.iter().map(|client| client.watcher.changed().now_or_never().is_some());
+    assert_eq!(woken.collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        clients.iter().map(|client| client.watcher.standing().newest(1)).collect::<Vec<_>>(),
+        [1, version]
+    );
+}
+
+#[test]
+fn a_view_is_made_once_for_all_who_ask() {
+    let (store, _) = shop();
+    let snapshot = store.current().unwrap();
+    let parts = [0, 1].map(|index| {
+        let mut client = Client::new(&store, index);
+        client.watcher.ask(&Arc::from("reviews.shop"));
+        let workload = &snapshot.mesh().workloads[&client.workload];
+        let parts = client.watcher.parts(&snapshot, workload);
+        (client, parts)
+    });
+
+    let [(_one, first), (_other, second)] = &parts;
+    assert!(Arc::ptr_eq(&first[1].resources, &second[1].resources));
+}
+
+#[tokio::test]
+async fn of_many_all_are_woken_in_the_end() {
+    let (store, mesh) = shop();
+    let clients: Vec<Client> = (0..5 * AT_ONCE).map(|_| Client::new(&store, 0)).collect();
+
+    let mut after = mesh.clone();
+    add_workload(&mut after, CLIENTS[0], "other");
+    store.publish(after);
+
+    for client in &clients {
+        client.watcher.changed().await;
+    }
+}
