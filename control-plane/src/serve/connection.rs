@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use selvedge_certs::verify::Peer;
 use selvedge_ops::{
     Drain,
@@ -92,6 +93,8 @@ enum HandshakeError {
     Tls(#[from] io::Error),
     #[error("all places are taken by clients with a certificate that are busy")]
     Full,
+    #[error("the client has left before it was its turn")]
+    Left,
     #[error(transparent)]
     Peer(#[from] UnknownClient),
 }
@@ -173,7 +176,7 @@ impl Open {
                 drop(to.send(Ok(connection)).await);
             }
             // Of strangers there may be many.
-            Err(error @ HandshakeError::Tls(_)) => {
+            Err(error @ (HandshakeError::Tls(_) | HandshakeError::Left)) => {
                 tracing::debug!(%address, %error, "{} refused a connection", self.port.name);
             }
             Err(error) => tracing::info!(%address, %error, "{} refused a connection", self.port.name),
@@ -189,6 +192,11 @@ impl Open {
         stream.set_nodelay(true)?;
         let own = &self.port.own;
         let acceptor = TlsAcceptor::from(own.tls());
+        // In a herd most of a client's wait is over when its connection is accepted. A handshake with somebody who has given
+        // up would only make the others wait for longer.
+        if has_left(&stream) {
+            return Err(HandshakeError::Left);
+        }
         let mut stream = acceptor.accept(Seated::new(stream, place, HANDSHAKE)).await?;
         let caller = own.caller(&stream)?;
         let is_known = !matches!(caller, Caller::Stranger);
@@ -201,6 +209,13 @@ impl Open {
             if let Caller::Workload(peer, root) = caller { (Some(peer), root) } else { (None, None) };
         Ok(Connection { stream, client: Client { address, peer, root, activity } })
     }
+}
+
+/// Whether the client has closed its side, though what it said before may not have been read yet.
+fn has_left(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// A connection of gRPC.

@@ -23,8 +23,11 @@ use tokio_rustls::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-/// For one address: TCP and TLS together.
+/// For one address while there is another to try: TCP and TLS together.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the last address, and so for the only one: a control plane that has just started meets all its proxies at once, and who
+/// leaves the queue has waited for nothing.
+const LAST_ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// A control plane that answers no ping for this long after [`KEEPALIVE_INTERVAL`] is gone, even if its
 /// kernel still acknowledges (a stopped process, a lost host).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -179,13 +182,13 @@ impl ControlPlane {
     async fn stream(&self, tls: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
         let connector = TlsConnector::from(Arc::clone(tls));
         let mut last = self.unreachable("its name has no address".to_owned());
-        for address in self.resolve().await? {
-            match tokio::time::timeout(ADDRESS_TIMEOUT, open(address, &connector)).await {
+        let addresses = self.resolve().await?;
+        for (address, others) in addresses.iter().copied().zip((0..addresses.len()).rev()) {
+            let patience = if others > 0 { ADDRESS_TIMEOUT } else { LAST_ADDRESS_TIMEOUT };
+            match tokio::time::timeout(patience, open(address, &connector)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = self.failed(address, &error),
-                Err(_) => {
-                    last = self.unreachable(format!("{address} does not answer within {ADDRESS_TIMEOUT:?}"))
-                }
+                Err(_) => last = self.unreachable(format!("{address} does not answer within {patience:?}")),
             }
         }
         Err(last)
