@@ -287,7 +287,7 @@ fn prepare(
 }
 
 /// Our children inherit it.
-fn raise_descriptor_limit() -> anyhow::Result<()> {
+pub(crate) fn raise_descriptor_limit() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
     if limit.current.is_some_and(|current| current < wanted) {

@@ -7,6 +7,7 @@ mod app;
 mod certificates;
 mod compare;
 mod field;
+mod fleet;
 mod floor;
 mod kubernetes;
 mod load;
@@ -41,6 +42,8 @@ enum Command {
     Floor(floor::Args),
     /// The control plane with a large cluster.
     Kubernetes(kubernetes::Args),
+    /// The control plane with a fleet of simulated proxies.
+    Fleet(fleet::Args),
     /// Ten minutes of load and faults, to look for leaks and for errors outside the rule.
     Soak(soaking::Args),
     /// The load generator by itself.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::App(args) => app::run(&args),
         Command::Floor(args) => floor::run(args),
         Command::Kubernetes(args) => kubernetes::run(&args),
+        Command::Fleet(args) => fleet::run(&args),
         Command::Soak(args) => soaking::run(&args),
         Command::Load(args) => load::generator::run(&args),
     };
