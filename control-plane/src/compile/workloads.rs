@@ -40,12 +40,36 @@ pub(super) struct Workloads<'a> {
     list: Vec<KnownWorkload<'a>>,
     /// Those that selectors may select, by namespace: `WorkloadEntry`s. Which pods are behind a service is
     /// what its `EndpointSlice`s say, and they alone know which of them are ready.
-    entries: HashMap<&'a str, Vec<usize>>,
+    entries: HashMap<&'a str, Entries<'a>>,
     /// Pods by namespace and name.
     pods: HashMap<(&'a str, &'a str), usize>,
     /// Each by its addresses; the newest last.
     at_host: HashMap<Host, Vec<usize>>,
     places: Places<'a>,
+}
+
+/// The `WorkloadEntry`s of one namespace, first to last.
+#[derive(Debug, Default)]
+struct Entries<'a> {
+    all: Vec<usize>,
+    /// By each of their labels, so that a selector looks at those alone that have its rarest one.
+    by_label: HashMap<&'a str, HashMap<&'a str, Vec<usize>>>,
+}
+
+impl<'a> Entries<'a> {
+    fn add(&mut self, index: usize, labels: &'a BTreeMap<String, String>) {
+        self.all.push(index);
+        for (name, value) in labels {
+            self.by_label.entry(name).or_default().entry(value).or_default().push(index);
+        }
+    }
+
+    /// All that `selector` may select; perhaps more.
+    fn that_may_fit(&self, selector: &BTreeMap<String, String>) -> &[usize] {
+        let with = |name: &str, value: &str| self.by_label.get(name).and_then(|values| values.get(value));
+        let fitting = selector.iter().map(|(name, value)| with(name, value).map_or(&[][..], Vec::as_slice));
+        fitting.min_by_key(|fitting| fitting.len()).unwrap_or(&self.all)
+    }
 }
 
 impl<'a> Workloads<'a> {
@@ -114,7 +138,7 @@ impl<'a> Workloads<'a> {
         let hosts = source.hosts();
         self.note_hosts(source, &hosts, index);
         match source {
-            WorkloadDocument::Entry(_) => self.entries.entry(namespace).or_default().push(index),
+            WorkloadDocument::Entry(_) => self.entries.entry(namespace).or_default().add(index, labels),
             WorkloadDocument::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
         }
         let before =
@@ -164,7 +188,8 @@ impl<'a> Workloads<'a> {
         namespace: &str,
         selector: &BTreeMap<String, String>,
     ) -> impl Iterator<Item = (usize, &'a Document<WorkloadEntrySpec>)> {
-        let indexes = self.entries.get(namespace).into_iter().flatten();
+        let entries = self.entries.get(namespace);
+        let indexes = entries.into_iter().flat_map(|entries| entries.that_may_fit(selector));
         indexes.filter_map(move |index| {
             let known = &self.list[*index];
             let entry = known.entry()?;

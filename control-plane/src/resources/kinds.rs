@@ -117,12 +117,18 @@ macro_rules! table {
         const ACTED_ON: &[ResourceKind] = &[$($($kind),+),*];
 
         /// Every document that is acted on, each list in its order of precedence (oldest first).
-        #[derive(Debug, Clone, Default, PartialEq)]
+        #[derive(Debug, Clone, Default)]
         pub struct Resources {
             $(
                 #[doc = concat!("Each `", stringify!($resource), "`.")]
                 pub $list: Vec<Arc<Document<$spec>>>,
             )*
+        }
+
+        impl PartialEq for Resources {
+            fn eq(&self, other: &Self) -> bool {
+                true $(&& same(&self.$list, &other.$list))*
+            }
         }
 
         /// One document of any kind that is acted on.
@@ -227,6 +233,12 @@ macro_rules! table {
             }
         }
     };
+}
+
+/// Whether both lists say the same. Documents that were not read again are the same `Arc`s: they are not compared.
+fn same<T: PartialEq>(one: &[Arc<Document<T>>], other: &[Arc<Document<T>>]) -> bool {
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other) || one == other)
 }
 
 fn put<T>(list: &mut Vec<Arc<Document<T>>>, document: Arc<Document<T>>) {
