@@ -67,6 +67,9 @@ struct Members {
 impl Members {
     /// The same after `mesh` has followed on `before`, at `now`.
     fn next(&self, before: &Mesh, mesh: &Mesh, now: SystemTime) -> Self {
+        if before.workloads.keys().eq(mesh.workloads.keys()) {
+            return self.clone();
+        }
         let gone = |name: &&WorkloadName| !mesh.workloads.contains_key(*name);
         let mut newly = before.workloads.keys().filter(gone).peekable();
         let back = self.departed.keys().any(|name| mesh.workloads.contains_key(name));
