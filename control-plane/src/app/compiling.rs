@@ -44,6 +44,12 @@ const FIRST_KEYS: Duration = Duration::from_secs(5);
 /// How long a change waits for keys that it is the first to name.
 const NEW_KEYS: Duration = Duration::from_secs(1);
 
+/// Between two compilations there is this many times the time that the last one took, however much changes: a storm of changes
+/// takes a third of a core at most, and a change that comes alone waits for nothing.
+const BREATHER: u32 = 2;
+/// But no more than this.
+const LONGEST_BREATHER: Duration = Duration::from_millis(500);
+
 /// How often the clock is looked at while something is to be said at a certain time.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
@@ -54,7 +60,9 @@ impl Compiling {
         let mut compiled_last: Option<(Arc<Loaded>, FetchedKeys, Vec<Problem>)> = None;
         let mut attached = Arc::default();
         let mut due = None;
+        let mut breather = Instant::now();
         while let Some(since) = self.changed(&mut loaded, std::mem::take(&mut first), due).await {
+            tokio::time::sleep_until(breather).await;
             let is_due = due.is_some_and(|due| due <= SystemTime::now());
             let newest = Arc::clone(&loaded.borrow_and_update());
             if self.is_unread(&newest) {
@@ -94,6 +102,7 @@ impl Compiling {
             compiled_last = Some((newest, keys, problems));
             self.owners.keep(&mesh, &before);
             self.publish(mesh, since);
+            breather = Instant::now() + LONGEST_BREATHER.min(start.elapsed() * BREATHER);
         }
     }
 
