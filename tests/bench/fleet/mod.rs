@@ -46,8 +46,9 @@ const REST: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_millis(3);
 /// Certificates last for longer than a run.
 const TTL: Duration = Duration::from_secs(6 * 3600);
-/// Proxies of each kind that misbehave.
-const MISBEHAVING: usize = 20;
+/// The kinds of proxies that misbehave, and how many there are of each.
+const BAD: [Manners; 3] = [Manners::Silent, Manners::Deaf, Manners::Restless];
+const OF_BAD: usize = 20;
 
 /// A fleet of simulated proxies on one control plane.
 #[derive(Debug, clap::Args)]
@@ -107,7 +108,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     report.add(fleet.weight(args.changes()).await?);
     report.add(fleet.storm(args.storm()).await?);
     report.add(fleet.restart().await?);
-    fleet.misbehave();
+    fleet.misbehave()?;
     report.add(fleet.endpoint("endpoint-beside-bad", other, args.changes()).await?);
     fleet.is_final().await?;
     report.print(args.json)
@@ -118,6 +119,7 @@ struct Fleet {
     selvedge: PathBuf,
     directory: PathBuf,
     documents: Documents,
+    /// Those of the proxies, and behind them those of proxies that misbehave.
     identities: Vec<Arc<Identity>>,
     proxies: Vec<Arc<Proxy>>,
     tasks: Vec<JoinHandle<()>>,
@@ -138,14 +140,15 @@ struct ControlPlane {
 impl Fleet {
     fn prepare(args: &Args, directory: &Path) -> anyhow::Result<Self> {
         let count = args.proxies();
-        let documents = Documents::write(&directory.join("config"), count)?;
+        let all = count + BAD.len() * OF_BAD;
+        let documents = Documents::write(&directory.join("config"), all)?;
         let beside = std::env::current_exe()?.with_file_name("selvedge");
         let trust_domain = TrustDomain::default();
         let authority = Authority::load_or_create(&directory.join("data"), &trust_domain)?;
         let bundle = authority.bundle();
-        let mut identities = Vec::with_capacity(count);
-        let mut asked = Vec::with_capacity(count);
-        for workload in 0..count {
+        let mut identities = Vec::with_capacity(all);
+        let mut asked = Vec::with_capacity(all);
+        for workload in 0..all {
             let namespace = namespace(workload % documents.services());
             let spiffe = SpiffeId::new(&trust_domain, &namespace, &format!("w{workload}"))?;
             let leaf = authority.issue(&spiffe, &[], TTL, SystemTime::now())?;
@@ -160,6 +163,7 @@ impl Fleet {
             }));
             asked.push(services);
         }
+        asked.truncate(count);
         Ok(Self {
             selvedge: args.selvedge.clone().unwrap_or(beside),
             directory: directory.to_owned(),
@@ -396,20 +400,14 @@ impl Fleet {
         })
     }
 
-    /// Some proxies more, of workloads that have a good one too: they acknowledge nothing, read nothing, or come and go.
-    fn misbehave(&mut self) {
-        let Ok(grpc) = self.control_plane().map(|control_plane| control_plane.grpc) else { return };
-        let kinds = [Manners::Silent, Manners::Deaf, Manners::Restless];
-        for (identity, index) in self.identities.iter().take(kinds.len() * MISBEHAVING).zip(0..) {
+    /// Some proxies more, of workloads of their own: they acknowledge nothing, read nothing, or come and go.
+    fn misbehave(&mut self) -> anyhow::Result<()> {
+        let grpc = self.control_plane()?.grpc;
+        for (identity, manners) in self.identities[self.proxies.len()..].iter().zip(BAD.iter().cycle()) {
             let (identity, record) = (Arc::clone(identity), Arc::default());
-            self.tasks.push(proxies::spawn(
-                identity,
-                kinds[index % kinds.len()],
-                grpc,
-                Arc::default(),
-                record,
-            ));
+            self.tasks.push(proxies::spawn(identity, *manners, grpc, Arc::default(), record));
         }
+        Ok(())
     }
 
     /// Every stream has what the last edit of each of its services has made of it, and the control plane knows.
