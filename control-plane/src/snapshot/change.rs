@@ -122,7 +122,8 @@ fn different<K: Ord, V>(
                 if !same(one, other) {
                     tell(key);
                 }
-                (old.next(), new.next());
+                old.next();
+                new.next();
             }
             (Some(_), None) => old.next().into_iter().for_each(|(key, _)| tell(key)),
             (None, Some(_)) => new.next().into_iter().for_each(|(key, _)| tell(key)),

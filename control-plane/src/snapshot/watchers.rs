@@ -143,7 +143,7 @@ impl Watchers {
             index.version = version;
             let touched = match (&change, before) {
                 (Some(change), Some(before)) if !change.everything => {
-                    index.touched(change, before.mesh(), after)
+                    Some(index.touched(change, before.mesh(), after))
                 }
                 _ => None,
             };
@@ -198,7 +198,7 @@ impl Index {
     }
 
     /// The views and the streams that `change` concerns.
-    fn touched(&self, change: &Change, before: &Mesh, after: &Mesh) -> Option<HashSet<Reader>> {
+    fn touched(&self, change: &Change, before: &Mesh, after: &Mesh) -> HashSet<Reader> {
         let mut touched = HashSet::new();
         for input in &change.inputs {
             let readers = self.readers.get(input).into_iter().flatten();
@@ -214,7 +214,7 @@ impl Index {
         }
         // Somebody may be making it anew now, from what was there before, and its inputs are not known before that is done.
         touched.extend(self.stale.iter().map(|id| Reader::View(*id)));
-        Some(touched)
+        touched
     }
 
     /// Whether what `reader` sees of `input` is different: a service is what it is to the clients of a namespace.
@@ -302,7 +302,7 @@ impl Index {
     }
 
     /// Keeps a view that was made of `version` for all who ask next.
-    fn keep(&mut self, id: u64, version: u64, part: &Part, inputs: Vec<Input>) {
+    fn keep(&mut self, id: u64, version: u64, part: &Part, inputs: &[Input]) {
         let Some(view) = self.views.get_mut(&id) else { return };
         if view.made.as_ref().is_some_and(|(made, _)| *made >= version) {
             return;
@@ -311,10 +311,10 @@ impl Index {
         if view.touched <= version {
             self.stale.remove(&id);
         }
-        let before = std::mem::replace(&mut view.inputs, inputs.clone());
-        if before != inputs {
+        if view.inputs != inputs {
+            let before = std::mem::replace(&mut view.inputs, inputs.to_owned());
             self.unread(Reader::View(id), &before);
-            self.read(Reader::View(id), &inputs);
+            self.read(Reader::View(id), inputs);
         }
     }
 }
@@ -366,7 +366,7 @@ impl Watcher {
         let (mut parts, inputs) = view::own(snapshot, workload);
         let asked = {
             let mut index = self.watchers.lock();
-            self.reads(&mut index, version, inputs);
+            self.reads(&mut index, version, &inputs);
             let made =
                 |(authority, id): (&Arc<str>, &u64)| (Arc::clone(authority), *id, index.made(*id, version));
             self.asked.iter().map(made).collect::<Vec<_>>()
@@ -374,7 +374,7 @@ impl Watcher {
         for (authority, id, made) in asked {
             let part = made.unwrap_or_else(|| {
                 let (part, inputs) = view::part(snapshot, &self.namespace, &authority);
-                self.watchers.lock().keep(id, version, &part, inputs);
+                self.watchers.lock().keep(id, version, &part, &inputs);
                 part
             });
             parts.push(part);
@@ -383,14 +383,14 @@ impl Watcher {
     }
 
     /// Notes what the stream holds without having asked, as it is in `version`.
-    fn reads(&self, index: &mut Index, version: u64, inputs: Vec<Input>) {
+    fn reads(&self, index: &mut Index, version: u64, inputs: &[Input]) {
         let Some(stream) = index.streams.get_mut(&self.id) else { return };
         if stream.inputs == inputs {
             return;
         }
-        let before = std::mem::replace(&mut stream.inputs, inputs.clone());
+        let before = std::mem::replace(&mut stream.inputs, inputs.to_owned());
         index.unread(Reader::Stream(self.id), &before);
-        index.read(Reader::Stream(self.id), &inputs);
+        index.read(Reader::Stream(self.id), inputs);
         if index.version > version {
             // What has changed meanwhile was not looked for among these.
             self.mark.touch(index.version, Instant::now());
