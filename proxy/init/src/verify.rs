@@ -109,8 +109,11 @@ impl ProxyPort {
     fn expect_arrival(&self, target: SocketAddr) -> Result<(), Error> {
         let not_redirected = |seen| Error::NotRedirected { target, port: self.port, seen };
         let connection = TcpStream::connect_timeout(&target, ARRIVAL);
-        let _connection = connection.map_err(|error| not_redirected(format!("it ended as {error}")))?;
         // The proxy took it, if it is there: nobody else answers at such an address.
+        if self.ours.is_none() && was_taken(&connection) {
+            return Ok(());
+        }
+        let _connection = connection.map_err(|error| not_redirected(format!("it ended as {error}")))?;
         let Some(listener) = &self.ours else { return Ok(()) };
         let (arrived, _) =
             listener.accept().map_err(|_| not_redirected("another program answered it".to_owned()))?;
@@ -133,10 +136,16 @@ impl ProxyPort {
         };
         let arrived = match &self.ours {
             Some(listener) => listener.accept().is_ok(),
-            None => connection.is_ok(),
+            None => was_taken(&connection),
         };
         if arrived { Err(Error::ProxyRedirected { uid, target }) } else { Ok(true) }
     }
+}
+
+/// Whether somebody took the connection. The proxy may have closed it again before we looked, because it reaches nobody at the
+/// address either; what nobody takes is refused, and not reset.
+fn was_taken(connection: &io::Result<TcpStream>) -> bool {
+    connection.as_ref().map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, |_| true)
 }
 
 /// Does `work` as another user, and as a group if one is given, on a thread of its own which that user is for its whole life.
@@ -267,6 +276,18 @@ mod tests {
         let own = format!("fd000000000000000000000000000002 80 {zero} 00 {zero} 00000000 2 0 80200001 eth0");
         assert_eq!(route_v6(&network), Some("fd00::".parse().unwrap()));
         assert_eq!((route_v6(&link), route_v6(&own), route_v6("")), (None, None, None));
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_before_we_look_was_taken_and_a_refused_one_was_not() {
+        let ended = |kind: io::ErrorKind| was_taken(&Err(kind.into()));
+
+        assert!(ended(io::ErrorKind::ConnectionReset));
+        assert!(
+            ![io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable]
+                .into_iter()
+                .any(ended)
+        );
     }
 
     #[test]
