@@ -295,7 +295,7 @@ fn report_route(
 
 /// Whether there is such a parent of `route`.
 fn is_there(parent: &Parent, route: &DocumentName, there: &There<'_>) -> bool {
-    let (kind, name) = (&*parent.kind, &*parent.name);
+    let (kind, name) = (parent.kind, &*parent.name);
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     (kind == "Gateway" && there.gateway(namespace, name).is_some())
         || there.has_listener_set(kind, namespace, name)

@@ -34,7 +34,7 @@ pub struct AffinityCookie {
     /// Whether a client gets another one if its endpoint fails.
     pub renewed_on_failure: bool,
     /// What those are signed with that clients are given. `None`: they are not.
-    pub signature: Option<Signature>,
+    pub signature: Option<Box<Signature>>,
 }
 
 /// What makes the values of cookies: a random number and its signature (the first half of HMAC-SHA-256), in base64url.
@@ -103,7 +103,7 @@ impl AffinityCookie {
             CookieText::new(name, ttl, path.as_deref(), attributes)
         });
         // What no proxy gives is the app's own.
-        let signature = key.as_ref().filter(|_| given.is_some()).map(Signature::new);
+        let signature = key.as_ref().filter(|_| given.is_some()).map(|key| Box::new(Signature::new(key)));
         Self { name: name.as_str().into(), given, renewed_on_failure: *renewed_on_failure, signature }
     }
 }
