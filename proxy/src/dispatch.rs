@@ -155,7 +155,7 @@ fn send(
         let mut result = ended(worker, attempt, facts, in_flight, sent);
         kept.tell(attempt, &endpoint, &mut result);
         note_latency(&endpoint, attempt, result.is_ok());
-        if let Some(outcome) = judge(&result) {
+        if let Some(outcome) = judge(&result, endpoint.ejection.is_some()) {
             // Not by what was borrowed before: it would be held while the answer is waited for.
             count(worker, &attempt.share.backend, &endpoint, outcome, &Said(&result));
         }

@@ -176,6 +176,37 @@ async fn grpcio_sees_the_same_failures_as_without_the_mesh() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_keeps_answering_that_it_is_unavailable_is_ejected() {
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    serve(mesh.workload("echo-1").app).await;
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: echo}\nspec: {host: echo, \
+                trafficPolicy: {outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 300s}}}\n";
+    mesh.write("eject.yaml", rule).unwrap();
+    let caller = mesh.workload("caller");
+    poll(SOON, "the rule is in force", async || {
+        tonic(caller.outbound, "status-5 before").await;
+        let metrics = caller.admin("/metrics").await.map_err(|error| error.to_string())?.text();
+        let healthy = metrics.lines().find(|line| {
+            line.starts_with("selvedge_outbound_priority_endpoints_healthy") && line.ends_with(" 1.0")
+        });
+        healthy.map(drop).ok_or(metrics)
+    })
+    .await;
+    let state = async || caller.admin_json("/endpoints").await.unwrap()[0].clone();
+
+    // Nobody finds what is not there: that speaks of the call.
+    for _ in 0..3 {
+        assert_eq!(tonic(caller.outbound, "status-5 before").await, ["NotFound"; 2]);
+    }
+    assert_eq!(state().await["ejected"], false);
+
+    assert_eq!(tonic(caller.outbound, "status-14 before").await, ["Unavailable"; 2]);
+    let state = state().await;
+    assert_eq!((&state["ejected"], &state["ejection"]["reason"]), (&true.into(), &"consecutive-5xx".into()));
+    assert_eq!(state["ejection"]["last_failure"], "gRPC status 14");
+}
+
+#[tokio::test]
 async fn nobody_at_the_endpoint_is_unavailable() {
     let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
     for at in ways(&mesh) {

@@ -7,7 +7,7 @@ use crate::{
     bind::{BoundBackend, BoundEndpoint},
     body::Body,
     error::{Reason, SELVEDGE_ERROR, SaidBy},
-    fields::get_rare,
+    fields::{get_rare, grpc_status, is_grpc},
     step::{Error, Response},
     telemetry::Metrics,
     worker::Worker,
@@ -19,8 +19,8 @@ pub(super) fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
     get_rare(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
 }
 
-/// What an attempt's result says about its endpoint; `None`: nothing.
-pub(super) fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
+/// What an attempt's result says about its endpoint; `None`: nothing. If it `ejects` endpoints, what gRPC says is looked for, too.
+pub(super) fn judge(result: &Result<Response, Error>, ejects: bool) -> Option<Outcome> {
     let (reason, said_by) = match result {
         Ok(response) => (response.facts.reason, SaidBy::Peer),
         Err(error) => (Some(error.failure.reason), SaidBy::Us),
@@ -28,8 +28,20 @@ pub(super) fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
     match (reason, result) {
         (Some(reason), Ok(_)) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
         (Some(reason), Err(_)) if reason.blames_endpoint(said_by) => Some(Outcome::NoAnswer),
+        (_, Ok(response)) if ejects => Some(of_answer(&response.http)),
         (_, Ok(response)) => Some(Outcome::of_status(response.http.status().as_u16())),
         (_, Err(_)) => None,
+    }
+}
+
+/// What an answer's head says: its status, and of gRPC that which comes without a message.
+fn of_answer(answer: &http::Response<Body>) -> Outcome {
+    match Outcome::of_status(answer.status().as_u16()) {
+        Outcome::Success => match grpc_status(answer.headers()).filter(|_| is_grpc(answer.headers())) {
+            Some(status) => Outcome::of_grpc_status(status),
+            None => Outcome::Success,
+        },
+        failure => failure,
     }
 }
 
@@ -45,7 +57,10 @@ impl fmt::Display for Said<'_> {
         // A peer's sidecar names its failure in its own words.
         match get_rare(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
             Some(named) if response.facts.reason.is_some() => f.write_str(named),
-            _ => write!(f, "HTTP status {}", response.http.status().as_u16()),
+            _ => match grpc_status(response.http.headers()) {
+                Some(status) => write!(f, "gRPC status {status}"),
+                None => write!(f, "HTTP status {}", response.http.status().as_u16()),
+            },
         }
     }
 }

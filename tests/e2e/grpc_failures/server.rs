@@ -121,6 +121,12 @@ async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut r
             stream.send_trailers(trailers.into_iter().collect()).unwrap();
         }
         "silent" | "endless" => std::future::pending().await,
+        status if status.starts_with("status-") => {
+            // An answer that is nothing but its end.
+            let mut head = head();
+            head.headers_mut().insert("grpc-status", status["status-".len()..].parse().unwrap());
+            respond.send_response(head, true).unwrap();
+        }
         code => reset(code, respond, stream),
     }
 }

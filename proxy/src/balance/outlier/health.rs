@@ -35,6 +35,18 @@ impl Outcome {
             _ => Self::Success,
         }
     }
+
+    /// The outcome that a gRPC status means: that of the HTTP status which Envoy takes it for. UNIMPLEMENTED is left out,
+    /// because it speaks of what was called.
+    pub const fn of_grpc_status(status: u8) -> Self {
+        match status {
+            // DEADLINE_EXCEEDED and UNAVAILABLE.
+            4 | 14 => Self::GatewayFailure,
+            // UNKNOWN, INTERNAL and DATA_LOSS.
+            2 | 13 | 15 => Self::Failure5xx,
+            _ => Self::Success,
+        }
+    }
 }
 
 /// Which limit an endpoint reached.

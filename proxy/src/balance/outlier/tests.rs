@@ -209,9 +209,11 @@ fn ejections_survive_new_settings() {
 
 #[test]
 fn statuses_mean_what_envoy_says() {
-    let outcomes = [200, 404, 499, 500, 501, 502, 503, 504, 505, 599].map(Outcome::of_status);
     use Outcome::{Failure5xx as F, GatewayFailure as G, Success as S};
+    let outcomes = [200, 404, 499, 500, 501, 502, 503, 504, 505, 599].map(Outcome::of_status);
     assert_eq!(outcomes, [S, S, S, F, F, G, G, G, F, F]);
+    let of_grpc = [0, 1, 2, 4, 5, 8, 12, 13, 14, 15, 99].map(Outcome::of_grpc_status);
+    assert_eq!(of_grpc, [S, S, F, G, S, S, S, F, G, F, S]);
 }
 
 #[test]
