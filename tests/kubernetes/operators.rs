@@ -1,10 +1,20 @@
 //! What people who run a cluster are told of it: `selvedge status`, `stat` and `check`, through the API server and the kubelet
 //! into the control plane's pod.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
     SELVEDGE,
@@ -36,6 +46,7 @@ subjects: [{kind: ServiceAccount, name: watcher, namespace: selvedge}]
 pub(crate) async fn see_what_is_so(cluster: &mut Cluster) {
     the_newest_change_has_arrived_at_every_sidecar(cluster).await;
     what_was_sent_is_counted(cluster).await;
+    the_dashboard_shows_what_the_replicas_know(cluster).await;
     who_may_not_look_is_told(cluster).await;
     everything_is_looked_at(cluster).await;
 }
@@ -73,6 +84,41 @@ async fn what_was_sent_is_counted(cluster: &mut Cluster) {
             if counts == [&json!(30), &json!(0), &json!(100.0)] { Ok(()) } else { Err(format!("{report:#}")) }
         })
         .await;
+}
+
+/// As a browser on the node sees it.
+async fn the_dashboard_shows_what_the_replicas_know(cluster: &mut Cluster) {
+    let kubeconfig = cluster.server.kubeconfig_of(NAMESPACE, "watcher").await;
+    let mut command = Command::new(SELVEDGE);
+    command.env("KUBECONFIG", &kubeconfig).args(["dashboard", "--no-browser"]).kill_on_drop(true);
+    command.stdout(Stdio::piped());
+    let mut child = cluster.host.namespace.inside(|| command.spawn()).unwrap();
+    let mut url = String::new();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    timeout(LIMIT, said.read_line(&mut url)).await.expect("it serves in time").unwrap();
+    let (address, path) = url.trim().strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+
+    let replica = cluster.ready(NAMESPACE, ("app.kubernetes.io/component", "control-plane"), 1).await;
+    let page = page(cluster, address, &format!("/{path}?since=1h"), "localhost").await;
+    assert!(page.contains(&*replica[0]) && page.contains(" failed of "), "{page}");
+    assert!(!page.contains("what one replica"), "{page}");
+    let page = self::page(cluster, address, "/dashboard/proxies", "localhost").await;
+    assert!(page.contains("shop/client"), "{page}");
+    let refused = self::page(cluster, address, "/dashboard/overview", "evil.example").await;
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+}
+
+/// The answer to a GET of `path` by that name.
+async fn page(cluster: &Cluster, address: SocketAddr, path: &str, host: &str) -> String {
+    let stream = cluster.host.namespace.inside(|| std::net::TcpStream::connect(address)).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(stream).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 async fn who_may_not_look_is_told(cluster: &Cluster) {
@@ -122,7 +168,7 @@ async fn everything_is_looked_at(cluster: &Cluster) {
 async fn selvedge(cluster: &Cluster, kubeconfig: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(SELVEDGE);
     command.env("KUBECONFIG", kubeconfig).args(arguments).kill_on_drop(true);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = cluster.host.namespace.inside(|| command.spawn()).unwrap();
-    tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it ends in time").unwrap()
+    timeout(LIMIT, child.wait_with_output()).await.expect("it ends in time").unwrap()
 }
