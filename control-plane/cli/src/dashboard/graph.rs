@@ -12,7 +12,7 @@ const APART: f64 = 10.0;
 /// What a bend takes of a layer.
 const BEND: f64 = 8.0;
 /// Between two layers.
-const GAP: f64 = 84.0;
+const GAP: f64 = 96.0;
 /// Above the first node of a lane, where its name stands, and below its last.
 const LANE: (f64, f64) = (26.0, 12.0);
 /// Left and right of everything.

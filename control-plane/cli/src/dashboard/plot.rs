@@ -59,6 +59,18 @@ pub(super) fn rate(point: &HistoryPoint, piece: &PieceOfTime) -> Option<f64> {
     Some(point.count as f64 / piece.seconds.max(1) as f64)
 }
 
+/// The line of how many failed in a second; `None`: none did.
+pub(super) fn failed(history: &History, sums: &[HistoryPoint]) -> Option<Line> {
+    let rate =
+        |point: &HistoryPoint, piece: &PieceOfTime| Some(point.failures as f64 / piece.seconds.max(1) as f64);
+    let is_some = sums.iter().any(|point| point.failures > 0);
+    is_some.then(|| Line {
+        name: "failed".to_owned(),
+        class: "bad".to_owned(),
+        points: points(history, sums, rate),
+    })
+}
+
 /// How many percent did not fail.
 pub(super) fn success(point: &HistoryPoint, _: &PieceOfTime) -> Option<f64> {
     (point.count > 0)
@@ -207,8 +219,7 @@ fn area(
 pub(super) fn small(history: &History, sums: &[HistoryPoint]) -> Markup {
     let span = SPANS.iter().find(|span| **span >= history.known_seconds).copied().unwrap_or(3_600) as f64;
     let all = points(history, sums, rate);
-    let failed =
-        points(history, sums, |point, piece| Some(point.failures as f64 / piece.seconds.max(1) as f64));
+    let failed = failed(history, sums);
     let most = all.iter().filter_map(|(_, value)| *value).fold(0.0, f64::max);
     if most <= 0.0 {
         return html! { span.none { "–" } };
@@ -224,7 +235,7 @@ pub(super) fn small(history: &History, sums: &[HistoryPoint]) -> Markup {
         svg.small viewBox={"0 0 " (SMALL.0) " " (SMALL.1)} role="img" aria-label=(words) {
             path.area d=(area(&all, x, y, SMALL.1 - 1.0)) {}
             path.line d=(path(&all, x, y)) {}
-            @if failures > 0 { path.area.bad d=(area(&failed, x, y, SMALL.1 - 1.0)) {} path.line.bad d=(path(&failed, x, y)) {} }
+            @if let Some(failed) = &failed { path.area.bad d=(area(&failed.points, x, y, SMALL.1 - 1.0)) {} path.line.bad d=(path(&failed.points, x, y)) {} }
         }
     }
 }

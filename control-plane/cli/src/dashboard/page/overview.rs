@@ -115,7 +115,7 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
     let missing = facts.missing().len();
     let of = |state| rows.iter().filter(|row| row.state == state).count();
     let line = |health, number: usize, one: &str, more: &str| {
-        let words = html! { a href="/dashboard/proxies" { (number) @if number == 1 { " proxy " } @else { " proxies " } } @if number == 1 { (one) } @else { (more) } };
+        let words = html! { a href="/dashboard/proxies" { (number) @if number == 1 { " proxy" } @else { " proxies" } } " " @if number == 1 { (one) } @else { (more) } };
         (number > 0).then_some(Point { health, words })
     };
     let away = match facts.is_partial {
@@ -168,19 +168,19 @@ fn signals(asked: &Asked, facts: &Facts) -> Markup {
     let quantile = |share: f64| {
         plot::points(&facts.history, &sums, move |point: &HistoryPoint, _| point.latencies.quantile(share))
     };
-    let failed = |point: &HistoryPoint, piece: &selvedge_control_plane::status::PieceOfTime| {
-        Some(point.failures as f64 / piece.seconds.max(1) as f64)
-    };
     let rates = Plot {
         title: "Requests per second",
         write: per_second,
         least: Some(0.0),
         most: None,
         is_filled: true,
-        lines: vec![
-            line("all", "s1", plot::points(&facts.history, &sums, plot::rate)),
-            line("failed", "bad", plot::points(&facts.history, &sums, failed)),
-        ],
+        lines: [
+            Some(line("all", "s1", plot::points(&facts.history, &sums, plot::rate))),
+            plot::failed(&facts.history, &sums),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         known,
     };
     let times = Plot {

@@ -17,6 +17,8 @@ use crate::{
 
 /// The most accounts of which the whole matrix is shown.
 const MOST_IN_MATRIX: usize = 40;
+/// A client that has proven nothing.
+const PLAIN: &str = "somebody in plaintext";
 /// The most rows of a table.
 const MOST_ROWS: usize = 300;
 /// Reasons of a proxy's that say that a policy or a limit refuses.
@@ -83,7 +85,7 @@ fn refused(facts: &Facts, matrix: &[May]) -> Markup {
                 };
                 let client = match &one.edge.client {
                     Some(client) => format!("{}/{}", client.namespace(), client.service_account()),
-                    None => "somebody in plaintext".to_owned(),
+                    None => PLAIN.to_owned(),
                 };
                 let sum = refused
                     .entry((server.to_string(), client, one.edge.port, reason.to_owned()))
@@ -109,7 +111,7 @@ fn refused(facts: &Facts, matrix: &[May]) -> Markup {
                 td { (server) ":" (port) }
                 td.num { (count(*number)) }
                 td { code { (reason) } }
-                td.text { (rules(matrix, server, client, *port)) }
+                td.text { @if client == PLAIN { span.rest { "it has shown no certificate of the mesh" } } @else { (rules(matrix, server, client, *port)) } }
             }
         }
     };

@@ -82,9 +82,6 @@ fn signals(
         lines,
         known: history.known_seconds,
     };
-    let failed = |point: &HistoryPoint, piece: &selvedge_control_plane::status::PieceOfTime| {
-        Some(point.failures as f64 / piece.seconds.max(1) as f64)
-    };
     let successes = plot::points(history, &sums, plot::success);
     let lowest = successes.iter().filter_map(|(_, value)| *value).fold(100.0, f64::min);
     // What is nearly all is looked at more closely.
@@ -95,10 +92,10 @@ fn signals(
         per_second,
         Some(0.0),
         None,
-        vec![
-            line("all", "s1", plot::points(history, &sums, plot::rate)),
-            line("failed", "bad", plot::points(history, &sums, failed)),
-        ],
+        [Some(line("all", "s1", plot::points(history, &sums, plot::rate))), plot::failed(history, &sums)]
+            .into_iter()
+            .flatten()
+            .collect(),
     );
     let success_plot =
         of("Success", shown_percent, Some(least), Some(100.0), vec![line("", "s1", successes)]);
@@ -384,11 +381,16 @@ fn edge_rows(rows: &[&edges::Row], name: impl Fn(&edges::Row) -> Markup) -> Mark
     }
 }
 
+/// A lock beside words, closed or open.
+fn glyph(class: &str, is_closed: bool) -> Markup {
+    html! { svg.glyph viewBox="-6 -6 12 12" aria-hidden="true" { (super::topology::lock(class, is_closed)) } }
+}
+
 /// How something goes, with a sign.
 pub(in crate::dashboard) fn secured(secured: Secured) -> Markup {
     match secured {
-        Secured::MutualTls => html! { span.lock { span aria-hidden="true" { "🔒\u{fe0e} " } "mutual TLS" } },
-        Secured::Plaintext => html! { span.plain { span aria-hidden="true" { "⚠\u{fe0e} " } "plaintext" } },
+        Secured::MutualTls => html! { span.lock { (glyph("good", true)) "mutual TLS" } },
+        Secured::Plaintext => html! { span.plain { (glyph("warn", false)) "plaintext" } },
         Secured::NotSent => html! { span.rest { "not sent" } },
     }
 }

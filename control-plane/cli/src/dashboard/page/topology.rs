@@ -272,7 +272,7 @@ fn legend() -> Markup {
 }
 
 /// A lock, around the origin.
-fn lock(class: &str, is_closed: bool) -> Markup {
+pub(in crate::dashboard) fn lock(class: &str, is_closed: bool) -> Markup {
     html! {
         g class={"lock " (class)} {
             path.bow d=(if is_closed { "M-2.2 -.5V-2.3a2.2 2.2 0 0 1 4.4 0V-.5" } else { "M-2.2 -.5V-2.6a2.2 2.2 0 0 1 4.2 -.9" }) {}
