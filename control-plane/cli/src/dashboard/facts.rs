@@ -7,7 +7,7 @@ use std::{
 };
 
 use selvedge_control_plane::status::{
-    Config, HistoryKey, HistoryPoint, PieceOfTime, SeenTraffic, ServicesShown,
+    Config, HistoryKey, HistoryPoint, HistorySeen, PieceOfTime, SeenTraffic, ServicesShown,
 };
 use selvedge_model::{WorkloadName, traffic::Carried};
 
@@ -50,6 +50,8 @@ pub(super) struct History {
     pub(super) known_seconds: u64,
     pub(super) pieces: Vec<PieceOfTime>,
     pub(super) lines: BTreeMap<HistoryKey, BTreeMap<usize, HistoryPoint>>,
+    /// How many lines there was no room for.
+    pub(super) left_out: usize,
 }
 
 impl Facts {
@@ -77,7 +79,7 @@ impl Facts {
         let mut traffic = Vec::new();
         for (name, one) in told {
             traffic.push(one.traffic);
-            facts.history.add(one.history.known_seconds, one.history.pieces, one.history.lines);
+            facts.history.add(one.history);
             // The documents are the same for all.
             if facts.services.services.is_empty() {
                 facts.services.services = one.services.services;
@@ -116,13 +118,10 @@ impl Facts {
 }
 
 impl History {
-    fn add(
-        &mut self,
-        known_seconds: u64,
-        pieces: Vec<PieceOfTime>,
-        lines: Vec<selvedge_control_plane::status::HistoryLine>,
-    ) {
+    fn add(&mut self, told: HistorySeen) {
+        let HistorySeen { known_seconds, pieces, lines, left_out } = told;
         self.known_seconds = self.known_seconds.max(known_seconds);
+        self.left_out = self.left_out.saturating_add(left_out);
         // Replicas' minutes do not begin at the same time: what is in a piece of theirs is in ours that has most of it.
         let mine = if pieces.len() > self.pieces.len() { pieces.clone() } else { self.pieces.clone() };
         let place = |piece: &PieceOfTime, all: &[PieceOfTime]| {

@@ -84,6 +84,9 @@ fn missing(facts: &Facts) -> Markup {
             p.note { "This is what one replica of the control plane knows: of the sidecars that are connected to it. "
                 code { "selvedge dashboard" } " asks all replicas." }
         }
+        @if facts.history.left_out > 0 {
+            p.note.warn { "Plots leave out " (facts.history.left_out) " pairs of a service and where a route leads: there are too many." }
+        }
         @for line in missing.to_text().lines() { p.note.warn { (line) } }
         @if kept > 0 && kept < facts.wanted.since {
             p.note.warn { "Of so much traffic only " (length(std::time::Duration::from_secs(kept))) " are kept." }
