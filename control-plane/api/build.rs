@@ -15,5 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What others have defined: a server of theirs is asked.
     tonic_prost_build::configure()
         .compile_fds(protox::compile(["proto/envoy/service/ratelimit/v3/rls.proto"], ["proto"])?)?;
+    let collector = ["trace/v1/trace_service", "logs/v1/logs_service"]
+        .map(|name| format!("proto/opentelemetry/proto/collector/{name}.proto"));
+    tonic_prost_build::configure().compile_fds(protox::compile(collector, ["proto"])?)?;
     Ok(())
 }

@@ -24,6 +24,7 @@ mod service;
 mod snapshot;
 mod tap;
 mod tcp;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -29,6 +29,9 @@ pub struct Transaction {
     /// What somebody asks to see of live requests: then it is no transaction.
     #[prost(message, optional, tag = "5")]
     pub taps: Option<crate::wire::Taps>,
+    /// What the proxy is to log for a while: then it is no transaction.
+    #[prost(message, optional, tag = "20")]
+    pub log_level: Option<crate::wire::LogLevel>,
 }
 
 /// Resources that are smaller are copied into one frame with their neighbours; a larger one is a frame by itself, which all
@@ -259,6 +262,7 @@ mod tests {
             removals: vec!["lookup/a".into()],
             more: true,
             taps: Some(wire::Taps::default()),
+            log_level: Some(wire::LogLevel::default()),
         };
         let bytes = Bytes::from(resource.encode_to_vec());
         let encoded = Transaction {
@@ -267,6 +271,7 @@ mod tests {
             removals: vec!["lookup/a".into()],
             more: true,
             taps: Some(wire::Taps::default()),
+            log_level: Some(wire::LogLevel::default()),
         };
 
         assert_eq!(encoded.encode_to_vec(), plain.encode_to_vec());

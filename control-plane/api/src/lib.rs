@@ -31,3 +31,22 @@ pub mod wire {
 pub mod rls {
     tonic::include_proto!("envoy.service.ratelimit.v3");
 }
+
+/// What a proxy tells a collector of OpenTelemetry's (OTLP): its messages, clients and servers.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
+pub mod otlp {
+    /// Lines of a log.
+    pub mod logs {
+        /// The one version.
+        pub mod v1 {
+            tonic::include_proto!("opentelemetry.proto.collector.logs.v1");
+        }
+    }
+    /// Traces, and what both have in common.
+    pub mod trace {
+        /// The one version.
+        pub mod v1 {
+            tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+        }
+    }
+}

@@ -28,6 +28,7 @@ pub mod session;
 pub mod snapshot;
 pub mod tap;
 pub mod tcp;
+pub mod telemetry;
 pub mod token;
 pub mod traffic;
 pub mod upstream_tls;
@@ -55,6 +56,7 @@ pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Prot
 pub use session::{SessionCarrier, SessionKey, SessionPersistence};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};
+pub use telemetry::{AccessLog, Telemetry};
 pub use upstream_tls::{
     ClientCertificate, Credential, GivenAuthorities, Shown, TlsOrigination, Transport, Trusted, UpstreamTls,
 };

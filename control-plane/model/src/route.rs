@@ -20,7 +20,7 @@ pub use self::{
     missed::{Missed, query_value},
 };
 use crate::{
-    Filters, RetryPolicy, SessionPersistence, StreamTimeouts,
+    AccessLog, Filters, RetryPolicy, SessionPersistence, StreamTimeouts,
     expression::{self, Expression, RegexError},
     facts,
 };
@@ -237,6 +237,8 @@ pub struct Rule {
     /// The status for requests that have no backend which can be used: the share of a broken one, or all if there is
     /// none. 503 for Istio's routes, 500 for those of Gateway API.
     pub unusable_status: u16,
+    /// Where lines about its requests go at their clients' proxies; `None`: as those do with all their requests.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Default for Rule {
@@ -252,6 +254,7 @@ impl Default for Rule {
             filters: Filters::default(),
             session: None,
             unusable_status: 503,
+            access_log: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
-    Revocations, Service, ServiceKey, SpiffeId, WorkloadName,
+    Revocations, Service, ServiceKey, SpiffeId, Telemetry, WorkloadName,
     gateway::{Gateway, GatewayRole},
     policy::network::{NetworkRules, PartName, SetName, SetPart, WorkloadSet},
 };
@@ -135,6 +135,8 @@ pub struct Workload {
     pub egress: Option<Arc<NetworkRules>>,
     /// That it is a gateway. `None`: it is an app with or without a sidecar.
     pub gateway: Option<Arc<GatewayRole>>,
+    /// What is written down of its requests, and which are traced. `None`: nothing.
+    pub telemetry: Option<Arc<Telemetry>>,
 }
 
 /// The answer to "what does this authority, or this address, mean here?".

@@ -7,7 +7,12 @@ use selvedge_model::{
     StringMatch, WeightedBackend,
 };
 
-use super::{ConvertError, all, filter::status, invalid, milliseconds, parse, required};
+use super::{
+    ConvertError, all,
+    filter::status,
+    invalid, milliseconds, parse, required,
+    telemetry::{access_log, log_to},
+};
 use crate::wire::{self, string_match::Kind};
 
 impl From<&StringMatch> for wire::StringMatch {
@@ -147,6 +152,7 @@ impl From<&Rule> for wire::Rule {
             filters: (!rule.filters.is_empty()).then(|| (&rule.filters).into()),
             session: rule.session.as_deref().map(Into::into),
             unusable_status: rule.unusable_status.into(),
+            access_log: rule.access_log.as_ref().map(|log| wire::RouteLog { access_log: log_to(log) }),
         }
     }
 }
@@ -168,6 +174,7 @@ impl TryFrom<wire::Rule> for Rule {
             filters: rule.filters.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             session: rule.session.map(TryInto::try_into).transpose()?.map(Box::new),
             unusable_status: unusable_status(rule.unusable_status)?,
+            access_log: rule.access_log.map(|log| access_log(log.access_log)),
         })
     }
 }

@@ -27,6 +27,7 @@ impl From<&Workload> for wire::Workload {
             egress: workload.egress.as_deref().map(Into::into),
             gateway: workload.gateway.as_deref().map(Into::into),
             place: workload.place.as_deref().map(Into::into),
+            telemetry: workload.telemetry.as_deref().map(Into::into),
         }
     }
 }
@@ -63,6 +64,7 @@ impl TryFrom<wire::Workload> for Workload {
             egress: workload.egress.map(NetworkRules::try_from).transpose()?.map(Arc::new),
             gateway: workload.gateway.map(GatewayRole::try_from).transpose()?.map(Arc::new),
             place: workload.place.map(|place| Arc::new(place.into())),
+            telemetry: workload.telemetry.map(|telemetry| Arc::new(telemetry.into())),
         })
     }
 }

@@ -153,6 +153,7 @@ fn rule(backends: usize) -> impl Strategy<Value = Rule> {
                 filters,
                 session: session.map(Box::new),
                 unusable_status,
+                access_log: None,
             }
         },
     )
@@ -487,6 +488,7 @@ prop_compose! {
             name, identity, meshed, inbound, ports, policy, protocols, app_connections, labels: labels.into(),
             egress: None,
             gateway: None,
+            telemetry: None,
             place,
         }
     }

@@ -17,6 +17,7 @@ fn workload(mode: MtlsMode) -> Arc<Workload> {
         app_connections: BTreeMap::new(),
         egress: None,
         gateway: None,
+        telemetry: None,
         place: None,
         labels: Arc::default(),
     })
