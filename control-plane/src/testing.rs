@@ -39,6 +39,7 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         app_connections: Default::default(),
         egress: None,
         gateway: None,
+        telemetry: None,
         place: None,
         labels: Default::default(),
     };

@@ -213,6 +213,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "network",
         "servers",
         "rate_limits",
+        "telemetry",
         "services",
         "places",
         "destination_rules",

@@ -201,6 +201,13 @@ fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
         Values::Number(..) => ("7", &["x", "-1", "1.5"]),
         Values::Amount => ("64Mi", &["64 Mi"]),
         Values::LogFilter => ("info,selvedge_proxy=debug", &["x=loud"]),
+        Values::AccessLog => ("json,otlp", &["file", ""]),
+        Values::Expression => ("response.code >= 500", &["code"]),
+        Values::Share => ("1.5", &["101", "all"]),
+        Values::Collector => (
+            "http://collector.observability:4317",
+            &["https://collector:4317", "collector:4317", "http://a@b", "http://c?d"],
+        ),
     }
 }
 
@@ -226,7 +233,7 @@ fn every_setting_is_checked_as_the_binary_that_gets_it_checks() {
                     let parsed = Init::try_parse_from(init.iter().chain([&argument]));
                     Some(parsed.map(drop).map_err(|error| error.to_string()))
                 }
-                Acts::Patch | Acts::ControlPlane => None,
+                Acts::Patch | Acts::ControlPlane | Acts::Live => None,
             }
         };
         let (right, wrong) = examples(setting);

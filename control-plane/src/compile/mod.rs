@@ -35,6 +35,7 @@ mod servers;
 mod services;
 mod sharing;
 mod targets;
+mod telemetry;
 mod there;
 mod workloads;
 
@@ -129,6 +130,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let authentications = authentication::Authentications::new(resources, settings, &mut problems);
     let servers = servers::Servers::new(resources, settings, &mut problems);
     let limits = rate_limits::RateLimits::new(resources, settings, &mut problems);
+    let telemetries = telemetry::Telemetries::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
@@ -168,12 +170,14 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         servers: &servers,
         network: &network,
         limits: &limits,
+        telemetries: &telemetries,
     };
-    let finished = workloads
-        .finish(&previous.workloads, asked, |key, namespace| routing.app_connections(key, namespace));
+    let connections = |key: &_, namespace: &_| routing.app_connections(key, namespace);
+    let finished = workloads.finish(&previous.workloads, asked, connections, &mut problems);
     authorizations.report_unused(&mut problems);
     authentications.report_unused(&mut problems);
     servers.report(&mut problems);
+    telemetries.report(&mut problems);
     network.report(&mut problems);
     limits.report(|host| Some(&catalog.find(host)?.ports), &mut problems);
     meant::report(resources, settings, workloads.facing(&finished), &mut problems);

@@ -41,6 +41,7 @@ mod revocations;
 mod servers;
 mod services;
 mod tcp;
+mod telemetry;
 mod unusable;
 mod virtual_services;
 

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 use ipnet::IpNet;
 
 use super::settings::Quantity;
-use crate::resources::port_ranges;
+use crate::resources::{filter_of, port_ranges, sampling_of, sinks_of};
 
 /// What every setting's annotation begins with.
 pub const PREFIX: &str = "config.selvedge.io/";
@@ -51,6 +51,14 @@ pub enum Values {
     Amount,
     /// A level, or directives such as `info,selvedge_proxy=debug`.
     LogFilter,
+    /// Where lines of the access log go, such as `json,otlp`.
+    AccessLog,
+    /// An expression of the access log's filter.
+    Expression,
+    /// Percent, such as `1.5`, or `off`.
+    Share,
+    /// The URL of a collector, such as `http://collector.observability:4317`.
+    Collector,
 }
 
 /// What acts on a setting.
@@ -64,6 +72,8 @@ pub enum Acts {
     Patch,
     /// The control plane, which reads it from the pod as it is at any time.
     ControlPlane,
+    /// The control plane, which reads it from the pod and from its namespace as they are at any time.
+    Live,
 }
 
 const SWITCH: Values = Values::OneOf(&["enabled", "disabled"]);
@@ -73,7 +83,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 48] = [
+pub const SETTINGS: [Setting; 54] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -316,6 +326,42 @@ pub const SETTINGS: [Setting; 48] = [
         Acts::Proxy("SELVEDGE_MAX_BODY_BYTES"),
         "of gateways: how long the body of a request may be whose route does not say it; 0: no limit",
     ),
+    setting(
+        "access-log",
+        Values::AccessLog,
+        Acts::Live,
+        "where lines of the access log go; `off`: none is written",
+    ),
+    setting(
+        "access-log-filter",
+        Values::Expression,
+        Acts::Live,
+        "which requests are lines of the access log",
+    ),
+    setting(
+        "trace-sampling",
+        Values::Share,
+        Acts::Live,
+        "how many percent of requests are traced that nobody has decided about; `off`: tracing is off",
+    ),
+    setting(
+        "access-log-format",
+        Values::OneOf(&["text", "json"]),
+        Acts::Proxy("SELVEDGE_ACCESS_LOG_FORMAT"),
+        "how lines of the access log are written to standard output, where nothing else says it",
+    ),
+    setting(
+        "otlp-endpoint",
+        Values::Collector,
+        Acts::Proxy("SELVEDGE_OTLP_ENDPOINT"),
+        "the OpenTelemetry collector that is sent spans, and lines of the access log",
+    ),
+    setting(
+        "otlp-protocol",
+        Values::OneOf(&["grpc", "http"]),
+        Acts::Proxy("SELVEDGE_OTLP_PROTOCOL"),
+        "what the collector is spoken to with",
+    ),
     setting("log-level", Values::LogFilter, Acts::Proxy("SELVEDGE_LOG"), "what the sidecar logs"),
     setting(
         "log-format",
@@ -342,6 +388,17 @@ pub const OF_GATEWAYS: [&str; 10] = [
 /// The names in the value of a setting of [`Values::Names`].
 pub(super) fn names(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim)
+}
+
+/// Whether `text` is the URL of a collector that is spoken to without TLS.
+fn is_collector(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        uri.scheme_str() == Some("http")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none()
+            && !has_user
+    })
 }
 
 /// Whether an object may be called `name`: a DNS subdomain (RFC 1123).
@@ -416,6 +473,15 @@ impl Setting {
                 Err(error) => refused(error),
             },
             Values::LogFilter => selvedge_ops::logging::check(value).map_err(|error| error.to_string()),
+            Values::AccessLog => sinks_of(value).map(drop),
+            Values::Expression => filter_of(value).map(drop),
+            Values::Share => sampling_of(value).map(drop),
+            Values::Collector => match is_collector(value) {
+                true => Ok(()),
+                false => refused(
+                    "not the address of a collector; write for example http://collector.observability:4317",
+                ),
+            },
         }
     }
 }
@@ -486,6 +552,12 @@ pub fn markdown() -> String {
             Values::Number(least, most) => format!("a number from {least} to {most}"),
             Values::Amount => "an amount: `100m`, `64Mi`".to_owned(),
             Values::LogFilter => "a level, or `info,selvedge_proxy=debug`".to_owned(),
+            Values::AccessLog => "`off`, `stdout`, `text`, `json`, `otlp`; several with commas".to_owned(),
+            Values::Expression => {
+                "an [expression](tracing.md#which-requests-are-lines): `response.code >= 500`".to_owned()
+            }
+            Values::Share => "percent: `1.5`, or `off`".to_owned(),
+            Values::Collector => "a URL: `http://collector.observability:4317`".to_owned(),
         };
         writeln!(text, "| `{}` | {value} | {} |", setting.name, setting.what).expect("a String grows");
     }

@@ -194,6 +194,11 @@ fn preset(text: &str) -> Result<Preset, String> {
     if setting.acts == annotations::Acts::ControlPlane {
         return Err(format!("{name} is for one app; set it on pods or namespaces"));
     }
+    if setting.acts == annotations::Acts::Live {
+        let message =
+            "is read from pods and namespaces; set it there, or write a Telemetry in the root namespace";
+        return Err(format!("{name} {message}"));
+    }
     setting.check(value).map_err(|reason| format!("{name}: {reason}"))?;
     Ok(Preset { name: setting.name, value: value.to_owned() })
 }

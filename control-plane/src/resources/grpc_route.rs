@@ -16,13 +16,14 @@ use super::{
     references::{ParentYaml, RoutedBackendYaml, read_http_parents},
     route_filters::{self, FilterYaml},
     session_persistence::SessionYaml,
+    telemetry_annotations,
     typed::FieldError,
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("GRPCRoute", GATEWAY, "grpcroutes", Feedback::Parents)
-        .with_annotations(&[linkerd::ANNOTATIONS])
+        .with_annotations(&[linkerd::ANNOTATIONS, telemetry_annotations::OF_ROUTES])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +66,7 @@ struct MethodYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
+    telemetry_annotations::check(reading)?;
     let parents = read_http_parents(yaml.parent_refs, reading)?;
     let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Grpc)?;

@@ -16,6 +16,7 @@ use super::{
     references::{BackendRef, HttpParents, ParentYaml, RoutedBackendYaml, read_http_parents},
     route_filters::{self, FilterYaml, RouteFilters},
     session_persistence::SessionYaml,
+    telemetry_annotations,
     typed::FieldError,
     values::{GatewayDuration, full_regex, header_field, header_name},
 };
@@ -23,7 +24,7 @@ use super::{
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents)
-        .with_annotations(&[linkerd::ANNOTATIONS])
+        .with_annotations(&[linkerd::ANNOTATIONS, telemetry_annotations::OF_ROUTES])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What Linkerd's own `HTTPRoute` is called.
@@ -42,7 +43,7 @@ pub(super) const LINKERD: ResourceKind = ResourceKind::new(
     Feedback::Events,
 )
 .called(LINKERDS)
-.with_annotations(&[linkerd::ANNOTATIONS])
+.with_annotations(&[linkerd::ANNOTATIONS, telemetry_annotations::OF_ROUTES])
 .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What an `HTTPRoute` or `GRPCRoute` says.
@@ -186,6 +187,7 @@ struct RetryYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
+    telemetry_annotations::check(reading)?;
     let parents = read_http_parents(yaml.parent_refs, reading)?;
     let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Http)?;

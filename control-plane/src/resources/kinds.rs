@@ -19,14 +19,14 @@ use super::{
     NamespaceSpec, NetworkPolicySpec, NetworkSetSpec, NetworksSpec, NodeSpec, PeerAuthenticationSpec,
     PodSpec, RateLimitSpec, ReferenceGrantSpec, RequestAuthenticationSpec, RevocationSpec, SecretSpec,
     ServerAuthorizationSpec, ServerLimitSpec, ServerPolicySpec, ServerSpec, ServiceAccountSpec,
-    ServiceEntrySpec, ServiceSpec, TcpRouteSpec, TierSpec, VirtualServiceSpec, WorkloadEntrySpec,
-    authorization_policy, backend_tls_policy, backend_traffic_policy, calico, cluster_node, destination_rule,
-    endpoint_slice, gateway, gateway_class, gateway_tcp, grpc_route, http_route, ingress, ingress_class,
-    istio_gateway,
+    ServiceEntrySpec, ServiceSpec, TcpRouteSpec, TelemetrySpec, TierSpec, VirtualServiceSpec,
+    WorkloadEntrySpec, authorization_policy, backend_tls_policy, backend_traffic_policy, calico,
+    cluster_node, destination_rule, endpoint_slice, gateway, gateway_class, gateway_tcp, grpc_route,
+    http_route, ingress, ingress_class, istio_gateway,
     linkerd_policy::{self, authentication, authorization, server, server_authorization},
     listener_set, namespace, network_policy, peer_authentication, pod, rate_limit, reference_grant,
-    request_authentication, revocation, secret, service, service_account, service_entry, virtual_service,
-    workload_entry,
+    request_authentication, revocation, secret, service, service_account, service_entry, telemetry,
+    virtual_service, workload_entry,
 };
 use crate::problem::{DocumentName, Fault, Problem, Severity};
 
@@ -55,7 +55,8 @@ pub(super) const ISTIO_NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 /// Versions of Istio's policies.
 pub(super) const ISTIO_SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
-const ISTIO_TELEMETRY: &[&str] = &["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"];
+/// Versions of `Telemetry`.
+pub(super) const ISTIO_TELEMETRY: &[&str] = &["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"];
 const ISTIO_EXTENSIONS: &[&str] = &["extensions.istio.io/v1alpha1"];
 /// Versions of our own kinds.
 pub(super) const OURS: &[&str] = &["selvedge.io/v1alpha1"];
@@ -290,6 +291,7 @@ table! {
     server_limits: ServerLimit(ServerLimitSpec) = linkerd_policy::rate_limit::KIND;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
     rate_limits: RateLimit(RateLimitSpec) = rate_limit::KIND;
+    telemetries: Telemetry(TelemetrySpec) = telemetry::KIND;
 }
 
 /// The kinds that nothing acts on, and that are followed so that this is reported.
@@ -298,7 +300,6 @@ const NOT_ACTED_ON: &[ResourceKind] = &[
     ResourceKind::new("Sidecar", ISTIO_NETWORKING, "sidecars", Feedback::Conditions),
     ResourceKind::new("EnvoyFilter", ISTIO_NETWORKING, "envoyfilters", Feedback::Conditions),
     ResourceKind::new("ProxyConfig", &["networking.istio.io/v1beta1"], "proxyconfigs", Feedback::Conditions),
-    ResourceKind::new("Telemetry", ISTIO_TELEMETRY, "telemetries", Feedback::Conditions),
     ResourceKind::new("WasmPlugin", ISTIO_EXTENSIONS, "wasmplugins", Feedback::Conditions),
 ];
 

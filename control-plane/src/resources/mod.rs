@@ -58,6 +58,8 @@ pub mod service_account;
 pub mod service_entry;
 mod session_persistence;
 mod targets;
+mod telemetry;
+mod telemetry_annotations;
 mod through;
 mod trim;
 mod typed;
@@ -113,6 +115,8 @@ pub use self::{
     service::ServiceSpec,
     service_account::ServiceAccountSpec,
     service_entry::ServiceEntrySpec,
+    telemetry::{LogRule, TelemetrySpec, TraceRule, Ways},
+    telemetry_annotations::{TelemetryAnnotations, filter_of, sampling_of, sinks_of},
     unusable::StandIn,
     values::port_ranges,
     virtual_service::VirtualServiceSpec,

@@ -11,6 +11,7 @@ use super::{
     document::{Reading, wrong},
     export_to::{self, ExportTo},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    telemetry_annotations,
     typed::FieldError,
     values::port_number,
 };
@@ -40,6 +41,7 @@ pub use {
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("VirtualService", ISTIO_NETWORKING, "virtualservices", Feedback::Conditions)
+        .with_annotations(&[telemetry_annotations::OF_ROUTES])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `VirtualService` says.
@@ -155,6 +157,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     if yaml.hosts.is_empty() {
         yaml.check_delegate()?;
     }
+    telemetry_annotations::check(reading)?;
     let export_to = export_to::read(yaml.export_to)?;
     let followed_by = gateways::read(yaml.gateways.as_deref(), "spec.gateways", reading.namespace)?;
     let mut http = Vec::new();

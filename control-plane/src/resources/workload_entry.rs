@@ -15,6 +15,7 @@ use super::{
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     linkerd_policy::access,
     locality_setting::locality,
+    telemetry_annotations::{ACCESS_LOG_ANNOTATION, ACCESS_LOG_FILTER_ANNOTATION, TRACE_SAMPLING_ANNOTATION},
     typed::FieldError,
     values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
@@ -35,6 +36,9 @@ pub(super) const KIND: ResourceKind =
             access::ANNOTATION,
             GATEWAY_ANNOTATION,
             GATEWAY_PORTS_ANNOTATION,
+            ACCESS_LOG_ANNOTATION,
+            ACCESS_LOG_FILTER_ANNOTATION,
+            TRACE_SAMPLING_ANNOTATION,
         ]])
         .read_as_spec::<Yaml>(|document| {
             document.with_spec(|yaml, reading| read(yaml, "spec", reading.metadata, reading))

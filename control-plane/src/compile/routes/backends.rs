@@ -11,6 +11,7 @@ use selvedge_model::{
 use super::{
     super::{
         Problems, destination_rules::without_rules, grants::Grants, hosts::service_host, services::KnownHost,
+        telemetry,
     },
     Port, Routing, VirtualService,
     delegates::{Effective, Mirrored},
@@ -172,6 +173,7 @@ impl<'a> Backends<'a> {
             stream: timeouts.stream,
             retry,
             filters,
+            access_log: telemetry::of_route(document),
             ..Rule::default()
         }
     }

@@ -6,7 +6,7 @@
 use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend, filter::Fraction};
 
 use super::{
-    super::Problems,
+    super::{Problems, telemetry},
     VirtualService,
     backends::{Backends, Share},
     parents::{Attached, Attachments, GatewayRoute, Rank},
@@ -113,7 +113,18 @@ impl Backends<'_> {
         let matches = rule.matches.clone();
         let session = rule.session.as_deref().map(|session| self.session(session, &name));
         let session = session.or_else(|| self.session_of_service(&backends, &name, problems));
-        Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE, session }
+        Rule {
+            name,
+            matches,
+            backends,
+            timeout,
+            stream,
+            retry,
+            filters,
+            unusable_status: UNUSABLE,
+            session,
+            access_log: telemetry::of_route(route),
+        }
     }
 
     fn gateway_backend(

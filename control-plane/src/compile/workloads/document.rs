@@ -7,11 +7,13 @@ use selvedge_model::{Host, HostPort, Locality};
 use super::super::{
     Problems,
     claims::{self, Claim, ClaimedBy, Ports},
+    telemetry,
 };
 use crate::{
     problem::DocumentName,
     resources::{
-        Document, GatewayAnnotations, PodSpec, Seniority, WorkloadEntrySpec, gateway_role::GATEWAY_ANNOTATION,
+        Document, GatewayAnnotations, PodSpec, Seniority, TelemetryAnnotations, WorkloadEntrySpec,
+        gateway_role::GATEWAY_ANNOTATION,
     },
 };
 
@@ -49,6 +51,14 @@ impl<'a> WorkloadDocument<'a> {
         match self {
             Self::Entry(document) => &document.metadata.annotations,
             Self::Pod(document) => &document.metadata.annotations,
+        }
+    }
+
+    /// What its annotations say of what is written down and traced.
+    pub(super) fn telemetry(self, problems: &mut Problems) -> TelemetryAnnotations {
+        match self {
+            Self::Entry(document) => telemetry::said(document, problems),
+            Self::Pod(document) => telemetry::said(document, problems),
         }
     }
 

@@ -9,8 +9,8 @@ use selvedge_model::{
 
 use super::{
     super::{
-        authentication::Authentications, authorization::Authorizations, keep, meant::Facing,
-        network::Network, rate_limits::RateLimits, servers::Servers,
+        Problems, authentication::Authentications, authorization::Authorizations, keep, meant::Facing,
+        network::Network, rate_limits::RateLimits, servers::Servers, telemetry::Telemetries,
     },
     Workloads,
 };
@@ -23,6 +23,7 @@ pub(in super::super) struct Asked<'p, 'a> {
     pub(in super::super) servers: &'p Servers<'a>,
     pub(in super::super) network: &'p Network<'a>,
     pub(in super::super) limits: &'p RateLimits<'a>,
+    pub(in super::super) telemetries: &'p Telemetries<'a>,
 }
 
 impl Workloads<'_> {
@@ -93,8 +94,9 @@ impl Workloads<'_> {
     pub(in super::super) fn finish(
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
-        Asked { authentications, authorizations, servers, network, limits }: Asked<'_, '_>,
+        Asked { authentications, authorizations, servers, network, limits, telemetries }: Asked<'_, '_>,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
+        problems: &mut Problems,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
         let finished = self.list.iter().enumerate().map(|(place, known)| {
             let meshed = known.source.meshed();
@@ -112,6 +114,8 @@ impl Workloads<'_> {
             let named_ports = known.source.named_ports();
             let selected = known.selected_by_servers(&named_ports);
             let servers_before = before.and_then(|before| before.policy.servers.as_ref());
+            let annotations = known.source.telemetry(problems);
+            let telemetry_before = before.and_then(|before| before.telemetry.as_ref());
             let workload = Workload {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
@@ -137,6 +141,7 @@ impl Workloads<'_> {
                 app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),
                 place: known.place.clone(),
+                telemetry: telemetries.find(known.selected(), &annotations, telemetry_before),
             };
             (known.name.clone(), keep(workload, before))
         });
