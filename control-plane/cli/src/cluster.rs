@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use selvedge_control_plane::cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS};
+use selvedge_control_plane::{
+    cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS},
+    status::COMMAND,
+};
 use selvedge_kubernetes::{Client, Connect, Kind};
 use selvedge_ops::plain;
 use serde_json::{Value, json};
@@ -178,7 +181,7 @@ pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) ->
     let mut stream = std::pin::pin!(stream);
     let mut answer = Vec::new();
     let exchange = async {
-        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{COMMAND}: yes\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await
     };

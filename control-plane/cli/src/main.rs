@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use selvedge_cli::{
     app, authz, certs, check, completions, control_plane, dashboard, demo, diagnostics, explain, finish,
     inject, install, man, proxy, revoke,
-    seeing::{edges, endpoints, routes, stat, tap, top},
+    seeing::{edges, endpoints, logs, routes, stat, tap, top},
     status, token, uninject, uninstall,
 };
 
@@ -35,6 +35,7 @@ enum Command {
     Explain(explain::Args),
     Inject(inject::Args),
     Install(install::Args),
+    Logs(logs::Args),
     Man(man::Args),
     Proxy(Box<proxy::Args>),
     Revoke(revoke::Args),
@@ -85,6 +86,10 @@ fn main() -> ExitCode {
         },
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
+        Command::Logs(args) => match logs::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Man(args) => man::run(args, Selvedge::command()),
         Command::Proxy(args) => proxy::run(*args),
         Command::Revoke(args) => revoke::run(args),

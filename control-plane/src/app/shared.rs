@@ -15,7 +15,7 @@ use crate::{
     serve::stream::Streams,
     snapshot::{Store, store::Debounce},
     sources::Loaded,
-    status::{Overview, OwnCertificates, Problems, Proxies, Seen, Taps, Traffic},
+    status::{Levels, Overview, OwnCertificates, Problems, Proxies, Seen, Taps, Traffic},
 };
 
 /// See the module.
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) traffic: Arc<Traffic>,
     /// Who asks to see live requests.
     pub(super) taps: Arc<Taps>,
+    /// What sidecars are to log for a while.
+    pub(super) levels: Arc<Levels>,
     /// What is wrong with the documents.
     pub(super) problems: Arc<Problems>,
     /// What is counted.
@@ -50,6 +52,7 @@ impl Shared {
             problems: Arc::default(),
             seen: Arc::default(),
             taps: Arc::default(),
+            levels: Arc::default(),
             traffic: Arc::new(Traffic::new(Arc::clone(&metrics))),
             own_certificates: Arc::new(OwnCertificates::new(authority, Arc::clone(&metrics))),
             metrics,
@@ -93,6 +96,8 @@ impl Shared {
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
             taps: Arc::clone(&self.taps),
+            levels: Arc::clone(&self.levels),
+            log_level: log_level.clone(),
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
             is_in_cluster,
@@ -116,6 +121,7 @@ impl Shared {
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
             taps: Arc::clone(&self.taps),
+            levels: Arc::clone(&self.levels),
             metrics: Arc::clone(&self.metrics),
             keys,
             turns: Arc::default(),

@@ -39,7 +39,7 @@ use crate::{
     keys::KeyWishes,
     metrics::{Metrics, Stage, TransactionOutcome},
     snapshot::{Snapshot, Store},
-    status::{Asked, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
+    status::{Asked, Level, Levels, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
 };
 use session::{MAX_REASON, MessageOutcome, Session};
 
@@ -69,6 +69,8 @@ pub struct Streams {
     pub traffic: Arc<Traffic>,
     /// Who asks to see live requests of them.
     pub taps: Arc<Taps>,
+    /// What they are to log for a while.
+    pub levels: Arc<Levels>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where wishes for newer keys of issuers go.
@@ -102,6 +104,7 @@ impl server::Discovery for Streams {
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
             taps: Arc::clone(&self.taps),
+            levels: Arc::clone(&self.levels),
             metrics: Arc::clone(&self.metrics),
             keys: self.keys.clone(),
             turns: Arc::clone(&self.turns),
@@ -139,6 +142,7 @@ struct Conversation {
     seen: Arc<Seen>,
     traffic: Arc<Traffic>,
     taps: Arc<Taps>,
+    levels: Arc<Levels>,
     metrics: Arc<Metrics>,
     keys: KeyWishes,
     turns: Arc<Turns>,
@@ -183,6 +187,8 @@ impl Conversation {
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
         self.ask(&mut session, &mut asked).await?;
+        let (mut levels, mut level) = (self.levels.changes(), None);
+        self.set_level(&session, &mut level).await?;
         loop {
             let is_due = session.due && session.under_way.is_none();
             // A proxy has no more looked at than its share; a change of configuration is told at once.
@@ -208,6 +214,7 @@ impl Conversation {
                     (session.due, session.has_changed) = (true, true);
                 }
                 Ok(()) = taps.changed() => self.ask(&mut session, &mut asked).await?,
+                Ok(()) = levels.changed() => self.set_level(&session, &mut level).await?,
                 // What is due is looked at above.
                 () = sleep_until(waits.unwrap_or_else(Instant::now)), if waits.is_some() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -268,7 +275,24 @@ impl Conversation {
         let taps = Some(wire::Taps { list, often: wanted.often });
         *asked = wanted;
         session.is_tapped = !asked.list.is_empty();
-        let message = Transaction { taps, ..Transaction::default() };
+        self.send_beside(Transaction { taps, ..Transaction::default() }).await
+    }
+
+    /// Has the proxy log what somebody wants it to, if that is not what it was `told` already. When the time is over, it goes
+    /// back to its own setting by itself.
+    async fn set_level(&self, session: &Session, told: &mut Option<Level>) -> Result<(), Status> {
+        let wanted = self.levels.of(&session.workload);
+        let Some(level) = wanted.filter(|level| Some(level) != told.as_ref()) else { return Ok(()) };
+        if !session.takes_log_levels {
+            return Ok(());
+        }
+        let log_level = Some(wire::LogLevel { filter: level.filter.clone(), seconds: level.seconds() });
+        *told = Some(level);
+        self.send_beside(Transaction { log_level, ..Transaction::default() }).await
+    }
+
+    /// Sends what is no transaction.
+    async fn send_beside(&self, message: Transaction) -> Result<(), Status> {
         let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;
         // Closed: the proxy is gone, and the loop around us sees that next.
         sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?.ok();

@@ -196,6 +196,7 @@ mod tests {
             app_connections: Default::default(),
             egress: None,
             gateway: None,
+            telemetry: None,
             place: None,
             labels: Default::default(),
         })

@@ -7,6 +7,7 @@ mod certificates;
 mod conditions;
 mod features;
 pub(crate) mod gateways;
+mod levels;
 mod listeners;
 mod overview;
 mod policies;
@@ -22,7 +23,8 @@ pub use self::{
     answers::{Arrival, Config, Counts, Summary},
     certificates::{Life, OwnCertificates, Purpose},
     conditions::{CONTROLLER, ObjectMetadata, ObjectStatus, statuses},
-    overview::Overview,
+    levels::{LevelAnswer, Levels},
+    overview::{COMMAND, Overview},
     problems::{Problems, Verdicts},
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
@@ -35,6 +37,7 @@ pub use self::{
 };
 pub(crate) use self::{
     conditions::{Verdict, by_document, is_of_kind, said, shortened},
+    levels::{Level, LevelQuestion},
     taps::{Asked, TapQuestion},
     traffic::TrafficReport,
 };

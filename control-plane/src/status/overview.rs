@@ -8,22 +8,26 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     routing::get,
 };
 use selvedge_model::WorkloadName;
+use selvedge_ops::LogLevel;
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
-    Config, HistorySeen, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary,
-    TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
+    Config, HistorySeen, LevelAnswer, LevelQuestion, Levels, OwnCertificates, Problems, Proxies, Seen,
+    SeenTraffic, ServicesShown, Summary, TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
 };
 use crate::{
     problem::Problem,
     snapshot::{Snapshot, Store},
     sources::Loaded,
 };
+
+/// The header of requests of our own commands.
+pub const COMMAND: &str = "selvedge-command";
 
 /// Of how many seconds traffic is shown unless it is said.
 const USUAL_SINCE: u64 = 60;
@@ -47,6 +51,9 @@ pub struct Overview {
     pub(crate) seen: Arc<Seen>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) taps: Arc<Taps>,
+    pub(crate) levels: Arc<Levels>,
+    /// What the control plane itself logs.
+    pub(crate) log_level: LogLevel,
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
     pub(crate) is_in_cluster: bool,
@@ -61,6 +68,7 @@ impl Overview {
             .route("/seen", get(Self::show_seen))
             .route("/services", get(Self::show_services))
             .route("/tap", get(Self::show_live))
+            .route("/logs", get(Self::set_levels))
             .route("/traffic", get(Self::show_traffic))
             .route("/status", get(Self::show_status))
             .with_state(self)
@@ -105,6 +113,22 @@ impl Overview {
         let connected =
             || overview.proxies.connected().into_iter().map(|proxy| proxy.workload).collect::<Vec<_>>();
         let answer = overview.taps.ask(question, connected).await;
+        answer.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))
+    }
+
+    /// Only of our own commands, which say so in a header that no web page can send here.
+    async fn set_levels(
+        State(overview): State<Self>,
+        headers: HeaderMap,
+        Query(question): Query<LevelQuestion>,
+    ) -> Result<Json<LevelAnswer>, (StatusCode, String)> {
+        if !headers.contains_key(COMMAND) {
+            let message = format!("/logs is answered to requests with the header {COMMAND} alone\n");
+            return Err((StatusCode::FORBIDDEN, message));
+        }
+        let connected = overview.proxies.connected().into_iter();
+        let connected = connected.map(|proxy| (proxy.workload, proxy.takes_log_levels)).collect();
+        let answer = overview.levels.ask(question, connected, &overview.log_level);
         answer.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))
     }
 

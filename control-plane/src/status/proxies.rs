@@ -87,6 +87,9 @@ pub struct Proxy {
     pub under_way: Option<u64>,
     /// The last transaction that it refused.
     pub refused: Option<RefusedTransaction>,
+    /// Whether it can be told what to log.
+    #[serde(default)]
+    pub takes_log_levels: bool,
 }
 
 /// A transaction that a proxy refused.

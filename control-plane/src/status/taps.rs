@@ -154,7 +154,8 @@ impl FromStr for Of {
 }
 
 impl Of {
-    fn is(&self, workload: &WorkloadName) -> bool {
+    /// Whether `workload` is one of them.
+    pub(super) fn is(&self, workload: &WorkloadName) -> bool {
         self.namespace == workload.namespace()
             && self.name.as_deref().is_none_or(|name| name == workload.name())
     }

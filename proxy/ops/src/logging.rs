@@ -1,7 +1,12 @@
 //! Logs: to stderr (stdout is for the listeners' addresses), as text or JSON, with a level that can be
 //! changed while the daemon runs.
 
-use std::{fmt, io, io::IsTerminal};
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use tracing::Subscriber;
@@ -58,6 +63,8 @@ pub enum LoggingError {
 #[derive(Clone)]
 pub struct LogLevel {
     handle: reload::Handle<Targets, Registry>,
+    /// What it goes back to, and how often it was lent.
+    own: Arc<Mutex<(String, u64)>>,
 }
 
 impl fmt::Debug for LogLevel {
@@ -72,11 +79,54 @@ impl LogLevel {
         self.handle.with_current(ToString::to_string).unwrap_or_default()
     }
 
-    /// Puts another filter in force.
+    /// Puts another filter in force, for good.
     ///
     /// # Errors
     /// If `filter` is not one.
     pub fn set(&self, filter: &str) -> Result<(), LoggingError> {
+        self.put_in_force(filter)?;
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = (filter.to_owned(), own.1 + 1);
+        Ok(())
+    }
+
+    /// Puts another filter in force for a while; an empty one: its own, at once. To be called on a runtime.
+    ///
+    /// # Errors
+    /// If `filter` is not one.
+    pub fn lend(&self, filter: &str, time: Duration) -> Result<(), LoggingError> {
+        if !filter.is_empty() {
+            self.put_in_force(filter)?;
+        }
+        let number = {
+            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            own.1 += 1;
+            own.1
+        };
+        if filter.is_empty() {
+            return self.give_back(number);
+        }
+        let level = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            // It was a filter before.
+            let _ = level.give_back(number);
+        });
+        Ok(())
+    }
+
+    /// Puts its own filter in force again, unless it was changed or lent after it was lent for the time of this `number`.
+    fn give_back(&self, number: u64) -> Result<(), LoggingError> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if own.1 != number {
+            return Ok(());
+        }
+        self.put_in_force(&own.0)?;
+        tracing::info!(filter = own.0, "the log level is as it was set again");
+        Ok(())
+    }
+
+    fn put_in_force(&self, filter: &str) -> Result<(), LoggingError> {
         let parsed = parse(filter)?;
         self.handle
             .reload(parsed)
@@ -102,7 +152,7 @@ pub fn init(args: &LogArgs) -> Result<LogLevel, LoggingError> {
 /// If `text` is not a filter.
 pub fn filter(text: &str) -> Result<(reload::Layer<Targets, Registry>, LogLevel), LoggingError> {
     let (layer, handle) = reload::Layer::new(parse(text)?);
-    Ok((layer, LogLevel { handle }))
+    Ok((layer, LogLevel { handle, own: Arc::new(Mutex::new((text.to_owned(), 0))) }))
 }
 
 /// Whether `filter` is one.
@@ -178,6 +228,30 @@ mod tests {
 
         assert!(refused.to_string().contains("selvedge_proxy=loud"), "{refused}");
         assert!(level.filter().contains("selvedge_proxy=debug"), "{}", level.filter());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_level_that_is_lent_goes_back_to_the_one_that_is_set() {
+        let (_layer, level) = filter("info").unwrap();
+        let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+
+        level.lend("debug", Duration::from_secs(60)).unwrap();
+        wait(30).await;
+        level.lend("trace", Duration::from_secs(60)).unwrap();
+        wait(40).await;
+        assert_eq!(level.filter(), "trace", "the first time is over, and it was lent again");
+        wait(30).await;
+        assert_eq!(level.filter(), "info");
+
+        level.set("warn").unwrap();
+        level.lend("debug", Duration::from_secs(60)).unwrap();
+        level.lend("", Duration::from_secs(60)).unwrap();
+        assert_eq!(level.filter(), "warn", "at once");
+        level.lend("debug", Duration::from_secs(60)).unwrap();
+        level.set("error").unwrap();
+        wait(70).await;
+        assert_eq!(level.filter(), "error", "what was set meanwhile stays");
+        assert!(level.lend("x=loud", Duration::from_secs(1)).is_err());
     }
 
     #[test]

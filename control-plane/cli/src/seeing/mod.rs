@@ -6,6 +6,7 @@ pub(crate) mod ask;
 pub mod edges;
 pub mod endpoints;
 pub(crate) mod filter;
+pub mod logs;
 pub(crate) mod numbers;
 pub mod routes;
 pub mod stat;
@@ -15,6 +16,7 @@ mod tests;
 pub mod top;
 
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -49,4 +51,17 @@ fn print<T: Serialize>(
         if output.is_json() { serde_json::to_string_pretty(&answer.found)? + "\n" } else { answer.text };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(if answer.is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// For a query: all but what never means anything.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    encoded
 }

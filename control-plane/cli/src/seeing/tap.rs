@@ -18,7 +18,10 @@ use selvedge_model::{
 use selvedge_ops::plain;
 use tokio::time::Instant;
 
-use super::ask::{LIVE_TIME, PlaceArgs};
+use super::{
+    ask::{LIVE_TIME, PlaceArgs},
+    encoded,
+};
 use crate::{cluster, output::OutputArgs};
 
 /// Show live requests: path, status, time, identities, the chosen endpoint and attempts, as they come to their end
@@ -212,19 +215,6 @@ fn missing(answer: &TapAnswer) {
     if answer.lost > 0 {
         eprintln!("{} requests are lost, because this end was too slow", answer.lost);
     }
-}
-
-/// For a query: all but what never means anything.
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
-        }
-    }
-    encoded
 }
 
 /// One request, for people.

@@ -93,6 +93,8 @@ pub(super) struct Session {
     pub(super) takes_taps: bool,
     /// Whether it has been asked to.
     pub(super) is_tapped: bool,
+    /// Whether it can be told what to log.
+    pub(super) takes_log_levels: bool,
     /// What the numbers stand for by which it tells of its traffic; at most [`MOST_EDGES`](selvedge_model::traffic::MOST_EDGES).
     /// `None`: something that only a newer version knows.
     pub(super) edges: BTreeMap<u32, Option<Arc<Edge>>>,
@@ -169,6 +171,7 @@ impl Session {
             message_at: Instant::now(),
             takes_taps: hello.takes_taps,
             is_tapped: false,
+            takes_log_levels: hello.takes_log_levels,
             edges: BTreeMap::new(),
         };
         for authority in hello.authorities {
@@ -404,6 +407,7 @@ impl Session {
             acknowledged: None,
             under_way: None,
             refused: None,
+            takes_log_levels: self.takes_log_levels,
         }
     }
 

@@ -84,6 +84,7 @@ impl TestMesh {
         let streams = Streams {
             traffic: Arc::clone(&traffic),
             taps: Arc::clone(&taps),
+            levels: Arc::default(),
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
             seen: Arc::clone(&seen),
