@@ -61,6 +61,7 @@ fn start(args: Args) -> anyhow::Result<Started> {
         Arc::new(Concurrency::new(most, interval))
     });
     metrics.watch(&budget, concurrency.as_ref());
+    metrics.watched.set_up(args.told.access_log_format, args.told.otlp_endpoint.is_some(), args.gateway);
     let leave = Leave::default();
     let each = ClientLimits {
         connections: args.edge.max_connections_per_client,
@@ -130,9 +131,13 @@ async fn until_left(
         Some(listens) => leave::App::At(listens.addresses()),
         None => leave::App::Ports(store.table().own.as_ref().map_or_else(Vec::new, |own| own.ports.clone())),
     };
+    let watched = Arc::clone(&control.metrics.watched);
     let ended = async {
         leave.in_order(limits, app).await;
-        tokio::task::spawn_blocking(move || traffic.into_iter().all(|thread| thread.join().is_ok())).await
+        let joined = move || traffic.into_iter().all(|thread| thread.join().is_ok());
+        let clean = tokio::task::spawn_blocking(joined).await;
+        watched.finish().await;
+        clean
     };
     tokio::select! {
         result = control::run(control) => result.context("the control thread ended"),

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod edge;
+mod told;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,7 @@ use std::{
 
 use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 
-pub use self::{concurrency::ConcurrencyArgs, edge::EdgeArgs};
+pub use self::{concurrency::ConcurrencyArgs, edge::EdgeArgs, told::ToldArgs};
 use crate::{
     joining::{Address, token::RootSha256, workload_api::Socket},
     probes::{AppMetrics, AppProbes},
@@ -274,6 +275,10 @@ pub struct Args {
     /// then closes them.
     #[arg(long, env = "SELVEDGE_BUFFER_BUDGET", value_name = "MIB", default_value_t = 256)]
     pub buffer_budget: u32,
+
+    /// What is told of requests.
+    #[command(flatten)]
+    pub told: ToldArgs,
 
     /// Logging.
     #[command(flatten)]

@@ -17,6 +17,7 @@ use crate::{
     cli::Args,
     discovery::{self, Discovery, Status, Store, Wanted, binder::Binder},
     dns::{Names, Question, ask},
+    export,
     joining::{
         ControlPlane, Joined,
         own::{self, Own},
@@ -79,8 +80,11 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     let fresh = binder.originations().keep_fresh();
     let router = control.router(status);
     let own_policy = control.readiness.condition("own policy");
-    let Control { args, live, store, asked, questions, seen, metrics, admin, own: listeners, .. } = control;
+    let Control {
+        args, live, store, asked, questions, seen, metrics, admin, log_level, own: listeners, ..
+    } = control;
     let checking = checks::run(Arc::clone(&store), Arc::clone(&metrics), listeners);
+    let (exported, watched) = (Arc::clone(&store), Arc::clone(&metrics.watched));
     let discovery = discovery::run(Discovery {
         control_plane,
         workload: args.workload.clone(),
@@ -95,11 +99,20 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         seen,
         has_agent: args.workload_api.is_some(),
         metrics,
+        log_level,
+    });
+    let exporting = export::run(export::Exporter {
+        collector: args.told.otlp_endpoint.clone(),
+        protocol: args.told.otlp_protocol,
+        workload: args.workload.clone(),
+        store: exported,
+        watched,
+        resolver: Arc::clone(&resolver),
     });
     let answering = ask::answer(resolver, questions);
     let serving = selvedge_ops::admin::serve(admin, router);
-    let ((), (), (), (), (), (), served) =
-        tokio::join!(own, svids, discovery, answering, fresh, checking, serving);
+    let ((), (), (), (), (), (), (), served) =
+        tokio::join!(own, svids, discovery, answering, fresh, checking, exporting, serving);
     served.map(|never| match never {})
 }
 

@@ -31,6 +31,7 @@ use crate::{
     connect::{SendError, Terms},
     error::{Failure, Reason},
     step::{AnswerFacts, Conn, Error, Response, Taken},
+    telemetry::trace,
     worker::Worker,
 };
 
@@ -106,6 +107,7 @@ fn send(
     http: Box<http::Request<Body>>,
     attempt: &Attempt<'_>,
 ) -> impl Future<Output = Result<Response, Error>> {
+    let mut http = http;
     async move {
         let backend = &*attempt.share.backend;
         let mut facts =
@@ -132,6 +134,8 @@ fn send(
         };
 
         let in_flight = InFlight::new(&endpoint, admitted);
+        let (workload, address) = (endpoint.workload.as_ref(), endpoint.address);
+        let span = trace::attempt(&mut http, address, workload, attempt.at);
         let terms = Terms {
             connect_timeout: backend.policy.connect_timeout,
             limits: &backend.policy.connections,
@@ -154,12 +158,23 @@ fn send(
         awaited.is_waiting = false;
         let mut result = ended(worker, attempt, facts, in_flight, sent);
         kept.tell(attempt, &endpoint, &mut result);
+        if let Some(span) = span {
+            end(span, &result);
+        }
         note_latency(&endpoint, attempt, result.is_ok());
         if let Some(outcome) = judge(&result, endpoint.ejection.is_some()) {
             // Not by what was borrowed before: it would be held while the answer is waited for.
             count(worker, &attempt.share.backend, &endpoint, outcome, &Said(&result));
         }
         result
+    }
+}
+
+/// The span of an attempt says what it came to.
+fn end(span: Box<trace::Attempted>, result: &Result<Response, Error>) {
+    match result {
+        Ok(response) => span.ended(Some(response.http.status().as_u16()), response.facts.reason),
+        Err(error) => span.ended(None, Some(error.failure.reason)),
     }
 }
 

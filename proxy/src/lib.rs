@@ -22,6 +22,9 @@ pub mod probes;
 /// What the control thread finds out about endpoints.
 pub mod checks;
 
+/// Sends spans and lines of the access log to a collector.
+pub mod export;
+
 /// Takes connections, and gives each to the worker that carries it.
 pub mod accept;
 
@@ -127,7 +130,7 @@ pub mod dns;
 /// Whether the mesh still believes a peer; TLS to servers outside the mesh.
 pub mod trust;
 
-/// Metrics and the access log.
+/// Metrics, the access log, and traces.
 pub mod telemetry;
 
 /// Which endpoint gets the next request, and which gets none for a while: algorithms only.

@@ -14,7 +14,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     arrival::Direction,
-    step::{AnswerFacts, Conn, Error, Request, Response, Step},
+    step::{AnswerFacts, Conn, Error, Request, Response, Step, Taken},
     telemetry::{OnPath, Record, Series, WentTo},
     worker::Worker,
 };
@@ -25,8 +25,8 @@ pub fn observe<S: Step<Request>>(
     direction: Direction,
     unknown: Arc<Series>,
 ) -> impl Layer<S, Service = Observe<S>> + use<S> {
-    let tap = Arc::clone(&worker.metrics.tap);
-    let path = Rc::new(OnPath { worker: worker.index, direction, unknown, tap });
+    let (tap, watched) = (Arc::clone(&worker.metrics.tap), Arc::clone(&worker.metrics.watched));
+    let path = Rc::new(OnPath { worker: worker.index, direction, unknown, tap, watched });
     layer_fn(move |inner| Observe { inner, path: Rc::clone(&path) })
 }
 
@@ -46,9 +46,9 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let origin = Rc::<Conn>::clone(&request.conn);
-        let record = Some(Record::begin(Rc::clone(&self.path), &request.http, origin, request.at));
+        let record = Some(Record::begin(Rc::clone(&self.path), &mut request.http, origin, request.at));
         Observing { inner: self.inner.call(request), record }
     }
 }
@@ -84,8 +84,8 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                 if let Some(mut record) = record {
                     let facts = &response.facts;
                     record.answered(&response.http, facts.reason, facts.retries, series(facts));
-                    if record.is_tapped() && record.direction() == Direction::Outbound {
-                        record.went_to(went_to(facts));
+                    if record.is_shown() && record.direction() == Direction::Outbound {
+                        record.went_to(went_to(facts), facts.route.as_ref().and_then(Taken::access_log));
                     }
                     if let Some(rare) = response.facts.rare.take() {
                         record.explained(rare.error, rare.request_id.as_ref());
@@ -98,11 +98,12 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
     }
 }
 
-/// Where a request went, for those who ask to see it.
+/// Where a request went, for those who see it.
 fn went_to(facts: &AnswerFacts) -> WentTo {
     let labels = facts.route.as_ref().and_then(|taken| taken.series().plain.labels());
     let endpoint = facts.endpoint.as_ref();
     WentTo {
+        service: facts.route.as_ref().and_then(Taken::service),
         route: labels.map(|labels| Arc::clone(&labels.route)).filter(|route| !route.is_empty()),
         endpoint: endpoint.map(|endpoint| endpoint.address),
         workload: endpoint.and_then(|endpoint| endpoint.workload.clone()),

@@ -29,7 +29,7 @@ use crate::{
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, SeriesPair},
     body::Body,
     error::{Failure, Reason},
-    telemetry::Series,
+    telemetry::{RouteLog, Series},
 };
 
 /// One step of a request's path. Always ready: whatever waits, waits inside `call`.
@@ -155,6 +155,21 @@ pub enum Taken {
 }
 
 impl Taken {
+    /// Where its rule has lines about it go; `None`: as the workload does.
+    pub fn access_log(&self) -> Option<Arc<RouteLog>> {
+        match self {
+            Self::Service(_) => None,
+            Self::Rule(rule) => rule.access_log.clone(),
+            Self::Share(share) => share.access_log.clone(),
+        }
+    }
+
+    /// The host and the port of the service that was called; `None`: it is in no configuration.
+    pub fn service(&self) -> Option<(Arc<str>, u16)> {
+        let labels = self.series().plain.labels()?;
+        (labels.server_port != 0).then(|| (Arc::clone(&labels.server_address), labels.server_port))
+    }
+
     /// Where it is counted.
     pub fn series(&self) -> &SeriesPair<Series> {
         match self {

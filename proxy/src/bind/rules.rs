@@ -12,7 +12,7 @@ use super::{BoundBackend, BoundFilters, BoundSession};
 use crate::{
     balance::Hedging,
     budget::RetryBudget,
-    telemetry::{Series, TcpSeries},
+    telemetry::{RouteLog, Series, TcpSeries},
 };
 
 /// The half of a service's port that requests follow.
@@ -124,6 +124,8 @@ pub struct BoundRule {
     pub budget: Arc<RetryBudget>,
     /// What keeps its sessions at their endpoints; `None`: there are none.
     pub session: Option<Arc<BoundSession>>,
+    /// Where lines about its requests go; `None`: as the workload has it.
+    pub access_log: Option<Arc<RouteLog>>,
 }
 
 /// What happens to the opaque connections that follow one rule.
@@ -148,6 +150,8 @@ pub struct BoundShare<S = Series> {
     pub series: SeriesPair<S>,
     /// The same as its rule's.
     pub session: Option<Arc<BoundSession>>,
+    /// Likewise.
+    pub access_log: Option<Arc<RouteLog>>,
     /// When its requests go to a second endpoint, too; `None`: never.
     pub hedging: Option<Arc<Hedging>>,
 }

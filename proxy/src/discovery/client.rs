@@ -24,7 +24,7 @@ use selvedge_api::{
 };
 use selvedge_certs::{bundle::Bundle, tls::Live};
 use selvedge_model::{WorkloadName, seen::Svid};
-use selvedge_ops::{Condition, memory};
+use selvedge_ops::{Condition, LogLevel, memory};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -96,6 +96,8 @@ pub struct Discovery {
     pub has_agent: bool,
     /// Transactions are counted here.
     pub metrics: Arc<Metrics>,
+    /// What the control plane may have us log for a while.
+    pub log_level: LogLevel,
 }
 
 /// Keeps configuration in force up to date, for as long as it is polled.
@@ -259,6 +261,7 @@ impl Client {
             held: held.map(|(name, version)| (name.to_string(), version.clone())).collect(),
             authorities: self.subscriptions.authorities().map(ToString::to_string).collect(),
             takes_taps: true,
+            takes_log_levels: true,
         };
         // A little is for the message around it.
         self.anew = hello.encoded_len() > MAX_CLIENT_MESSAGE - 64;

@@ -114,7 +114,8 @@ impl Session {
         removals: &[&str],
     ) -> wire::Ack {
         let removals = removals.iter().map(ToString::to_string).collect();
-        self.send(wire::Transaction { nonce, upserts, removals, more: false, taps: None }).await;
+        self.send(wire::Transaction { nonce, upserts, removals, more: false, taps: None, log_level: None })
+            .await;
         self.ack().await
     }
 

@@ -118,6 +118,7 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         app_connections: BTreeMap::new(),
         egress: None,
         gateway: None,
+        telemetry: None,
         place: None,
         labels: Arc::default(),
     };

@@ -133,6 +133,7 @@ mod tests {
             app_connections: BTreeMap::new(),
             egress: None,
             gateway: None,
+            telemetry: None,
             place: None,
             labels: std::sync::Arc::default(),
         }

@@ -108,7 +108,8 @@ impl Session<'_> {
     }
 
     fn write(&self, endpoint: Option<SocketAddr>, reason: Option<Reason>, bytes: (u64, u64)) {
-        if access_log::enabled() {
+        let watched = &self.worker.metrics.watched;
+        if access_log::by_filter() || watched.logs_connections(self.direction) {
             let line = access_log::Connection {
                 direction: self.direction,
                 peer: self.peer,
@@ -121,6 +122,7 @@ impl Session<'_> {
                 duration: self.started.elapsed(),
             };
             line.write();
+            watched.tell_connection(self.worker.index, &line);
         }
     }
 }

@@ -335,6 +335,14 @@ impl telemetry::ClientConnection for Conn {
         Some(&self.inbound()?.series)
     }
 
+    fn is_http2(&self) -> bool {
+        self.version == HttpVersion::Http2
+    }
+
+    fn is_tls(&self) -> bool {
+        self.is_secure()
+    }
+
     /// With the service, or the virtual host, that was last looked up.
     fn unanswered(&self) -> Option<Arc<Series>> {
         if let Some(gateway) = self.gateway() {

@@ -1,12 +1,16 @@
 //! The access log: one line for each request and each opaque connection, through the log's target `access`.
 //!
-//! Off until the log's filter names it (`--log info,access=debug`, or `/log-level` while running), in the
-//! format that the log has. Off, it costs one look at a flag per request. On, it leaves out the query,
+//! This is the one that the log's filter turns on (`--log info,access=debug`, or `/log-level` while running), in the
+//! format that the log has; what configuration turns on is [`Watched`](super::Watched)'s. Off, it costs one look at a flag per request. On, it leaves out the query,
 //! which often holds what should not be in logs.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use selvedge_model::SpiffeId;
+use selvedge_model::{SpiffeId, telemetry::Logged};
 
 use super::Record;
 use crate::{arrival::Direction, error::Reason};
@@ -14,9 +18,23 @@ use crate::{arrival::Direction, error::Reason};
 /// The log's target.
 const TARGET: &str = "access";
 
-/// Whether lines are written. Check this first, so that nothing of a request is copied for nothing.
+/// Whether configuration asks for lines ([`Watched`](super::Watched)).
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Whether lines may be written, by the log's filter or by configuration. Check this first, so that nothing of a request is
+/// copied for nothing.
 pub fn enabled() -> bool {
+    WATCHED.load(Ordering::Relaxed) || by_filter()
+}
+
+/// Whether the log's filter names them.
+pub fn by_filter() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
+/// Whether configuration asks for lines.
+pub(super) fn set_watched(is_on: bool) {
+    WATCHED.store(is_on, Ordering::Relaxed);
 }
 
 /// Writes what happened to a request, now that it is over.
@@ -64,6 +82,20 @@ pub struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// What an expression may ask of it.
+    pub(super) fn logged(&self) -> Logged<'_> {
+        Logged {
+            duration: self.duration,
+            mtls: self.identity.is_some(),
+            protocol: "TCP",
+            reason: self.reason.map(Reason::word),
+            principal: self.identity.map(SpiffeId::as_str),
+            received: self.received,
+            sent: self.sent,
+            ..Logged::default()
+        }
+    }
+
     /// Writes it, if lines are to be written.
     pub fn write(&self) {
         tracing::debug!(
@@ -168,7 +200,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(filter).with(text);
 
         tracing::subscriber::with_default(subscriber, || {
-            assert!(!enabled());
+            assert!(!by_filter());
             one_request();
         });
 

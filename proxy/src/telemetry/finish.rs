@@ -2,7 +2,7 @@
 //!
 //! The outermost step begins it when the request comes, adds the answer, and hangs it on the answer's body. It is
 //! finished once: when that body has ended or was given up, or when the client has left before there was an answer.
-//! Then each consumer reads it: [`Series`](super::Series) for metrics, [`access_log`] for the access log. A further
+//! Then each consumer reads it: [`Series`](super::Series) for metrics, [`access_log`] for the access log, [`Watched`](super::Watched) for what configuration asks for. A further
 //! consumer is one more call in `Record::tell`.
 
 use std::{rc::Rc, time::Instant};
@@ -14,13 +14,15 @@ impl Record {
     /// The record of `request`, which has come from `client` at `began`.
     pub fn begin<B>(
         path: Rc<OnPath>,
-        request: &http::Request<B>,
+        request: &mut http::Request<B>,
         client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
         let tapped = path.tap.note(request, path.direction);
-        let is_needed = tapped.is_some() || access_log::enabled();
-        let head = is_needed.then(|| Box::new(Head::of(request, tapped)));
+        let noted = path.watched.note(request, path.direction);
+        let is_needed =
+            tapped.is_some() || noted.traced.is_some() || noted.may_be_line || access_log::by_filter();
+        let head = is_needed.then(|| Box::new(Head::of(request, tapped, noted)));
         Self::new(path, head, client, began)
     }
 
@@ -47,6 +49,9 @@ impl Record {
         }
         access_log::write(self);
         self.tap().show(self, now);
+        if self.is_shown() {
+            self.watched().tell(self, now);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use super::{
     series::{self, Series},
     tap::Tap,
     tcp::{Streams, TcpSeries},
+    watched::Watched,
 };
 use crate::{
     arrival::Direction,
@@ -73,6 +74,8 @@ pub struct Metrics {
     pub control: ControlMetrics,
     /// Who asks to see live requests.
     pub tap: Arc<Tap>,
+    /// What configuration has written down and traced.
+    pub watched: Arc<Watched>,
 }
 
 impl Metrics {
@@ -105,6 +108,7 @@ impl Metrics {
             concurrency: OnceLock::new(),
             control: ControlMetrics::default(),
             tap: Arc::default(),
+            watched: Arc::new(Watched::new(workers)),
         }
     }
 

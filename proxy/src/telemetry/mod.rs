@@ -1,7 +1,5 @@
-//! What is reported about requests: metrics for Prometheus, and a line in the access log if asked for.
-//!
-//! Trace context (W3C `traceparent`, `tracestate`) needs nothing here: it is an end-to-end header and
-//! passes through like any other.
+//! What is reported about requests: metrics for Prometheus; and if asked for, a line in the access log, and spans of a
+//! trace.
 
 pub mod access_log;
 mod connections;
@@ -10,10 +8,13 @@ mod counter;
 mod durations;
 mod events;
 mod finish;
+mod finished;
 mod labels;
 mod latencies;
+mod lines;
 mod metrics;
 mod mirrored;
+mod outbox;
 mod priorities;
 mod record;
 mod registered;
@@ -22,12 +23,16 @@ mod sparing;
 mod tap;
 mod tcp;
 mod told;
+pub mod trace;
+mod watched;
 
 pub use self::{
     control::ControlMetrics,
     events::{Decision, Dropped},
+    finished::Finished,
     labels::Labels,
     metrics::{Metrics, OpenConnection},
+    outbox::{Outbox, Told},
     priorities::{GroupHealth, MOST_GROUPS},
     record::{ClientConnection, OnPath, Record},
     series::Series,
@@ -35,4 +40,5 @@ pub use self::{
     tap::{Tap, WentTo},
     tcp::TcpSeries,
     told::TrafficTold,
+    watched::{LineFormat, RouteLog, Watched},
 };

@@ -13,9 +13,16 @@ use selvedge_model::SpiffeId;
 
 use super::{
     Metrics, Series, TcpSeries,
+    finished::Traced,
     tap::{Tap, Tapped, WentTo},
+    trace::Parent,
+    watched::{Noted, RouteLog, Watched},
 };
-use crate::{arrival::Direction, error::Reason, fields::grpc_status};
+use crate::{
+    arrival::Direction,
+    error::Reason,
+    fields::{grpc_status, is_grpc},
+};
 
 /// The connection that a request came on, as far as its record tells of it.
 pub trait ClientConnection: fmt::Debug {
@@ -31,6 +38,16 @@ pub trait ClientConnection: fmt::Debug {
     /// Where a request is counted if its client left before there was an answer. `None`: with its connection, or with
     /// what is unknown.
     fn unanswered(&self) -> Option<Arc<Series>>;
+
+    /// Whether it, or who speaks through it, speaks HTTP/2.
+    fn is_http2(&self) -> bool {
+        false
+    }
+
+    /// Whether it speaks TLS with us.
+    fn is_tls(&self) -> bool {
+        self.identity().is_some()
+    }
 }
 
 /// What is the same for all requests that take one path on one worker.
@@ -44,6 +61,8 @@ pub struct OnPath {
     pub unknown: Arc<Series>,
     /// Who asks to see requests.
     pub tap: Arc<Tap>,
+    /// What is written down and traced.
+    pub watched: Arc<Watched>,
 }
 
 /// What happened to one request. Until it is finished it says what is known so far.
@@ -75,7 +94,7 @@ pub struct Record {
 
 /// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
 /// logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) authority: String,
@@ -84,8 +103,21 @@ pub(super) struct Head {
     pub(super) request_id: Option<String>,
     /// The trace's id in `traceparent`.
     pub(super) trace_id: Option<String>,
+    /// `User-Agent`.
+    pub(super) user_agent: Option<String>,
+    /// `X-Forwarded-For`.
+    pub(super) forwarded_for: Option<String>,
+    /// `Content-Length`.
+    pub(super) received: Option<u64>,
+    pub(super) is_grpc: bool,
+    /// Where it went; `None`: nowhere yet.
+    pub(super) place: Option<WentTo>,
     /// What else those see who ask to see requests. `None`: nobody asks.
     pub(super) tapped: Option<Box<Tapped>>,
+    /// `None`: it is not sampled.
+    pub(super) traced: Option<Box<Traced>>,
+    /// Where its rule has lines about it go; `None`: the rule does not say it.
+    pub(super) route_log: Option<Arc<RouteLog>>,
 }
 
 impl Record {
@@ -162,16 +194,22 @@ impl Record {
         self.series.as_ref().or(self.client.series()).unwrap_or(&self.path.unknown)
     }
 
-    /// Whether somebody asks to see it.
-    pub fn is_tapped(&self) -> bool {
-        self.head.as_ref().is_some_and(|head| head.tapped.is_some())
+    /// Whether somebody asks to see it, or it may be written down.
+    pub fn is_shown(&self) -> bool {
+        self.head.is_some()
     }
 
-    /// Adds where it went, for those who ask to see it.
-    pub fn went_to(&mut self, place: WentTo) {
-        if let Some(tapped) = self.head.as_mut().and_then(|head| head.tapped.as_mut()) {
-            tapped.went_to(place);
+    /// Adds where it went, and where its rule has lines about it go.
+    pub fn went_to(&mut self, place: WentTo, log: Option<Arc<RouteLog>>) {
+        if let Some(head) = &mut self.head {
+            head.place = Some(place);
+            head.route_log = log;
         }
+    }
+
+    /// What is written down and traced.
+    pub(super) fn watched(&self) -> Arc<Watched> {
+        Arc::clone(&self.path.watched)
     }
 
     /// Who asks to see it.
@@ -190,7 +228,7 @@ impl Record {
 }
 
 impl Head {
-    pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>) -> Self {
+    pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>, noted: Noted) -> Self {
         let headers = request.headers();
         let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
         Self {
@@ -198,29 +236,21 @@ impl Head {
             authority: authority.or_else(|| text(headers, header::HOST.as_str())).unwrap_or_default(),
             path: request.uri().path().to_owned(),
             request_id: text(headers, "x-request-id"),
+            user_agent: text(headers, header::USER_AGENT.as_str()),
+            forwarded_for: text(headers, "x-forwarded-for"),
+            received: headers
+                .get(header::CONTENT_LENGTH)
+                .and_then(|length| length.to_str().ok()?.parse().ok()),
+            is_grpc: is_grpc(headers),
             tapped,
-            trace_id: text(headers, "traceparent").and_then(|parent| trace_id(&parent).map(str::to_owned)),
+            trace_id: Parent::trace_id(headers),
+            place: None,
+            traced: noted.traced,
+            route_log: None,
         }
     }
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// The trace's id in a W3C `traceparent`: `<version>-<trace id>-<parent id>-<flags>`.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_trace_id_is_left_out() {
-        assert_eq!(trace_id("00-short-b7ad6b7169203331-01"), None);
-        assert_eq!(trace_id("nonsense"), None);
-    }
 }

@@ -59,12 +59,13 @@ pub(super) struct Tapped {
     meant_by: Vec<u64>,
     query: Option<String>,
     headers: Vec<(String, String)>,
-    went_to: Option<WentTo>,
 }
 
 /// Where a request went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WentTo {
+    /// The host and the port of the service that was called.
+    pub service: Option<(Arc<str>, u16)>,
     /// The route that it followed.
     pub route: Option<Arc<str>>,
     /// The address of the endpoint that has answered, or was tried last.
@@ -180,13 +181,6 @@ impl Tap {
     }
 }
 
-impl Tapped {
-    /// Adds where the request went.
-    pub(super) fn went_to(&mut self, place: WentTo) {
-        self.went_to = Some(place);
-    }
-}
-
 /// The fields' names, and the values that one of `meant` is shown.
 fn fields(headers: &HeaderMap, meant: &[&Wanted]) -> Vec<(String, String)> {
     let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
@@ -233,7 +227,7 @@ fn facts<'a>(record: &'a Record, head: &'a Head) -> Facts<'a> {
 fn sample(record: &Record, head: &Head, facts: &Facts<'_>, wanted: &Wanted) -> Sample {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let tapped = head.tapped.as_deref();
-    let place = tapped.and_then(|tapped| tapped.went_to.as_ref());
+    let place = head.place.as_ref();
     let shown = |(name, value): &(String, String)| {
         let value = if wanted.reveals(name) { value.clone() } else { REDACTED.to_owned() };
         (name.clone(), value)

@@ -16,7 +16,7 @@ use crate::{
         BoundTcp, BoundTcpRule, Limiters, SeriesPair,
     },
     budget::RetryBudget,
-    telemetry::{Labels, Metrics, Series},
+    telemetry::{Labels, Metrics, RouteLog, Series},
 };
 
 /// Binds services: the inputs that are the same for all of them.
@@ -121,9 +121,11 @@ impl Rules<'_> {
             false => self.labels.clone(),
         };
         let session = rule.session.as_deref().and_then(BoundSession::of).map(Arc::new);
+        let access_log = rule.access_log.as_ref().map(|log| self.metrics.watched.of_route(log));
+        let same = (session.as_ref(), access_log.as_ref());
         BoundRule {
             filters: filters(&rule.filters),
-            shares: shares(&rule.backends, self.backends, session.as_ref(), filters, |backend| {
+            shares: shares(&rule.backends, self.backends, same, filters, |backend| {
                 let series = self.requests(&self.of_share(&name, &backend.name));
                 (series, self.hedging(&name, backend))
             }),
@@ -137,6 +139,7 @@ impl Rules<'_> {
             retry: self.is_known.then(|| rule.retry.clone()),
             budget: Arc::clone(self.budget),
             session,
+            access_log,
         }
     }
 
@@ -145,7 +148,15 @@ impl Rules<'_> {
         let backend = Arc::clone(&self.backends[mirror.backend]);
         let labels = labels_of_mirror(&self.labels, route, &backend.name);
         let series = pair(&labels, |labels| self.metrics.mirrored(labels));
-        let share = BoundShare { weight: 0, filters: None, series, backend, session: None, hedging: None };
+        let share = BoundShare {
+            weight: 0,
+            filters: None,
+            series,
+            backend,
+            session: None,
+            hedging: None,
+            access_log: None,
+        };
         BoundMirror { share: Arc::new(share), fraction: mirror.fraction }
     }
 
@@ -155,7 +166,7 @@ impl Rules<'_> {
         let series = |backend: &BoundBackend| {
             (pair(&self.of_share(&name, &backend.name), |labels| self.metrics.tcp(labels)), None)
         };
-        BoundTcpRule { shares: shares(&rule.backends, self.backends, None, |_| None, series), name }
+        BoundTcpRule { shares: shares(&rule.backends, self.backends, (None, None), |_| None, series), name }
     }
 
     /// When requests of the rule `route` to `backend` are hedged. What was known of their answers goes on.
@@ -187,15 +198,16 @@ impl Rules<'_> {
 fn shares<S>(
     shares: &[WeightedBackend],
     backends: &[Arc<BoundBackend>],
-    session: Option<&Arc<BoundSession>>,
+    (session, access_log): (Option<&Arc<BoundSession>>, Option<&Arc<RouteLog>>),
     filters: impl Fn(&Filters) -> Option<Arc<BoundFilters>>,
     state: impl Fn(&BoundBackend) -> (SeriesPair<S>, Option<Arc<Hedging>>),
 ) -> Vec<Arc<BoundShare<S>>> {
     let share = |share: &WeightedBackend| {
         let backend = Arc::clone(&backends[share.backend]);
         let filters = share.filters.as_deref().and_then(&filters);
-        let (session, (series, hedging)) = (session.cloned(), state(&backend));
-        Arc::new(BoundShare { weight: share.weight, filters, series, backend, session, hedging })
+        let (series, hedging) = state(&backend);
+        let (session, access_log) = (session.cloned(), access_log.cloned());
+        Arc::new(BoundShare { weight: share.weight, filters, series, backend, session, hedging, access_log })
     };
     shares.iter().map(share).collect()
 }

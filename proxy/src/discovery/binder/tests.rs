@@ -43,7 +43,14 @@ impl Fixture {
         if self.held.own().is_none() {
             upserts.push(fixtures::own("0", &fixtures::us().workload.to_string()));
         }
-        draft.add(wire::Transaction { nonce: 1, upserts, removals: Vec::new(), more: false, taps: None });
+        draft.add(wire::Transaction {
+            nonce: 1,
+            upserts,
+            removals: Vec::new(),
+            more: false,
+            taps: None,
+            log_level: None,
+        });
         self.held.take_in(draft, &fixtures::us(), |_| true).unwrap();
         self.binder.bind(&self.held, |_| true, self.now)
     }
@@ -615,7 +622,14 @@ fn nobody_is_called_before_our_own_policy_has_arrived() {
     let mut held = Resources::default();
     let mut draft = Draft::default();
     let upserts = vec![fixtures::lookup("1"), fixtures::service("1", &[1]), fixtures::endpoints("1", 1)];
-    draft.add(wire::Transaction { nonce: 1, upserts, removals: Vec::new(), more: false, taps: None });
+    draft.add(wire::Transaction {
+        nonce: 1,
+        upserts,
+        removals: Vec::new(),
+        more: false,
+        taps: None,
+        log_level: None,
+    });
     held.take_in(draft, &fixtures::us(), |_| true).unwrap();
 
     let (table, _) = fixtures::binder(&Arc::new(Metrics::new(1))).bind(&held, |_| true, Instant::now());

@@ -23,6 +23,9 @@ use crate::discovery::{
     subscriptions::{Noted, SWEEP_EVERY},
 };
 
+/// The longest time for which the control plane can have us log something else.
+const LONGEST_LEVEL: Duration = Duration::from_secs(24 * 3600);
+
 /// How long the client asks for no newer keys of a URL after it has done so.
 const KEYS_WANTED_EVERY: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,9 @@ impl Client {
         if let Some(wanted) = part.taps.take() {
             self.report_often(wanted.often);
             return self.discovery.metrics.tap.set(taps(wanted));
+        }
+        if let Some(level) = part.log_level.take() {
+            return self.log(&level);
         }
         let (nonce, more) = (part.nonce, part.more);
         self.draft.add(part);
@@ -54,6 +60,19 @@ impl Client {
             }
         };
         self.send(Body::Ack(wire::Ack { nonce, refused }));
+    }
+
+    /// Logs what the control plane asks for, for a while.
+    fn log(&self, level: &wire::LogLevel) {
+        let time = Duration::from_secs(level.seconds).clamp(Duration::from_secs(1), LONGEST_LEVEL);
+        match self.discovery.log_level.lend(&level.filter, time) {
+            Ok(()) => tracing::info!(
+                filter = level.filter,
+                ?time,
+                "the control plane has set the log level for a while"
+            ),
+            Err(error) => tracing::warn!(%error, "the control plane asks for a log level that is none"),
+        }
     }
 
     fn applied(&mut self, nonce: u64, change: Change) {
@@ -93,6 +112,8 @@ impl Client {
             self.discovery.binder.bind(&self.held, |authority| subscriptions.contains(authority), now());
         self.discovery.store.publish(table);
         self.discovery.own_policy.set(self.held.own().is_some());
+        let own = self.held.own();
+        self.discovery.metrics.watched.set(own.and_then(|own| own.telemetry.as_ref()));
         self.note_our_own();
         work
     }

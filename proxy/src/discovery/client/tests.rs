@@ -57,6 +57,7 @@ async fn start() -> Rig {
         seen: Arc::clone(&seen),
         has_agent: false,
         metrics: Arc::clone(&metrics),
+        log_level: selvedge_ops::logging::filter("info").unwrap().1,
     }));
     Rig { ca, control_plane, store, joined, status, bundle, readiness, metrics, seen, _client: client }
 }
@@ -109,7 +110,14 @@ async fn a_transaction_in_parts_is_applied_whole() {
     let mut parts = everything();
     let last = parts.split_off(2);
     session
-        .send(wire::Transaction { nonce: 7, upserts: parts, removals: vec![], more: true, taps: None })
+        .send(wire::Transaction {
+            nonce: 7,
+            upserts: parts,
+            removals: vec![],
+            more: true,
+            taps: None,
+            log_level: None,
+        })
         .await;
     let ack = session.transact(7, last, &[]).await;
 
@@ -384,6 +392,7 @@ fn offline_client() -> (Client, Sent) {
         seen: Arc::new(Seen::new(1)),
         has_agent: false,
         metrics,
+        log_level: selvedge_ops::logging::filter("info").unwrap().1,
     });
     let (outgoing, sent) = mpsc::channel(MAX_OUTGOING);
     client.outgoing = Some(outgoing);

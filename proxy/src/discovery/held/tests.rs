@@ -9,7 +9,7 @@ use crate::discovery::fixtures::{self, AUTHORITY};
 fn draft(upserts: Vec<wire::Resource>, removals: &[&str]) -> Draft {
     let mut draft = Draft::default();
     let removals = removals.iter().map(ToString::to_string).collect();
-    draft.add(wire::Transaction { nonce: 1, upserts, removals, more: false, taps: None });
+    draft.add(wire::Transaction { nonce: 1, upserts, removals, more: false, taps: None, log_level: None });
     draft
 }
 

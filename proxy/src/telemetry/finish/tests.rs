@@ -6,7 +6,7 @@ use selvedge_model::SpiffeId;
 use super::*;
 use crate::{
     arrival::Direction,
-    telemetry::{Series, Tap, durations::Durations, series::End},
+    telemetry::{Series, Tap, Watched, durations::Durations, series::End},
 };
 
 /// A frontend's connection.
@@ -42,7 +42,7 @@ pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
 
 /// The same, where those who ask see it.
 pub(in crate::telemetry) fn begun_with(unknown: &Arc<Series>, tap: &Arc<Tap>) -> Record {
-    let http = http::Request::get("/reviews/0?token=secret")
+    let mut http = http::Request::get("/reviews/0?token=secret")
         .header("host", "reviews:9080")
         .header("x-request-id", "one-two")
         .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -50,8 +50,9 @@ pub(in crate::telemetry) fn begun_with(unknown: &Arc<Series>, tap: &Arc<Tap>) ->
         .expect("a valid request");
     let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
     let (unknown, tap) = (Arc::clone(unknown), Arc::clone(tap));
-    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap };
-    Record::begin(Rc::new(path), &http, Rc::new(Frontend(identity)), Instant::now())
+    let watched = Arc::new(Watched::new(1));
+    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap, watched };
+    Record::begin(Rc::new(path), &mut http, Rc::new(Frontend(identity)), Instant::now())
 }
 
 fn answer(status: u16) -> http::Response<()> {

@@ -41,6 +41,7 @@ impl Collector for Metrics {
         self.encode_rare(&mut encoder)?;
         self.encode_budget(&mut encoder)?;
         self.encode_concurrency(&mut encoder)?;
+        self.encode_watched(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -116,6 +117,28 @@ impl Metrics {
                 MetricType::Gauge,
             )?
             .encode_gauge(&concurrency.shortest().as_secs_f64())
+    }
+
+    /// What became of the access log and of traces, once there was any.
+    fn encode_watched(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (lost, [sent, unsent]) = self.watched.counts();
+        let mut family = |name: &str, help: &str, count: u64| {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, f64>(&count, None)
+        };
+        family(
+            "selvedge_access_log_lines_lost",
+            "Lines of the access log that were not written or sent, because it did not take them in time.",
+            lost + unsent[1],
+        )?;
+        family("selvedge_access_log_lines_sent", "Lines of the access log that a collector took.", sent[1])?;
+        family("selvedge_trace_spans_sent", "Spans of traces that a collector took.", sent[0])?;
+        family(
+            "selvedge_trace_spans_lost",
+            "Spans of traces that were not sent, because the collector did not take them in time.",
+            unsent[0],
+        )
     }
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

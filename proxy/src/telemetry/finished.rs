@@ -1,0 +1,387 @@
+//! A request that is over, as the access log and a trace's collector tell it, and its line in the two formats.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_model::{SpiffeId, telemetry::Logged};
+
+use super::{
+    record::Head,
+    tap::WentTo,
+    trace::{self, Trace},
+};
+use crate::{arrival::Direction, error::Reason};
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Whether it came to a gateway.
+    pub at_gateway: bool,
+    /// When it came.
+    pub began: SystemTime,
+    /// When it came, by the clock that attempts are timed by.
+    pub came: std::time::Instant,
+    /// How long it took, the answer's body included.
+    pub duration: Duration,
+    /// The answer's status; `None`: there was no answer.
+    pub status: Option<u16>,
+    /// How a gRPC call ended.
+    pub grpc_status: Option<u8>,
+    /// Why a proxy made the answer itself, or broke it off.
+    pub reason: Option<Reason>,
+    /// The failure in all its words.
+    pub error: Option<Box<str>>,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Who it has proven to be.
+    pub identity: Option<SpiffeId>,
+    /// Whether the client speaks HTTP/2.
+    pub is_http2: bool,
+    /// Whether the client speaks TLS with us.
+    pub is_tls: bool,
+    pub(super) head: Box<Head>,
+}
+
+/// What a trace's collector is told of a request that is sampled.
+#[derive(Debug)]
+pub(super) struct Traced {
+    pub(super) trace: Arc<Trace>,
+    /// Tags from its headers.
+    pub(super) tags: Vec<(Arc<str>, String)>,
+    /// Tags that all requests have.
+    pub(super) fixed: Arc<[(Arc<str>, String)]>,
+}
+
+impl Finished {
+    /// The method.
+    pub fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    /// The path, without its query.
+    pub fn path(&self) -> &str {
+        &self.head.path
+    }
+
+    /// `Host`, or `:authority`.
+    pub fn authority(&self) -> &str {
+        &self.head.authority
+    }
+
+    /// `User-Agent`.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.head.user_agent.as_deref()
+    }
+
+    /// `x-request-id`.
+    pub fn request_id(&self) -> Option<&str> {
+        self.head.request_id.as_deref()
+    }
+
+    /// Whether it is a gRPC call.
+    pub fn is_grpc(&self) -> bool {
+        self.head.is_grpc
+    }
+
+    /// Where it went.
+    pub fn place(&self) -> Option<&WentTo> {
+        self.head.place.as_ref()
+    }
+
+    /// The service that was called, as configuration calls it.
+    pub fn service(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.place()?.service.as_ref()?;
+        Some((host, *port))
+    }
+
+    /// Its trace, if it is sampled.
+    pub fn trace(&self) -> Option<&Arc<Trace>> {
+        self.head.traced.as_ref().map(|traced| &traced.trace)
+    }
+
+    /// The trace that it belongs to, sampled or not, in hexadecimal.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.head.trace_id.as_deref()
+    }
+
+    /// The tags that configuration adds to its spans.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
+        let traced = self.head.traced.as_ref();
+        let all = traced.into_iter().flat_map(|traced| traced.fixed.iter().chain(&traced.tags));
+        all.map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// Whether it came, or went, over the mesh's mutual TLS.
+    pub fn is_mtls(&self) -> bool {
+        match self.direction {
+            Direction::Inbound => self.identity.is_some(),
+            Direction::Outbound => self.place().is_some_and(|place| place.identity.is_some()),
+        }
+    }
+
+    /// What is spoken with the client.
+    pub fn protocol(&self) -> &'static str {
+        if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" }
+    }
+
+    /// What an expression may ask of it.
+    pub(super) fn logged(&self) -> Logged<'_> {
+        Logged {
+            status: self.status.unwrap_or_default(),
+            grpc_status: self.grpc_status,
+            duration: self.duration,
+            mtls: self.is_mtls(),
+            method: self.method(),
+            path: self.path(),
+            host: self.authority(),
+            user_agent: self.user_agent(),
+            protocol: self.protocol(),
+            reason: self.reason.map(Reason::word),
+            principal: self.identity.as_ref().map(SpiffeId::as_str),
+            route: self.place().and_then(|place| place.route.as_deref()),
+            received: self.head.received.unwrap_or_default(),
+            sent: self.sent,
+            retries: self.retries,
+        }
+    }
+
+    /// Writes its line in Istio's text format. What is not known is `-`.
+    pub(super) fn write_text(&self, out: &mut Vec<u8>) {
+        let mut line = Text(out);
+        line.time(self.began);
+        line.0.extend_from_slice(b" \"");
+        line.bare(Some(self.method()));
+        line.0.push(b' ');
+        line.bare(Some(self.path()));
+        line.0.push(b' ');
+        line.bare(Some(self.protocol()));
+        line.0.extend_from_slice(b"\" ");
+        line.number(self.status.unwrap_or_default().into());
+        line.word(Some(self.flags()));
+        line.word(Some(self.details()));
+        line.word(None);
+        line.quoted(self.error.as_deref());
+        line.0.push(b' ');
+        line.number(self.head.received.unwrap_or_default());
+        line.0.push(b' ');
+        line.number(self.sent);
+        line.0.push(b' ');
+        line.number(millis(self.duration));
+        line.word(None);
+        line.quoted(self.head.forwarded_for.as_deref());
+        line.quoted(self.user_agent());
+        line.quoted(self.request_id());
+        line.quoted(Some(self.authority()));
+        let upstream = self.place().and_then(|place| place.endpoint).map(|endpoint| endpoint.to_string());
+        line.quoted(upstream.as_deref());
+        line.word(Some(&self.cluster()));
+        line.word(None);
+        line.word(None);
+        line.word(Some(&self.peer.to_string()));
+        line.word(None);
+        // A name of ours has spaces in it.
+        let route =
+            self.place().and_then(|place| place.route.as_deref()).map(|route| route.replace(' ', "_"));
+        line.word(route.as_deref());
+        line.0.push(b'\n');
+    }
+
+    /// Writes its line as JSON, with Istio's names of fields. What is not known is left out.
+    pub(super) fn write_json(&self, out: &mut Vec<u8>) {
+        let mut line = Json { out, is_first: true };
+        line.time("start_time", self.began);
+        line.text("direction", Some(self.direction.word()));
+        line.text("method", Some(self.method()));
+        line.text("path", Some(self.path()));
+        line.text("protocol", Some(self.protocol()));
+        line.number("response_code", Some(self.status.unwrap_or_default().into()));
+        line.number("grpc_status", self.grpc_status.map(Into::into));
+        line.text("response_flags", Some(self.flags()));
+        line.text("response_code_details", Some(self.details()));
+        line.text("upstream_transport_failure_reason", self.error.as_deref());
+        line.number("bytes_received", self.head.received);
+        line.number("bytes_sent", Some(self.sent));
+        line.number("duration", Some(millis(self.duration)));
+        line.number("duration_us", Some(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));
+        line.number("retries", Some(self.retries.into()).filter(|retries| *retries > 0));
+        line.text("x_forwarded_for", self.head.forwarded_for.as_deref());
+        line.text("user_agent", self.user_agent());
+        line.text("request_id", self.request_id());
+        line.text("authority", Some(self.authority()));
+        if let Some(place) = self.place() {
+            line.display("upstream_host", place.endpoint.as_ref());
+            if place.service.is_some() {
+                line.text("upstream_cluster", Some(&self.cluster()));
+            }
+            line.display("upstream_workload", place.workload.as_ref());
+            line.text("upstream_identity", place.identity.as_ref().map(SpiffeId::as_str));
+            line.text("route_name", place.route.as_deref());
+        }
+        line.display("downstream_remote_address", Some(&self.peer));
+        line.text("downstream_identity", self.identity.as_ref().map(SpiffeId::as_str));
+        line.flag("mtls", self.is_mtls());
+        line.text("reason", self.reason.map(Reason::word));
+        line.text("trace_id", self.trace_id());
+        if let Some(trace) = self.trace() {
+            let mut span = String::with_capacity(16);
+            trace::write_hex(&mut span, &trace.span);
+            line.text("span_id", Some(&span));
+        }
+        line.end();
+    }
+
+    /// What Envoy calls the way in which it failed; `-`: it did not, as far as proxies know.
+    fn flags(&self) -> &'static str {
+        self.reason.map_or("-", flags)
+    }
+
+    fn details(&self) -> &'static str {
+        match (self.reason, self.status) {
+            (Some(reason), _) => reason.word(),
+            (None, Some(_)) => "via_upstream",
+            (None, None) => "-",
+        }
+    }
+
+    /// Where it went, as Envoy calls it.
+    fn cluster(&self) -> String {
+        match (self.direction, self.service()) {
+            (Direction::Inbound, _) => "inbound".to_owned(),
+            (Direction::Outbound, Some((host, port))) => format!("outbound|{port}||{host}"),
+            (Direction::Outbound, None) => "PassthroughCluster".to_owned(),
+        }
+    }
+}
+
+/// Envoy's word for a reason of ours, as far as it has one.
+pub(super) fn flags(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoEndpoint => "UH",
+        Reason::ConnectFailure | Reason::AppUnreachable | Reason::Tls | Reason::Identity => "UF",
+        Reason::Reset => "UC",
+        Reason::Timeout => "UT",
+        Reason::Overflow | Reason::Concurrency => "UO",
+        Reason::RateLimit => "RL",
+        Reason::RateLimitServer => "RLSE",
+        Reason::NoRoute => "NR",
+        Reason::NoBackend => "NC",
+        Reason::Canceled => "DC",
+        Reason::Protocol => "UPE",
+        Reason::Fault => "FI",
+        Reason::Policy | Reason::Token | Reason::Credentials => "UAEX",
+        Reason::RequestTimeout | Reason::BadRequest | Reason::HeadTooLarge | Reason::BodyTooLarge => "DPE",
+        _ => "-",
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A line of Istio's text format.
+pub(super) struct Text<'o>(pub(super) &'o mut Vec<u8>);
+
+impl Text<'_> {
+    pub(super) fn time(&mut self, time: SystemTime) {
+        // A Vec takes whatever is written to it.
+        let _ = write!(self.0, "[{}]", humantime::format_rfc3339_millis(time));
+    }
+
+    pub(super) fn number(&mut self, number: u64) {
+        let _ = write!(self.0, "{number}");
+    }
+
+    /// What has no spaces, with one before it.
+    pub(super) fn word(&mut self, word: Option<&str>) {
+        self.0.push(b' ');
+        self.bare(word);
+    }
+
+    /// The same in quotes.
+    pub(super) fn quoted(&mut self, text: Option<&str>) {
+        self.0.extend_from_slice(b" \"");
+        self.bare(text);
+        self.0.push(b'"');
+    }
+
+    /// Nobody who writes a header forges a line, or a field of one.
+    fn bare(&mut self, text: Option<&str>) {
+        let text = text.filter(|text| !text.is_empty()).unwrap_or("-");
+        if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
+            return self.0.extend_from_slice(text.as_bytes());
+        }
+        for letter in text.chars() {
+            let is_plain = !letter.is_control() && letter != '"' && letter != '\\';
+            if is_plain && letter.is_ascii() {
+                self.0.push(letter as u8);
+            } else {
+                let _ = write!(self.0, "{}", letter.escape_default());
+            }
+        }
+    }
+}
+
+/// A line of JSON.
+pub(super) struct Json<'o> {
+    pub(super) out: &'o mut Vec<u8>,
+    pub(super) is_first: bool,
+}
+
+impl Json<'_> {
+    fn key(&mut self, name: &str) {
+        self.out.push(if std::mem::take(&mut self.is_first) { b'{' } else { b',' });
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    pub(super) fn text(&mut self, name: &str, text: Option<&str>) {
+        let Some(text) = text else { return };
+        self.key(name);
+        let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+        if text.bytes().all(is_plain) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.push(b'"');
+        } else {
+            // A Vec takes whatever is written to it, and a text is always JSON.
+            let _ = serde_json::to_writer(&mut *self.out, text);
+        }
+    }
+
+    pub(super) fn display(&mut self, name: &str, value: Option<&impl std::fmt::Display>) {
+        let Some(value) = value else { return };
+        self.key(name);
+        let _ = write!(self.out, "\"{value}\"");
+    }
+
+    pub(super) fn number(&mut self, name: &str, number: Option<u64>) {
+        let Some(number) = number else { return };
+        self.key(name);
+        let _ = write!(self.out, "{number}");
+    }
+
+    pub(super) fn flag(&mut self, name: &str, flag: bool) {
+        self.key(name);
+        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    pub(super) fn time(&mut self, name: &str, time: SystemTime) {
+        self.key(name);
+        let _ = write!(self.out, "\"{}\"", humantime::format_rfc3339_millis(time));
+    }
+
+    pub(super) fn end(self) {
+        self.out.extend_from_slice(b"}\n");
+    }
+}

@@ -1,0 +1,563 @@
+//! The trace that a request belongs to: its headers (W3C Trace Context, B3), and the spans that this proxy adds to it.
+//!
+//! A request that is not sampled costs a look at the configuration, and nothing else: its headers pass through unchanged.
+//! Whoever was before has decided whether it is sampled; only where nobody has, we do, by the configured share.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use selvedge_model::{WorkloadName, telemetry::LONGEST_TAG};
+
+use crate::error::Reason;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// The longest `tracestate` that a span repeats, in bytes (W3C Trace Context, 3.3.1.5).
+const LONGEST_STATE: usize = 512;
+/// The most attempts of one request that have spans.
+const MOST_ATTEMPTS: usize = 32;
+
+/// The name of a span.
+pub type SpanId = [u8; 8];
+
+/// What a request's headers say of its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parent {
+    pub(super) trace: [u8; 16],
+    pub(super) span: SpanId,
+    /// Whether it is sampled; `None`: nobody has decided.
+    sampled: Option<bool>,
+    forms: Forms,
+}
+
+impl Parent {
+    /// The trace that a request with these headers belongs to, in hexadecimal.
+    pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
+        let mut text = String::with_capacity(32);
+        write_hex(&mut text, &parent(headers)?.trace);
+        Some(text)
+    }
+}
+
+/// In which headers it is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Forms {
+    w3c: bool,
+    b3: bool,
+    b3_multi: bool,
+    /// B3's trace id has 64 bits.
+    short: bool,
+    /// B3 asks for everything to be kept.
+    debug: bool,
+    /// W3C: the trace id is random (level 2).
+    random: bool,
+}
+
+/// A request's trace, as far as it is ours. Its attempts, which several places make, add their spans.
+#[derive(Debug)]
+pub struct Trace {
+    /// The trace's id.
+    pub id: [u8; 16],
+    /// The span of the request.
+    pub span: SpanId,
+    /// The span that it is in; `None`: the trace begins here.
+    pub parent: Option<SpanId>,
+    /// `tracestate`, which is passed on as it is.
+    pub state: Option<String>,
+    forms: Forms,
+    attempts: Mutex<Vec<AttemptSpan>>,
+}
+
+/// The span of one attempt.
+#[derive(Debug, Clone)]
+pub struct AttemptSpan {
+    /// Its name.
+    pub id: SpanId,
+    /// When it began.
+    pub began: Instant,
+    /// When it was over; `None`: with the request.
+    pub ended: Option<Instant>,
+    /// Where it went.
+    pub endpoint: SocketAddr,
+    /// The workload there.
+    pub workload: Option<WorkloadName>,
+    /// The answer's status.
+    pub status: Option<u16>,
+    /// Why there was none, or why a proxy made it.
+    pub reason: Option<Reason>,
+}
+
+/// An attempt in progress. Its span is kept when this is dropped.
+#[derive(Debug)]
+pub struct Attempted {
+    trace: Arc<Trace>,
+    span: Option<AttemptSpan>,
+}
+
+/// What becomes of a request's trace here.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Its headers pass through.
+    Pass,
+    /// It is sampled.
+    Sample(Arc<Trace>),
+    /// We have decided that it is not, and say so to all that come behind us.
+    Leave,
+}
+
+/// Decides about a request with these headers, where `share` of a million are sampled that nobody has decided about.
+pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
+    let parent = parent(headers);
+    let is_sampled = match parent {
+        Some(Parent { sampled: Some(sampled), .. }) => sampled,
+        _ if says_no(headers) => false,
+        _ => share > 0 && fastrand::u32(0..1_000_000) < share,
+    };
+    if !is_sampled {
+        let is_first = parent.is_none() && share > 0 && !says_no(headers);
+        return if is_first { Decision::Leave } else { Decision::Pass };
+    }
+    let state = || text(headers, &TRACESTATE).filter(|state| state.len() <= LONGEST_STATE).map(str::to_owned);
+    let trace = Trace {
+        id: parent.map_or_else(new_trace, |parent| parent.trace),
+        span: new_span(),
+        parent: parent.map(|parent| parent.span),
+        state: parent.filter(|parent| parent.forms.w3c).and_then(|_| state()),
+        forms: parent.map_or(Forms { w3c: true, ..Forms::default() }, |parent| parent.forms),
+        attempts: Mutex::default(),
+    };
+    Decision::Sample(Arc::new(trace))
+}
+
+/// Writes into `headers` that nobody has to decide again: the request is not sampled.
+pub(super) fn leave(headers: &mut HeaderMap) {
+    let mut text = String::with_capacity(55);
+    write_w3c(&mut text, &new_trace(), &new_span(), 0);
+    insert(headers, TRACEPARENT, &text);
+}
+
+/// What `headers` say. What is malformed says nothing, as the standards have it.
+fn parent(headers: &HeaderMap) -> Option<Parent> {
+    let (w3c, single, multi) = (w3c(headers), single(headers), multi(headers));
+    let first = w3c.or(single).or(multi)?;
+    let forms = Forms {
+        w3c: w3c.is_some(),
+        b3: single.is_some(),
+        b3_multi: multi.is_some(),
+        short: [single, multi].into_iter().flatten().any(|one| one.forms.short),
+        debug: [single, multi].into_iter().flatten().any(|one| one.forms.debug),
+        random: first.forms.random,
+    };
+    Some(Parent { forms, ..first })
+}
+
+/// The value of the one field called `name`.
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn w3c(headers: &HeaderMap) -> Option<Parent> {
+    let text = text(headers, &TRACEPARENT)?;
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let [version] = hex::<1>(version)?;
+    // Of a later version more may follow; of the one that we know nothing may.
+    if version == 0xff
+        || (version == 0 && parts.next().is_some())
+        || headers.get_all(TRACEPARENT).iter().count() > 1
+    {
+        return None;
+    }
+    let [flags] = hex::<1>(flags)?;
+    let forms = Forms { random: flags & 2 != 0, ..Forms::default() };
+    Some(Parent {
+        trace: not_zero(hex(trace)?)?,
+        span: not_zero(hex(span)?)?,
+        sampled: Some(flags & 1 != 0),
+        forms,
+    })
+}
+
+fn single(headers: &HeaderMap) -> Option<Parent> {
+    let mut parts = text(headers, &B3)?.split('-');
+    let (trace, span) = (parts.next()?, parts.next()?);
+    let (trace, short) = b3_trace(trace)?;
+    let (sampled, debug) = match parts.next() {
+        None => (None, false),
+        Some("1") => (Some(true), false),
+        Some("d") => (Some(true), true),
+        Some("0") => (Some(false), false),
+        Some(_) => return None,
+    };
+    let forms = Forms { short, debug, ..Forms::default() };
+    Some(Parent { trace, span: not_zero(hex(span)?)?, sampled, forms })
+}
+
+fn multi(headers: &HeaderMap) -> Option<Parent> {
+    let (trace, short) = b3_trace(text(headers, &B3_TRACE)?)?;
+    let span = not_zero(hex(text(headers, &B3_SPAN)?)?)?;
+    let debug = text(headers, &B3_FLAGS) == Some("1");
+    let sampled = match text(headers, &B3_SAMPLED) {
+        _ if debug => Some(true),
+        Some("1" | "true") => Some(true),
+        Some("0" | "false") => Some(false),
+        _ => None,
+    };
+    Some(Parent { trace, span, sampled, forms: Forms { short, debug, ..Forms::default() } })
+}
+
+/// Whether B3 says without naming a trace that the request is not sampled.
+fn says_no(headers: &HeaderMap) -> bool {
+    text(headers, &B3) == Some("0") || matches!(text(headers, &B3_SAMPLED), Some("0" | "false"))
+}
+
+fn b3_trace(text: &str) -> Option<([u8; 16], bool)> {
+    if text.len() == 16 {
+        let mut trace = [0; 16];
+        trace[8..].copy_from_slice(&hex::<8>(text)?);
+        return Some((not_zero(trace)?, true));
+    }
+    Some((not_zero(hex(text)?)?, false))
+}
+
+/// Exactly `N` bytes in lower-case hexadecimal.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4) | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn not_zero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
+    (bytes != [0; N]).then_some(bytes)
+}
+
+/// `bytes` in hexadecimal.
+pub(super) fn write_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+fn new_trace() -> [u8; 16] {
+    fastrand::u128(1..).to_be_bytes()
+}
+
+fn new_span() -> SpanId {
+    fastrand::u64(1..).to_be_bytes()
+}
+
+fn write_w3c(text: &mut String, trace: &[u8; 16], span: &SpanId, flags: u8) {
+    text.push_str("00-");
+    write_hex(text, trace);
+    text.push('-');
+    write_hex(text, span);
+    // A String takes whatever is written to it.
+    let _ = write!(text, "-{flags:02x}");
+}
+
+/// Puts `text` into the field called `name`, instead of what is there.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+impl Trace {
+    /// Says in the request that whoever gets it is called from the span of the request.
+    pub(super) fn settle<B>(self: &Arc<Self>, request: &mut http::Request<B>) {
+        self.write(request.headers_mut(), &self.span, self.parent.as_ref());
+        request.extensions_mut().insert(Arc::clone(self));
+    }
+
+    /// Says in `headers` that whoever gets them is called from `span`, in the headers that the client used.
+    fn write(&self, headers: &mut HeaderMap, span: &SpanId, parent: Option<&SpanId>) {
+        let Forms { w3c, b3, b3_multi, short, debug, random } = self.forms;
+        let mut text = String::with_capacity(80);
+        if w3c {
+            write_w3c(&mut text, &self.id, span, 1 | (u8::from(random) << 1));
+            insert(headers, TRACEPARENT, &text);
+        }
+        let id = if short { &self.id[8..] } else { &self.id[..] };
+        if b3 {
+            text.clear();
+            write_hex(&mut text, id);
+            text.push('-');
+            write_hex(&mut text, span);
+            text.push_str(if debug { "-d" } else { "-1" });
+            if let Some(parent) = parent {
+                text.push('-');
+                write_hex(&mut text, parent);
+            }
+            insert(headers, B3, &text);
+        }
+        if b3_multi {
+            let mut put = |name: HeaderName, bytes: &[u8]| {
+                text.clear();
+                write_hex(&mut text, bytes);
+                insert(headers, name, &text);
+            };
+            put(B3_TRACE, id);
+            put(B3_SPAN, span);
+            match parent {
+                Some(parent) => put(B3_PARENT, parent),
+                None => drop(headers.remove(B3_PARENT)),
+            }
+            if !debug {
+                headers.insert(B3_SAMPLED, HeaderValue::from_static("1"));
+            }
+        }
+    }
+
+    /// The spans of attempts, as far as they were over by now.
+    pub fn attempts(&self) -> Vec<AttemptSpan> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The trace's id in hexadecimal.
+    #[cfg(test)]
+    fn id_text(&self) -> String {
+        let mut text = String::with_capacity(32);
+        write_hex(&mut text, &self.id);
+        text
+    }
+}
+
+/// Begins the span of an attempt at `request` to `endpoint`, and says in the request that it is called from there. `None`:
+/// it is not traced.
+pub fn attempt<B>(
+    request: &mut http::Request<B>,
+    endpoint: SocketAddr,
+    workload: Option<&WorkloadName>,
+    began: Instant,
+) -> Option<Box<Attempted>> {
+    let trace = of(request.extensions())?;
+    let trace = Arc::clone(trace);
+    let id = new_span();
+    trace.write(request.headers_mut(), &id, Some(&trace.span));
+    let workload = workload.cloned();
+    let span = AttemptSpan { id, began, ended: None, endpoint, workload, status: None, reason: None };
+    Some(Box::new(Attempted { trace, span: Some(span) }))
+}
+
+fn of(extensions: &Extensions) -> Option<&Arc<Trace>> {
+    if extensions.is_empty() { None } else { extensions.get() }
+}
+
+impl Attempted {
+    /// The attempt has come to this. An answer may still be on its way: then it is over with the request, unless another
+    /// attempt follows.
+    pub fn ended(mut self: Box<Self>, status: Option<u16>, reason: Option<Reason>) {
+        if let Some(span) = &mut self.span {
+            (span.status, span.reason) = (status, reason);
+            if status.is_none() {
+                span.ended = Some(Instant::now());
+            }
+        }
+    }
+}
+
+impl Drop for Attempted {
+    fn drop(&mut self) {
+        let Some(span) = self.span.take() else { return };
+        let mut attempts = self.trace.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was answered, and tried again all the same.
+        for before in attempts.iter_mut().filter(|before| before.ended.is_none()) {
+            before.ended = Some(span.began.max(before.began));
+        }
+        if attempts.len() < MOST_ATTEMPTS {
+            attempts.push(span);
+        }
+    }
+}
+
+/// As much of `text` as a tag may have.
+pub(super) fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_TAG)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+    const SPAN: &str = "b7ad6b7169203331";
+
+    fn request(fields: &[(&str, &str)]) -> http::Request<()> {
+        let mut request = http::Request::new(());
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    }
+
+    fn sampled(fields: &[(&str, &str)], share: u32) -> Option<(Arc<Trace>, http::Request<()>)> {
+        let mut request = request(fields);
+        match decide(request.headers(), share) {
+            Decision::Sample(trace) => {
+                trace.settle(&mut request);
+                Some((trace, request))
+            }
+            Decision::Leave | Decision::Pass => None,
+        }
+    }
+
+    fn said(request: &http::Request<()>, name: &str) -> String {
+        request.headers().get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn who_was_before_decides_in_each_of_the_headers() {
+        let (trace, span) = (ID, SPAN);
+        let short = "8448eb211c80319c";
+        for (fields, expected) in [
+            (vec![("traceparent", format!("00-{trace}-{span}-01"))], true),
+            (vec![("traceparent", format!("00-{trace}-{span}-00"))], false),
+            (vec![("traceparent", format!("cc-{trace}-{span}-01-more"))], true),
+            (vec![("b3", format!("{trace}-{span}-1"))], true),
+            (vec![("b3", format!("{short}-{span}-d"))], true),
+            (vec![("b3", format!("{trace}-{span}-0-{span}"))], false),
+            (vec![("b3", "0".to_owned())], false),
+            (
+                vec![
+                    ("x-b3-traceid", trace.to_owned()),
+                    ("x-b3-spanid", span.to_owned()),
+                    ("x-b3-sampled", "1".to_owned()),
+                ],
+                true,
+            ),
+            (
+                vec![
+                    ("x-b3-traceid", short.to_owned()),
+                    ("x-b3-spanid", span.to_owned()),
+                    ("x-b3-flags", "1".to_owned()),
+                ],
+                true,
+            ),
+            (
+                vec![
+                    ("x-b3-traceid", trace.to_owned()),
+                    ("x-b3-spanid", span.to_owned()),
+                    ("x-b3-sampled", "0".to_owned()),
+                ],
+                false,
+            ),
+            (vec![("x-b3-sampled", "0".to_owned())], false),
+        ] {
+            let fields: Vec<(&str, &str)> =
+                fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            for share in [0, 1_000_000] {
+                assert_eq!(sampled(&fields, share).is_some(), expected, "{fields:?} {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_begins_a_new_trace_if_the_share_says_so() {
+        for value in [
+            "00-short-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "nonsense",
+            "",
+        ] {
+            assert!(sampled(&[("traceparent", value)], 0).is_none(), "{value}");
+            let (trace, _) = sampled(&[("traceparent", value)], 1_000_000).unwrap();
+            assert!(trace.parent.is_none() && trace.id_text() != ID, "{value}");
+        }
+        let twice = format!("00-{ID}-{SPAN}-01");
+        assert!(sampled(&[("traceparent", &twice), ("traceparent", &twice)], 0).is_none());
+    }
+
+    #[test]
+    fn the_parent_is_replaced_in_those_headers_that_the_client_used() {
+        let w3c = format!("00-{ID}-{SPAN}-03");
+        let (trace, request) =
+            sampled(&[("traceparent", &w3c), ("tracestate", "a=b"), ("b3", &format!("{ID}-{SPAN}-1"))], 0)
+                .unwrap();
+        let mut own = String::new();
+        write_hex(&mut own, &trace.span);
+
+        assert_eq!(said(&request, "traceparent"), format!("00-{ID}-{own}-03"));
+        assert_eq!(said(&request, "b3"), format!("{ID}-{own}-1-{SPAN}"));
+        assert_eq!((said(&request, "tracestate"), trace.state.as_deref()), ("a=b".to_owned(), Some("a=b")));
+        assert_eq!(said(&request, "x-b3-traceid"), "");
+
+        let multi = [("x-b3-traceid", "8448eb211c80319c"), ("x-b3-spanid", SPAN), ("x-b3-sampled", "true")];
+        let (trace, request) = sampled(&multi, 0).unwrap();
+        let mut own = String::new();
+        write_hex(&mut own, &trace.span);
+        assert_eq!(said(&request, "x-b3-traceid"), "8448eb211c80319c");
+        assert_eq!(
+            [said(&request, "x-b3-spanid"), said(&request, "x-b3-parentspanid")],
+            [own, SPAN.to_owned()]
+        );
+        assert_eq!(said(&request, "traceparent"), "");
+    }
+
+    #[test]
+    fn attempts_are_called_from_the_request_and_each_is_a_span() {
+        let (trace, mut request) = sampled(&[], 1_000_000).unwrap();
+        let endpoint = SocketAddr::from(([127, 0, 0, 1], 80));
+        let began = Instant::now();
+
+        let first = attempt(&mut request, endpoint, None, began).unwrap();
+        let seen_first = said(&request, "traceparent");
+        first.ended(Some(503), None);
+        let second = attempt(&mut request, endpoint, None, began).unwrap();
+        let seen_second = said(&request, "traceparent");
+        drop(second);
+
+        let attempts = trace.attempts();
+        let [first, second] = attempts.as_slice() else { panic!("{attempts:?}") };
+        for (span, seen) in [(first, seen_first), (second, seen_second)] {
+            let mut id = String::new();
+            write_hex(&mut id, &span.id);
+            assert!(seen.contains(&id), "{seen} {id}");
+        }
+        assert!(first.ended.is_some() && first.status == Some(503) && second.status.is_none());
+        assert!(attempt(&mut http::Request::new(()), endpoint, None, began).is_none());
+    }
+
+    #[test]
+    fn a_decision_not_to_sample_is_told_to_those_behind() {
+        let request = request(&[]);
+        assert!(matches!(decide(request.headers(), 0), Decision::Pass));
+        let mut left = 0;
+        for _ in 0..200 {
+            left += u32::from(matches!(decide(request.headers(), 1), Decision::Leave));
+        }
+        assert!(left > 190, "{left}");
+
+        let mut headers = HeaderMap::new();
+        leave(&mut headers);
+        assert!(matches!(decide(&headers, 1_000_000), Decision::Pass));
+    }
+}
