@@ -65,7 +65,9 @@ impl Running {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             // Reads on when nobody listens any more, so that the child never waits for its stdout.
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            // What else it says, such as an access log, nobody asks for.
+            for line in lines.filter(|line| line.starts_with("{\"listener\"")) {
                 let _ = sender.send(line);
             }
         });

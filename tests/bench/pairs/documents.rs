@@ -100,6 +100,46 @@ spec:
     requests: 1000000
 ";
 
+/// Both sidecars write down each request.
+const ACCESS_LOG: &str = "\
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata:
+  name: log
+  namespace: bench
+spec:
+  accessLogging:
+  - providers:
+    - name: json
+";
+
+/// One request of a hundred is traced.
+const FEW_TRACES: &str = "\
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata:
+  name: traces
+  namespace: bench
+spec:
+  tracing:
+  - randomSamplingPercentage: 1
+";
+
+/// Each is.
+const ALL_TRACES: &str = "\
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata:
+  name: traces
+  namespace: bench
+spec:
+  tracing:
+  - randomSamplingPercentage: 100
+";
+
 /// Nobody comes in without mutual TLS.
 const STRICT: &str = "\
 ---
@@ -122,6 +162,9 @@ pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
     let limit = match variant {
         Variant::IdentityLimit => IDENTITY_LIMIT,
         Variant::TenantLimit => TENANT_LIMIT,
+        Variant::AccessLog => ACCESS_LOG,
+        Variant::Traces(100) => ALL_TRACES,
+        Variant::Traces(_) => FEW_TRACES,
         _ => "",
     };
     let rule = match variant {

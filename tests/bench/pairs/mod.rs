@@ -28,6 +28,7 @@ mod haproxy;
 mod nginx;
 mod policies;
 mod selvedge;
+mod sink;
 
 /// Something to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Kind {
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 18] = [
+    pub(crate) const GROWTH: [Self; 21] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
@@ -88,6 +89,9 @@ impl Kind {
         Self::Selvedge(Http1, Variant::Filters),
         Self::Selvedge(Http1, Variant::Policies),
         Self::Selvedge(Http1, Variant::IdentityLimit),
+        Self::Selvedge(Http1, Variant::AccessLog),
+        Self::Selvedge(Http1, Variant::Traces(1)),
+        Self::Selvedge(Http1, Variant::Traces(100)),
         Self::Selvedge(Http1, Variant::Tenants),
         Self::Selvedge(Http1, Variant::TenantLimit),
         Self::Selvedge(Http1, Variant::FewConnections),

@@ -43,6 +43,10 @@ pub(crate) enum Variant {
     FewConnections,
     /// The same, and `--adaptive-concurrency` at the server's sidecar.
     AdaptiveConcurrency,
+    /// An access log as JSON at both sidecars.
+    AccessLog,
+    /// So many percent of requests are traced by both sidecars.
+    Traces(u8),
 }
 
 /// How an endpoint is picked.
@@ -99,6 +103,9 @@ impl Variant {
             Self::Slow(_) => "slow-least-request",
             Self::FewConnections => "connections-3",
             Self::AdaptiveConcurrency => "adaptive-concurrency",
+            Self::AccessLog => "access-log-json",
+            Self::Traces(100) => "traces-100",
+            Self::Traces(_) => "traces-1",
         }
     }
 
@@ -289,6 +296,11 @@ impl Sidecar {
         }
         if mesh.variant == Variant::AdaptiveConcurrency && workload == "app" {
             args.push("--adaptive-concurrency".to_owned());
+        }
+        if let Variant::Traces(_) = mesh.variant {
+            let collector = super::sink::address()?;
+            args.extend(["--otlp-endpoint".to_owned(), format!("http://{collector}")]);
+            args.extend(["--otlp-protocol", "http"].map(str::to_owned));
         }
         Ok(Self { name: format!("{}-{workload}", mesh.name), args, token, site: mesh.site.clone() })
     }
