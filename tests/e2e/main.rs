@@ -1,5 +1,6 @@
 //! End to end: the real binaries, real sockets, real files. One module for each topic; a mesh for each test.
 
+mod access_log;
 mod authorization;
 mod authz;
 mod bad_config;
@@ -76,6 +77,7 @@ mod spiffe;
 mod status;
 mod tls_outside;
 mod tokens;
+mod tracing;
 mod upstream;
 mod websocket;
 

@@ -3,6 +3,8 @@
 //! Thin: meshes are the demo's own [`Cluster`], so that what the tests prove is what the demo shows. A test
 //! never sleeps to wait for a state: it [`poll`]s, with a deadline.
 
+pub mod collector;
+
 pub mod dns;
 
 pub mod fuzz;

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -166,9 +166,9 @@ impl Processes {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("piped above");
         let wanted = Arc::new(AtomicBool::new(false));
-        let listeners = announced(stdout);
+        let (listeners, said) = announced(stdout);
         let status = self.keep(child, name, pid, log.clone(), Arc::clone(&wanted));
-        Ok(Process { name: name.to_owned(), pid, log, wanted, listeners, status, stdin })
+        Ok(Process { name: name.to_owned(), pid, log, wanted, listeners, said, status, stdin })
     }
 
     /// The binary without the settings of whoever started us: `SELVEDGE_…` variables are flags too.
@@ -218,6 +218,7 @@ pub struct Process {
     /// Whether we asked it to end.
     wanted: Arc<AtomicBool>,
     listeners: watch::Receiver<BTreeMap<String, Vec<SocketAddr>>>,
+    said: Said,
     status: watch::Receiver<Option<Exit>>,
     stdin: Option<ChildStdin>,
 }
@@ -226,6 +227,16 @@ impl Process {
     /// As it was called when it was started.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it has said on stdout, line by line, besides announcing its listeners.
+    pub fn lines(&self) -> Vec<String> {
+        self.said.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads its stdout no longer, or again: unread, the pipe fills up.
+    pub fn read_stdout(&self, is_read: bool) {
+        self.said.is_read.send_replace(is_read);
     }
 
     /// Its process id.
@@ -361,18 +372,38 @@ struct Announcement {
     address: SocketAddr,
 }
 
-/// Reads stdout to its end, so that the process never blocks on it.
-fn announced(stdout: ChildStdout) -> watch::Receiver<BTreeMap<String, Vec<SocketAddr>>> {
+/// The most lines of stdout that are kept, besides announcements.
+const MOST_LINES: usize = 100_000;
+
+/// What a process has said on stdout, besides its announcements.
+#[derive(Debug, Clone)]
+struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Whether it is read at all.
+    is_read: watch::Sender<bool>,
+}
+
+/// Reads stdout to its end, so that the process never blocks on it, unless somebody wants that.
+fn announced(stdout: ChildStdout) -> (watch::Receiver<BTreeMap<String, Vec<SocketAddr>>>, Said) {
     let (sender, receiver) = watch::channel(BTreeMap::new());
+    let said = Said { lines: Arc::default(), is_read: watch::Sender::new(true) };
+    let (kept, mut is_read) = (Arc::clone(&said.lines), said.is_read.subscribe());
     tokio::spawn(async move {
         let mut lines = BufReader::new(stdout).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
+        while is_read.wait_for(|is_read| *is_read).await.is_ok()
+            && let Ok(Some(line)) = lines.next_line().await
+        {
             if let Ok(Announcement { listener, address }) = serde_json::from_str(&line) {
                 sender.send_modify(|all| all.entry(listener).or_insert_with(Vec::new).push(address));
+                continue;
+            }
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() < MOST_LINES {
+                kept.push(line);
             }
         }
     });
-    receiver
+    (receiver, said)
 }
 
 /// The last lines of a log; colours taken out.

@@ -1,0 +1,229 @@
+//! The access log as configuration turns it on, and the log's level as `selvedge logs` changes it.
+
+use std::process::Command;
+
+use selvedge_demo::{call, workload::Spec};
+use selvedge_tests::{Mesh, SOON, collector::Collector, poll};
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+/// What is written down in the namespace.
+fn telemetry(rules: &str) -> String {
+    format!(
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: log, namespace: default}}\nspec:\n  \
+         accessLogging: {rules}\n"
+    )
+}
+
+async fn get(mesh: &Mesh, path: &str) -> Result<u16, String> {
+    let answer = mesh.workload("caller").call(call::to("reviews:9080", path)).await;
+    answer.map(|answer| answer.status.as_u16()).map_err(|error| error.to_string())
+}
+
+/// The lines that the sidecar of `name` has written about `path`.
+fn lines(mesh: &Mesh, name: &str, path: &str) -> Vec<String> {
+    let lines = mesh.workload(name).sidecar_process().expect("it runs").lines();
+    lines.into_iter().filter(|line| line.contains(path)).collect()
+}
+
+/// Sends requests until one is a line at the sidecar of `name`, or until one is none although a later one was sent. Returns the
+/// line.
+async fn until_written(mesh: &Mesh, name: &str, path: &str, is_meant: impl Fn(&str) -> bool) -> String {
+    poll(SOON, &format!("{path} is written down"), async || {
+        get(mesh, path).await?;
+        let (written, _) = path.split_once('?').unwrap_or((path, ""));
+        lines(mesh, name, written)
+            .into_iter()
+            .rfind(|line| is_meant(line))
+            .ok_or_else(|| "no line".to_owned())
+    })
+    .await
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[tokio::test]
+async fn an_access_log_is_turned_on_and_off_while_sidecars_run() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    for _ in 0..3 {
+        get(&mesh, "/before").await.unwrap();
+    }
+
+    mesh.write("log.yaml", &telemetry("[{providers: [{name: json}]}]")).unwrap();
+    let line = json(&until_written(&mesh, "caller", "/one", |_| true).await);
+    for (name, value) in [
+        ("direction", Value::from("outbound")),
+        ("method", "GET".into()),
+        ("path", "/one".into()),
+        ("response_code", 200.into()),
+        ("response_flags", "-".into()),
+        ("authority", "reviews:9080".into()),
+        ("upstream_cluster", "outbound|9080||reviews.default.svc.cluster.local".into()),
+        ("upstream_identity", "spiffe://cluster.local/ns/default/sa/reviews".into()),
+        ("mtls", true.into()),
+    ] {
+        assert_eq!(line[name], value, "{name}: {line:#}");
+    }
+    let line = json(&until_written(&mesh, "reviews-v1", "/one", |_| true).await);
+    assert_eq!(line["downstream_identity"], "spiffe://cluster.local/ns/default/sa/caller", "{line:#}");
+    assert!(lines(&mesh, "caller", "/before").is_empty());
+
+    // Istio's text, of what comes in and fails.
+    let server = "[{match: {mode: SERVER}, providers: [{name: text}], filter: {expression: \"response.code >= 400 && connection.mtls\"}}]";
+    mesh.write("log.yaml", &telemetry(server)).unwrap();
+    let text = poll(SOON, "a failure is written down", async || {
+        get(&mesh, "/two?status=503").await?;
+        lines(&mesh, "reviews-v1", "/two").pop().ok_or_else(|| "no line".to_owned())
+    })
+    .await;
+    assert!(
+        text.starts_with('[') && text.contains("] \"GET /two HTTP/1.1\" 503 - via_upstream - \"-\" 0 "),
+        "{text}"
+    );
+    assert!(text.contains(" \"reviews:9080\" ") && !text.contains("status="), "{text}");
+    get(&mesh, "/succeeds").await.unwrap();
+    until_written_again(&mesh, "/two").await;
+    assert!(lines(&mesh, "reviews-v1", "/succeeds").is_empty());
+
+    let client =
+        "[{match: {mode: CLIENT}, providers: [{name: json}]}, {match: {mode: SERVER}, disabled: true}]";
+    mesh.write("log.yaml", &telemetry(client)).unwrap();
+    let mut number = 0;
+    poll(SOON, "the server writes nothing down", async || {
+        number += 1;
+        let path = format!("/three-{number}");
+        until_written(&mesh, "caller", &format!("{path}?status=500"), |_| true).await;
+        let written = lines(&mesh, "reviews-v1", &path);
+        if written.is_empty() { Ok(()) } else { Err(format!("{written:?}")) }
+    })
+    .await;
+}
+
+/// Sends a failing request, and waits until it is a line.
+async fn until_written_again(mesh: &Mesh, path: &str) {
+    let before = lines(mesh, "reviews-v1", path).len();
+    get(mesh, &format!("{path}?status=500")).await.unwrap();
+    poll(SOON, "it is written down", async || {
+        if lines(mesh, "reviews-v1", path).len() > before { Ok(()) } else { Err("no line") }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_and_a_route_have_an_access_log_by_annotation() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews, annotations: \
+                 {config.selvedge.io/access-log: json, config.selvedge.io/access-log-filter: request.method == 'GET'}}\nspec:\n  \
+                 hosts: [reviews]\n  http: [{route: [{destination: {host: reviews}}]}]\n";
+    mesh.write("route.yaml", route).unwrap();
+    let line = json(&until_written(&mesh, "caller", "/by-route", |_| true).await);
+    assert_eq!(line["route_name"], "VirtualService default/reviews http[0]", "{line:#}");
+    assert!(lines(&mesh, "reviews-v1", "/by-route").is_empty());
+
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, annotations: {config.selvedge.io/access-log: text}}\n";
+    mesh.write("namespace.yaml", namespace).unwrap();
+    let line = until_written(&mesh, "reviews-v1", "/by-namespace", |_| true).await;
+    assert!(line.starts_with('['), "{line}");
+    // The route goes on saying it for its own requests.
+    let line = until_written(&mesh, "caller", "/by-namespace", |_| true).await;
+    assert!(line.starts_with('{'), "{line}");
+}
+
+#[tokio::test]
+async fn a_collector_is_sent_the_access_log() {
+    let collector = Collector::start().await;
+    let caller = Spec::client("caller").flag("--otlp-endpoint", &format!("http://{}", collector.grpc));
+    let mesh = Mesh::of(SELVEDGE, [caller, Spec::reviews("reviews-v1", "v1")]).await;
+    mesh.write("log.yaml", &telemetry("[{match: {mode: CLIENT}, providers: [{name: otel}]}]")).unwrap();
+
+    let line = poll(SOON, "a line", async || {
+        get(&mesh, "/told?status=503").await?;
+        collector.lines().pop().ok_or_else(|| "no line".to_owned())
+    })
+    .await;
+
+    assert_eq!(line.body, "GET reviews:9080 /told 503");
+    assert_eq!(line.attributes["http.response.status_code"], "503", "{line:#?}");
+    assert_eq!(line.attributes["selvedge.direction"], "outbound");
+    assert_eq!(line.resource["service.name"], "caller");
+    assert!(lines(&mesh, "caller", "/told").is_empty());
+}
+
+#[tokio::test]
+async fn a_pipe_that_nobody_reads_costs_lines_that_are_counted_and_no_request() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    mesh.write("log.yaml", &telemetry("[{match: {mode: CLIENT}, providers: [{name: json}]}]")).unwrap();
+    until_written(&mesh, "caller", "/on", |_| true).await;
+    mesh.workload("caller").sidecar_process().expect("it runs").read_stdout(false);
+
+    // Long paths fill the pipe, and then the buffer, sooner.
+    let path = format!("/{}", "x".repeat(20_000));
+    poll(SOON * 3, "lines are lost, and counted", async || {
+        for _ in 0..20 {
+            assert_eq!(get(&mesh, &path).await?, 200);
+        }
+        let lost = mesh.workload("caller").metric("selvedge_access_log_lines_lost_total").await;
+        let lost = lost.map_err(|error| error.to_string())?;
+        if lost >= Some(1.0) { Ok(()) } else { Err(format!("{lost:?}")) }
+    })
+    .await;
+    assert_eq!(get(&mesh, "/after").await, Ok(200));
+
+    // Read again, it goes on with whole lines.
+    mesh.workload("caller").sidecar_process().expect("it runs").read_stdout(true);
+    let line = until_written(&mesh, "caller", "/again", |_| true).await;
+    assert_eq!(json(&line)["path"], "/again");
+}
+
+#[tokio::test]
+async fn the_log_level_of_a_sidecar_and_of_the_control_plane_is_changed_for_a_while() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    let logs = |words: &[&str]| {
+        let admin = mesh.control_plane_admin_address().to_string();
+        let output =
+            Command::new(SELVEDGE).arg("logs").args(words).args(["-o", "json", "--admin", &admin]).output();
+        let output = output.expect("the command runs");
+        (json(&String::from_utf8_lossy(&output.stdout)), output.status.code())
+    };
+    let level = async |name: &str| {
+        let said = mesh.workload(name).admin("/log-level").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(said.text().trim().to_owned())
+    };
+    let until = async |name: &str, expected: &str| {
+        poll(SOON, &format!("{name} logs {expected}"), async || {
+            let level = level(name).await?;
+            if level == expected { Ok(()) } else { Err(level) }
+        })
+        .await;
+    };
+    let own = level("caller").await.unwrap();
+
+    let (said, status) = logs(&["trace", "default/caller"]);
+    assert_eq!((&said["told"], status), (&serde_json::json!(["default/caller"]), Some(0)), "{said:#}");
+    until("caller", "trace").await;
+    assert_eq!(level("reviews-v1").await.unwrap(), own);
+    logs(&["configured", "default/caller"]);
+    until("caller", &own).await;
+
+    let (said, _) = logs(&["debug", "default/*", "--for", "1s"]);
+    assert_eq!(said["told"].as_array().map(Vec::len), Some(2), "{said:#}");
+    until("reviews-v1", &own).await;
+    until("caller", &own).await;
+
+    let (said, status) = logs(&["debug", "default/nobody"]);
+    assert_eq!((said["told"].as_array().map(Vec::len), status), (Some(0), Some(1)), "{said:#}");
+    let control_plane = async || {
+        let said = mesh.control_plane_admin("/log-level").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(said.text().trim().to_owned())
+    };
+    let own = control_plane().await.unwrap();
+    assert_eq!(logs(&["warn", "--control-plane", "--for", "1s"]).0["control_planes"], 1);
+    poll(SOON, "the control plane logs as before", async || {
+        let level = control_plane().await?;
+        if level == own { Ok(()) } else { Err(level) }
+    })
+    .await;
+}
