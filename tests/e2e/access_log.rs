@@ -75,12 +75,12 @@ async fn an_access_log_is_turned_on_and_off_while_sidecars_run() {
     let server = "[{match: {mode: SERVER}, providers: [{name: text}], filter: {expression: \"response.code >= 400 && connection.mtls\"}}]";
     mesh.write("log.yaml", &telemetry(server)).unwrap();
     let text = poll(SOON, "a failure is written down", async || {
-        get(&mesh, "/two?status=503").await?;
+        get(&mesh, "/two?status=404").await?;
         lines(&mesh, "reviews-v1", "/two").pop().ok_or_else(|| "no line".to_owned())
     })
     .await;
     assert!(
-        text.starts_with('[') && text.contains("] \"GET /two HTTP/1.1\" 503 - via_upstream - \"-\" 0 "),
+        text.starts_with('[') && text.contains("] \"GET /two HTTP/1.1\" 404 - via_upstream - \"-\" 0 "),
         "{text}"
     );
     assert!(text.contains(" \"reviews:9080\" ") && !text.contains("status="), "{text}");
@@ -95,7 +95,7 @@ async fn an_access_log_is_turned_on_and_off_while_sidecars_run() {
     poll(SOON, "the server writes nothing down", async || {
         number += 1;
         let path = format!("/three-{number}");
-        until_written(&mesh, "caller", &format!("{path}?status=500"), |_| true).await;
+        until_written(&mesh, "caller", &format!("{path}?status=404"), |_| true).await;
         let written = lines(&mesh, "reviews-v1", &path);
         if written.is_empty() { Ok(()) } else { Err(format!("{written:?}")) }
     })
@@ -105,7 +105,7 @@ async fn an_access_log_is_turned_on_and_off_while_sidecars_run() {
 /// Sends a failing request, and waits until it is a line.
 async fn until_written_again(mesh: &Mesh, path: &str) {
     let before = lines(mesh, "reviews-v1", path).len();
-    get(mesh, &format!("{path}?status=500")).await.unwrap();
+    get(mesh, &format!("{path}?status=404")).await.unwrap();
     poll(SOON, "it is written down", async || {
         if lines(mesh, "reviews-v1", path).len() > before { Ok(()) } else { Err("no line") }
     })
@@ -140,13 +140,13 @@ async fn a_collector_is_sent_the_access_log() {
     mesh.write("log.yaml", &telemetry("[{match: {mode: CLIENT}, providers: [{name: otel}]}]")).unwrap();
 
     let line = poll(SOON, "a line", async || {
-        get(&mesh, "/told?status=503").await?;
+        get(&mesh, "/told?status=404").await?;
         collector.lines().pop().ok_or_else(|| "no line".to_owned())
     })
     .await;
 
-    assert_eq!(line.body, "GET reviews:9080 /told 503");
-    assert_eq!(line.attributes["http.response.status_code"], "503", "{line:#?}");
+    assert_eq!(line.body, "GET reviews:9080 /told 404");
+    assert_eq!(line.attributes["http.response.status_code"], "404", "{line:#?}");
     assert_eq!(line.attributes["selvedge.direction"], "outbound");
     assert_eq!(line.resource["service.name"], "caller");
     assert!(lines(&mesh, "caller", "/told").is_empty());

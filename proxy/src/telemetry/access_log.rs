@@ -1,8 +1,8 @@
 //! The access log: one line for each request and each opaque connection, through the log's target `access`.
 //!
 //! This is the one that the log's filter turns on (`--log info,access=debug`, or `/log-level` while running), in the
-//! format that the log has; what configuration turns on is [`Watched`](super::Watched)'s. Off, it costs one look at a flag per request. On, it leaves out the query,
-//! which often holds what should not be in logs.
+//! format that the log has; what configuration turns on is [`Watched`](super::Watched)'s. Off, it costs one look at a
+//! flag per request. On, it leaves out the query, which often holds what should not be in logs.
 
 use std::{
     net::SocketAddr,

@@ -2,7 +2,8 @@
 //!
 //! The outermost step begins it when the request comes, adds the answer, and hangs it on the answer's body. It is
 //! finished once: when that body has ended or was given up, or when the client has left before there was an answer.
-//! Then each consumer reads it: [`Series`](super::Series) for metrics, [`access_log`] for the access log, [`Watched`](super::Watched) for what configuration asks for. A further
+//! Then each consumer reads it: [`Series`](super::Series) for metrics, [`access_log`] for the access log that the log has,
+//! [`Watched`](super::Watched) for the access log and the traces that configuration asks for. A further
 //! consumer is one more call in `Record::tell`.
 
 use std::{rc::Rc, time::Instant};
