@@ -19,6 +19,7 @@ use super::{
     MeshSettings, Problems,
     sharing::MadeOnce,
     targets::{Selected, Targets},
+    there::There,
 };
 use crate::{
     problem::DocumentName,
@@ -72,6 +73,7 @@ impl<'a> Telemetries<'a> {
             is_empty: false,
             shared: MadeOnce::default(),
         };
+        let there = There::new(resources);
         let mut all: Vec<&Written> = resources.telemetries.iter().map(|document| &**document).collect();
         all.sort_by_key(|document| document.seniority());
         for document in all.into_iter().filter(|document| !document.unusable) {
@@ -79,7 +81,7 @@ impl<'a> Telemetries<'a> {
             let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
             let targets = targets.with_gateways(&spec.gateways);
             if targets.chooses() {
-                targets.report_missing(document, resources, problems);
+                targets.report_missing(document, &there, problems);
                 let (selects_one, overruled_by) = (Cell::new(false), Cell::new(None));
                 let chosen = Chosen { document, targets, selects_one, overruled_by };
                 // A gateway may run in another namespace than its documents are in.
