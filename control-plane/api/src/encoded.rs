@@ -293,6 +293,7 @@ mod tests {
                 removals: vec!["lookup/a".into()],
                 more: true,
                 taps: None,
+                log_level: None,
             };
             let upserts: Vec<Bytes> = upserts.iter().map(|one| one.encode_to_vec().into()).collect();
             let large = upserts.iter().filter(|bytes| bytes.len() >= SHARED).cloned().collect::<Vec<_>>();
@@ -302,6 +303,7 @@ mod tests {
                 removals: vec!["lookup/a".into()],
                 more: true,
                 taps: None,
+                log_level: None,
             };
 
             let frames = encoded.into_frames();

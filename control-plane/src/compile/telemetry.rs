@@ -73,7 +73,7 @@ impl<'a> Telemetries<'a> {
             is_empty: false,
             shared: MadeOnce::default(),
         };
-        let there = There::new(resources);
+        let there = There::new(resources, settings);
         let mut all: Vec<&Written> = resources.telemetries.iter().map(|document| &**document).collect();
         all.sort_by_key(|document| document.seniority());
         for document in all.into_iter().filter(|document| !document.unusable) {

@@ -167,7 +167,7 @@ impl From<Mode> for Ways {
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<TelemetrySpec, FieldError> {
     let Yaml { selector, target_ref, target_refs, access_logging, tracing, metrics } = yaml;
     let selector = selector.read(reading)?;
-    let named = targets::named(target_ref.as_ref(), &target_refs, !selector.is_empty(), reading)?;
+    let named = targets::named(target_ref.as_ref(), &target_refs, !selector.is_empty())?;
     let (services, gateways) = match named {
         None => (None, Vec::new()),
         Some(Named { services, gateways }) => (Some(services), gateways),

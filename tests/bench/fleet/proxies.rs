@@ -262,6 +262,7 @@ async fn converse(
         held: held.iter().map(|(name, version)| (name.clone(), version.clone())).collect(),
         authorities: identity.authorities.clone(),
         takes_taps: false,
+        takes_log_levels: false,
     };
     outgoing.send_data(message(client_message::Message::Hello(hello)), false)?;
     let mut body = response.await?.into_body();

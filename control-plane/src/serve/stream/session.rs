@@ -449,7 +449,7 @@ fn shown(samples: wire::TapSamples) -> Result<MessageOutcome, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::identity;
+    use crate::testing::{self, identity};
 
     fn session() -> Session {
         let peer = Peer {
@@ -459,8 +459,8 @@ mod tests {
             serial: "4fa0".parse().unwrap(),
             workload: None,
         };
-        Session::new(&peer, wire::Hello { workload: "shop/frontend".into(), ..wire::Hello::default() })
-            .unwrap()
+        let hello = wire::Hello { workload: "shop/frontend".into(), ..wire::Hello::default() };
+        Session::new(&peer, hello, &Store::new(&testing::bundle())).unwrap()
     }
 
     fn hear(session: &mut Session, message: Message) -> MessageOutcome {
