@@ -266,7 +266,7 @@ async fn a_gateway_begins_a_trace_and_tells_a_collector_over_http() {
                  gatewayClassName: selvedge\n  listeners: [{name: http, port: 80, protocol: HTTP}]\n---\n\
                  apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web, namespace: default}\nspec:\n  \
                  parentRefs: [{name: web}]\n  rules: [{backendRefs: [{name: reviews, port: 9080}]}]\n";
-    mesh.write("gateway.yaml", route).unwrap();
+    mesh.write("web.yaml", route).unwrap();
     let flags = ["--otlp-endpoint", &endpoint, "--otlp-protocol", "http"];
     let gateway = Gateway::start_with(&mesh, "default/web", &[80], "", &flags).await;
 
