@@ -60,6 +60,8 @@ fn gateway(name: &str, listen: SocketAddr, site: &Site) -> anyhow::Result<(Runni
     let mut command = Command::new(site.sidecar());
     command.args(["--gateway", "--workload", "bench/edge", "--control-plane", &grpc.to_string()]);
     command.args(["--workers", "1", "--admin", "127.0.0.1:0", "--exit-on-stdin-close"]);
+    // As many as the others are told to take (a quarter of the places is for mesh peers), and all of them from one address.
+    command.args(["--max-connections", "16000", "--max-connections-per-client", "0"]);
     command.env("SELVEDGE_TOKEN", selvedge::token("edge", &data, site)?);
     Ok((Running::start(name, command, &site.directory)?, vec![control_plane]))
 }
