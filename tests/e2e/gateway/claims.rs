@@ -2,13 +2,14 @@
 
 use http::Version;
 use selvedge_demo::{apps::reviews, call, workload::Spec};
-use selvedge_tests::{SOON, poll};
+use selvedge_tests::{Mesh, SOON, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::{Edge, HOST, STRICT, WORKLOAD, route};
+use super::{Edge, HOST, STRICT, WORKLOAD, route, start};
+use crate::SELVEDGE;
 
 /// What nobody may believe.
 const LIE: &str = "10.66.66.66";
@@ -109,9 +110,11 @@ async fn a_policy_that_cannot_be_used_closes_the_gateway_that_it_may_be_for_wher
                    spec:\n  gatewayClassName: selvedge\n  listeners:\n  - {name: http, port: 80, protocol: HTTP, \
                    allowedRoutes: {namespaces: {from: All}}}\n---\n";
     let route = route("HTTPRoute", "reviews", 9080).replace("{name: edge}", "{name: edge, namespace: shop}");
-    let edge = Edge::of([Spec::reviews("reviews-1", "v1")], &(gateway.to_owned() + &route)).await;
-    let moved = [&WORKLOAD.replace("default/edge", "shop/edge"), STRICT, gateway, &route].concat();
-    edge.mesh.write("edge.yaml", &moved).unwrap();
+    let mesh = Mesh::of(SELVEDGE, [Spec::reviews("reviews-1", "v1")]).await;
+    let documents = [&WORKLOAD.replace("default/edge", "shop/edge"), STRICT, gateway, &route].concat();
+    mesh.write("edge.yaml", &documents).unwrap();
+    let (process, admin) = start(&mesh, &[]).await;
+    let edge = Edge { mesh, process, admin };
     edge.served("/").await;
     let policy = |spec: &str| {
         format!(
