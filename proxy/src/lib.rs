@@ -19,11 +19,11 @@ pub mod cli;
 /// Answers health probes and scrapes on the app's behalf.
 pub mod probes;
 
-/// What the control thread finds out about endpoints.
-pub mod checks;
-
 /// Sends spans and lines of the access log to a collector.
 pub mod export;
+
+/// What the control thread finds out about endpoints.
+pub mod checks;
 
 /// Takes connections, and gives each to the worker that carries it.
 pub mod accept;
