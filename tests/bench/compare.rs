@@ -14,9 +14,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::certificates;
 use crate::field::Field;
+use crate::hosts::{self, Taken};
 use crate::load::{Load, Turn};
 use crate::netspace::Redirects;
-use crate::pairs::{Kind, Site};
+use crate::pairs::{Behind, EdgeProxy, Kind, Site};
 use crate::process::Running;
 use crate::report::{Conditions, Report, Skipped, base_of};
 
@@ -61,6 +62,9 @@ pub(crate) struct Args {
     /// Measure a single proxy at the edge, with TLS from the client, instead of pairs.
     #[arg(long, conflicts_with = "opaque")]
     edge: bool,
+    /// The same before an app with a sidecar, with mutual TLS in between.
+    #[arg(long, requires = "edge")]
+    meshed: bool,
     /// Print one JSON object instead of the tables.
     #[arg(long)]
     json: bool,
@@ -91,6 +95,8 @@ pub(crate) enum Part {
     SystemCalls,
     /// The product with a thousand routes, ten thousand endpoints, a second worker, no retry policy, and so on.
     Growth,
+    /// A thousand hosts with a certificate each: memory, the time of a start and until a new certificate is shown (`--edge`).
+    Hosts,
     /// Ten endpoints, of which one is slow: what the slowest requests wait with `PEAK_EWMA`, and with `LEAST_REQUEST`.
     Slow,
 }
@@ -154,6 +160,7 @@ impl Args {
     fn kinds(&self) -> &'static [Kind] {
         match (self.opaque, self.edge) {
             (true, _) => &Kind::OPAQUE,
+            (false, true) if self.meshed => &Kind::MESHED,
             (false, true) => &Kind::EDGE,
             (false, false) => &Kind::ALL,
         }
@@ -194,7 +201,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         avoid(args, turn, &mut slow, &app, &site);
     }
 
-    let broken = [&field.broken[..], &growth.broken, &slow.broken].concat();
+    let (mut hosting, mut hosts) = (Field::default(), Vec::new());
+    if args.does(Part::Hosts) && args.edge && !args.meshed {
+        host(args, &mut hosting, &mut hosts, &site);
+    }
+
+    let broken = [&field.broken[..], &growth.broken, &slow.broken, &hosting.broken].concat();
     let report = Report {
         conditions: Conditions::now(args.label.clone(), turn, args.rounds(), began.elapsed())?,
         skipped: field
@@ -202,10 +214,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             .drain(..)
             .chain(growth.skipped.drain(..))
             .chain(slow.skipped.drain(..))
+            .chain(hosting.skipped.drain(..))
             .collect(),
         subjects: field.subjects(),
         growth: growth.subjects(),
         slow: slow.subjects(),
+        hosts,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.summary())?);
@@ -266,6 +280,20 @@ fn avoid(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site)
     }
     field.each("warming up", |contender| contender.warm_up(2_000));
     field.rounds(args.rounds(), &[Load::Steady], turn, app);
+}
+
+/// Each proxy with many hosts, alone.
+fn host(args: &Args, field: &mut Field, all: &mut Vec<Taken>, site: &Site) {
+    for proxy in EdgeProxy::ALL.into_iter().filter(|proxy| args.wants(Kind::Edge(*proxy, Behind::App))) {
+        if Kind::Edge(proxy, Behind::App).missing(site).is_some() {
+            continue;
+        }
+        eprintln!("{} with many hosts", proxy.name());
+        match hosts::take(proxy, hosts::count(args.quick), site) {
+            Ok(taken) => all.push(taken),
+            Err(error) => field.leave(proxy.name(), &error.context("many hosts")),
+        }
+    }
 }
 
 /// The app and the certificates, which every pair needs.

@@ -44,7 +44,7 @@ impl Field {
         }
     }
 
-    fn leave(&mut self, name: &'static str, error: &anyhow::Error) {
+    pub(crate) fn leave(&mut self, name: &'static str, error: &anyhow::Error) {
         eprintln!("{name} is out: {error:#}");
         self.contenders.retain(|contender| contender.subject.name != name);
         let all = format!("{error:#}");

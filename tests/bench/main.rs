@@ -9,6 +9,7 @@ mod compare;
 mod field;
 mod fleet;
 mod floor;
+mod hosts;
 mod kubernetes;
 mod load;
 mod measure;

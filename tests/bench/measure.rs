@@ -45,8 +45,31 @@ pub(crate) fn resident_kib(processes: &[u32]) -> anyhow::Result<Vec<u64>> {
     processes.iter().map(|process| status_number(*process, "VmRSS:")).collect()
 }
 
+/// The memory of a process and its children, in KiB; what several of them share counts once.
+pub(crate) fn proportional_kib(process: u32) -> anyhow::Result<u64> {
+    let own = number_in(process, "smaps_rollup", "Pss:")?;
+    // One that takes over from another may have ended meanwhile.
+    let of_children = children_of(process)?.into_iter().filter_map(|child| proportional_kib(child).ok());
+    Ok(own + of_children.sum::<u64>())
+}
+
+/// How many children a process has.
+pub(crate) fn children(process: u32) -> anyhow::Result<usize> {
+    Ok(children_of(process)?.len())
+}
+
+fn children_of(process: u32) -> anyhow::Result<Vec<u32>> {
+    let file = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    Ok(children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect())
+}
+
 fn status_number(process: u32, name: &str) -> anyhow::Result<u64> {
-    let file = format!("/proc/{process}/status");
+    number_in(process, "status", name)
+}
+
+fn number_in(process: u32, file: &str, name: &str) -> anyhow::Result<u64> {
+    let file = format!("/proc/{process}/{file}");
     let status =
         fs::read_to_string(&file).with_context(|| format!("process {process} ended while measured"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

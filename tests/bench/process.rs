@@ -117,7 +117,7 @@ impl Running {
         anyhow!("{} {what}; {state}; its last words:\n{}", self.name, tail.join("\n"))
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may have ended by itself, which is what the signal is for.
             let _ = kill_process(pid, signal);

@@ -58,6 +58,13 @@ impl ClientTls {
         let name = ServerName::try_from(SERVER_NAME).context("the benchmark's server name")?;
         Ok(Self { full: Arc::new(config), resuming, name })
     }
+
+    /// The same, of the server that is called `name`.
+    pub(crate) fn to(&self, name: &str) -> anyhow::Result<Self> {
+        let name =
+            ServerName::try_from(name.to_owned()).with_context(|| format!("{name} is no server name"))?;
+        Ok(Self { name, ..self.clone() })
+    }
 }
 
 impl fmt::Debug for ClientTls {
@@ -92,6 +99,14 @@ impl ClientStream {
                 .with_context(|| format!("the handshake with {} failed", target.address))?;
         }
         Ok(Self::Tls(Box::new(StreamOwned::new(connection, tcp))))
+    }
+
+    /// The certificate that the server has shown.
+    pub(crate) fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.conn.peer_certificates()?.first(),
+        }
     }
 
     /// From now on nothing waits.

@@ -141,7 +141,7 @@ spec:
 ";
 
 /// Nobody comes in without mutual TLS.
-const STRICT: &str = "\
+pub(super) const STRICT: &str = "\
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

@@ -49,13 +49,23 @@ const TCP_FILTER: &str = "
           idle_timeout: 0s";
 
 pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
+    foreign(name, site, move |name, which, listen, to, site| half(name, which, carrier, listen, to, site))
+}
+
+/// One half: where it listens, and where it sends.
+pub(super) fn half(
+    name: &str,
+    half: Half,
+    carrier: Carrier,
+    listen: SocketAddr,
+    to: SocketAddr,
+    site: &Site,
+) -> anyhow::Result<Running> {
     let program = program().context("envoy is not installed")?;
-    foreign(name, site, move |name, half, listen, to, site| {
-        let config = site.write(&format!("{name}.yaml"), &config(half, carrier, listen, to, site)?)?;
-        let args = ["--config-path", text(&config)?, "--concurrency", "1", "--disable-hot-restart"];
-        let args = [&args[..], &["--log-level", "error"]].concat();
-        Running::start_foreign(name, &program, &args, &site.directory)
-    })
+    let config = site.write(&format!("{name}.yaml"), &config(half, carrier, listen, to, site)?)?;
+    let args = ["--config-path", text(&config)?, "--concurrency", "1", "--disable-hot-restart"];
+    let args = [&args[..], &["--log-level", "error"]].concat();
+    Running::start_foreign(name, &program, &args, &site.directory)
 }
 
 fn config(
@@ -146,7 +156,7 @@ fn config(
 }
 
 /// How a cluster is asked in a version of HTTP.
-fn http_options(upstream_protocol: &str) -> String {
+pub(super) fn http_options(upstream_protocol: &str) -> String {
     format!(
         "
     typed_extension_protocol_options:

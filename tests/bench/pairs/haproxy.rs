@@ -11,12 +11,22 @@ use crate::floor::{Carrier, Half};
 use crate::process::{Running, installed};
 
 pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
+    foreign(name, site, move |name, which, listen, to, site| half(name, which, carrier, listen, to, site))
+}
+
+/// One half: where it listens, and where it sends.
+pub(super) fn half(
+    name: &str,
+    half: Half,
+    carrier: Carrier,
+    listen: SocketAddr,
+    to: SocketAddr,
+    site: &Site,
+) -> anyhow::Result<Running> {
     let program = installed("haproxy").context("haproxy is not installed")?;
-    foreign(name, site, move |name, half, listen, to, site| {
-        let config = site.write(&format!("{name}.cfg"), &config(half, carrier, listen, to, site)?)?;
-        // -db: in the foreground.
-        Running::start_foreign(name, &program, &["-db", "-f", text(&config)?], &site.directory)
-    })
+    let config = site.write(&format!("{name}.cfg"), &config(half, carrier, listen, to, site)?)?;
+    // -db: in the foreground.
+    Running::start_foreign(name, &program, &["-db", "-f", text(&config)?], &site.directory)
 }
 
 fn config(

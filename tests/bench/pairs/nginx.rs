@@ -14,14 +14,23 @@ use crate::process::{Running, installed};
 const CONNECTIONS: &str = "keepalive_timeout 1h; keepalive_requests 1000000000;";
 
 pub(super) fn start(name: &str, site: &Site) -> anyhow::Result<Pair> {
+    foreign(name, site, half)
+}
+
+/// One half: where it listens, and where it sends.
+pub(super) fn half(
+    name: &str,
+    half: Half,
+    listen: SocketAddr,
+    to: SocketAddr,
+    site: &Site,
+) -> anyhow::Result<Running> {
     let program = installed("nginx").context("nginx is not installed")?;
-    foreign(name, site, move |name, half, listen, to, site| {
-        let prefix = site.directory.join(name);
-        std::fs::create_dir_all(&prefix)?;
-        let config = site.write(&format!("{name}.conf"), &config(half, listen, to, site)?)?;
-        let args = ["-p", text(&prefix)?, "-e", "stderr", "-c", text(&config)?];
-        Running::start_foreign(name, &program, &args, &site.directory)
-    })
+    let prefix = site.directory.join(name);
+    std::fs::create_dir_all(&prefix)?;
+    let config = site.write(&format!("{name}.conf"), &config(half, listen, to, site)?)?;
+    let args = ["-p", text(&prefix)?, "-e", "stderr", "-c", text(&config)?];
+    Running::start_foreign(name, &program, &args, &site.directory)
 }
 
 fn config(half: Half, listen: SocketAddr, to: SocketAddr, site: &Site) -> anyhow::Result<String> {

@@ -253,10 +253,15 @@ pub(super) fn control_plane(
     Ok((control_plane, grpc))
 }
 
-/// What the proxy of `workload` joins with.
+/// What the proxy of `workload` joins with, in the namespace of the benchmark.
 pub(super) fn token(workload: &str, data: &Path, site: &Site) -> anyhow::Result<String> {
+    token_in("bench", workload, data, site)
+}
+
+/// The same in any namespace.
+pub(super) fn token_in(namespace: &str, workload: &str, data: &Path, site: &Site) -> anyhow::Result<String> {
     let mut token = Command::new(&site.selvedge);
-    token.args(["token", "create", "--namespace", "bench", "--service-account", workload, "--ttl", "2h"]);
+    token.args(["token", "create", "--namespace", namespace, "--service-account", workload, "--ttl", "2h"]);
     token.arg("--data-dir").arg(data);
     Ok(output(token)?.trim().to_owned())
 }

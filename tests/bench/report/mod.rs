@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::hosts::Taken;
 use crate::load::{Load, Sample, Turn};
 use crate::once::Footprint;
 
@@ -13,7 +14,7 @@ mod text;
 
 /// Who is compared with whom: the product with its floor and the peers, and the floor with the peers to
 /// show that it is a floor.
-const COMPARED: [(&str, &str); 21] = [
+const COMPARED: [(&str, &str); 24] = [
     ("selvedge-h1", "floor-h1"),
     ("selvedge-h2", "floor-h2"),
     ("selvedge-h1", "nginx"),
@@ -35,6 +36,9 @@ const COMPARED: [(&str, &str); 21] = [
     ("edge-selvedge", "edge-nginx"),
     ("edge-selvedge", "edge-haproxy"),
     ("edge-selvedge", "edge-envoy"),
+    ("mesh-selvedge", "mesh-nginx"),
+    ("mesh-selvedge", "mesh-haproxy"),
+    ("mesh-selvedge", "mesh-envoy"),
 ];
 
 /// The product as it is used, with which its variants are compared.
@@ -62,6 +66,7 @@ pub(crate) struct Report {
     pub(crate) subjects: Vec<Subject>,
     pub(crate) growth: Vec<Subject>,
     pub(crate) slow: Vec<Subject>,
+    pub(crate) hosts: Vec<Taken>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -182,6 +187,8 @@ pub(crate) struct Summary<'a> {
     growth: Vec<Growth<'a>>,
     /// With one slow endpoint.
     slow: Vec<Row<'a>>,
+    /// Many hosts at the edge.
+    hosts: &'a [Taken],
     skipped: &'a [Skipped],
 }
 
@@ -252,6 +259,7 @@ impl Report {
             once: self.subjects.iter().filter(|subject| subject.proxied).filter_map(once).collect(),
             growth: self.growth(),
             slow: self.slow.iter().map(|subject| row(subject, Load::Steady, None)).collect(),
+            hosts: &self.hosts,
             skipped: &self.skipped,
         }
     }

@@ -15,6 +15,7 @@ impl fmt::Display for Summary<'_> {
         self.once(f)?;
         self.growth(f)?;
         self.slow(f)?;
+        self.hosts(f)?;
         self.warnings(f)
     }
 }
@@ -142,6 +143,34 @@ impl Summary<'_> {
         for row in &self.slow {
             let (p50, p99) = (number(row.p50_us, 0), number(row.p99_us, 0));
             writeln!(f, "| {:21} | {p50:>6} | {p99:>6} |", row.name)?;
+        }
+        Ok(())
+    }
+
+    fn hosts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.hosts.first() else { return Ok(()) };
+        writeln!(f, "\nhosts: {} of them, each with a certificate of its own\n", first.hosts)?;
+        writeln!(
+            f,
+            "| edge            | start ms | new certificate ms |   MiB | MiB, all used | control plane MiB |"
+        )?;
+        writeln!(
+            f,
+            "|-----------------|---------:|-------------------:|------:|--------------:|------------------:|"
+        )?;
+        for taken in self.hosts {
+            let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+            let (median, longest) = taken.renewal_ms;
+            writeln!(
+                f,
+                "| {:15} | {:>8.0} | {:>18} | {:>5} | {:>13} | {:>17} |",
+                taken.name,
+                taken.start_ms,
+                format!("{median:.0}, at most {longest:.0}"),
+                mib(taken.kib),
+                mib(taken.kib_used),
+                taken.control_plane_kib.map_or_else(|| "-".into(), mib)
+            )?;
         }
         Ok(())
     }

@@ -7,30 +7,22 @@ use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::super::documents::DESTINATION_RULE;
+use super::super::documents::{DESTINATION_RULE, STRICT};
+use super::Behind;
 use crate::certificates::SERVER_NAME;
 
 /// What clients ask for.
 pub(super) const HOST: &str = SERVER_NAME;
 
-/// A gateway at `listen` for HTTPS, with a route to the service of the app, which has no sidecar.
-pub(super) fn all(app: SocketAddr, listen: SocketAddr, certificates: &Path) -> anyhow::Result<String> {
+/// A gateway at `listen` for HTTPS, with a route to the service of the app.
+pub(super) fn all(listen: SocketAddr, certificates: &Path) -> anyhow::Result<String> {
     let encoded = |name: &str| {
         let file = certificates.join(name);
         let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         anyhow::Ok(BASE64_STANDARD.encode(text))
     };
     Ok(format!(
-        "apiVersion: v1
-kind: Secret
-metadata:
-  name: edge
-  namespace: bench
-type: kubernetes.io/tls
-data:
-  tls.crt: {certificate}
-  tls.key: {key}
----
+        "{secret}---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata:
@@ -67,8 +59,74 @@ spec:
     backendRefs:
     - name: app
       port: 80
----
-apiVersion: v1
+{edge}",
+        secret = secret("edge", &encoded("cert.pem")?, &encoded("key.pem")?),
+        edge = edge("bench", "bench/edge", listen),
+    ))
+}
+
+/// A gateway at `listen` for the HTTPS of all `Ingress`es, and the service of the app.
+pub(super) fn for_hosts(app: SocketAddr, listen: SocketAddr) -> String {
+    self::app(app, Behind::App, None) + &edge("selvedge", "selvedge/ingress", listen)
+}
+
+/// An `Ingress` for `host` that leads to the service of the app, and its certificate.
+pub(super) fn host(host: &str, chain: &str, key: &str) -> String {
+    let (name, _) = host.split_once('.').unwrap_or((host, ""));
+    let secret = secret(name, &BASE64_STANDARD.encode(chain), &BASE64_STANDARD.encode(key));
+    format!(
+        "{secret}---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {name}
+  namespace: bench
+spec:
+  tls:
+  - hosts:
+    - {host}
+    secretName: {name}
+  rules:
+  - host: {host}
+    http:
+      paths:
+      - path: /
+        pathType: Prefix
+        backend:
+          service:
+            name: app
+            port:
+              name: http
+"
+    )
+}
+
+fn secret(name: &str, certificate: &str, key: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata:
+  name: {name}
+  namespace: bench
+type: kubernetes.io/tls
+data:
+  tls.crt: {certificate}
+  tls.key: {key}
+"
+    )
+}
+
+/// The service of the app and its workload, which says where its sidecar listens once that is known.
+pub(super) fn app(app: SocketAddr, behind: Behind, inbound: Option<SocketAddr>) -> String {
+    let (meshed, strict) = match behind {
+        Behind::App => ("", ""),
+        Behind::Mesh => ("\n    security.istio.io/tlsMode: istio", STRICT),
+    };
+    let annotations = inbound
+        .map(|inbound| format!("\n  annotations:\n    config.selvedge.io/inbound: \"{inbound}\""))
+        .unwrap_or_default();
+    format!(
+        "apiVersion: v1
 kind: Service
 metadata:
   name: app
@@ -79,38 +137,43 @@ spec:
   ports:
   - name: http
     port: 80
-    targetPort: {app_port}
-{DESTINATION_RULE}---
+    targetPort: {port}
+{DESTINATION_RULE}{strict}---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata:
   name: app
-  namespace: bench
+  namespace: bench{annotations}
 spec:
-  address: {app_ip}
+  address: {address}
   serviceAccount: app
   labels:
-    app: app
----
+    app: app{meshed}
+",
+        address = app.ip(),
+        port = app.port(),
+    )
+}
+
+/// The workload in `namespace` that is `gateway`.
+fn edge(namespace: &str, gateway: &str, listen: SocketAddr) -> String {
+    format!(
+        "---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata:
   name: edge
-  namespace: bench
+  namespace: {namespace}
   annotations:
-    config.selvedge.io/gateway: bench/edge
-    config.selvedge.io/gateway-ports: 443={listen_port}
+    config.selvedge.io/gateway: {gateway}
+    config.selvedge.io/gateway-ports: 443={port}
 spec:
-  address: {listen_ip}
+  address: {address}
   serviceAccount: edge
   labels:
     app: edge
 ",
-        certificate = encoded("cert.pem")?,
-        key = encoded("key.pem")?,
-        app_ip = app.ip(),
-        app_port = app.port(),
-        listen_ip = listen.ip(),
-        listen_port = listen.port(),
-    ))
+        address = listen.ip(),
+        port = listen.port(),
+    )
 }
