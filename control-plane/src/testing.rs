@@ -41,6 +41,7 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         gateway: None,
         telemetry: None,
         place: None,
+        services: Default::default(),
         labels: Default::default(),
     };
     mesh.workloads.insert(name, Arc::new(workload));

@@ -45,6 +45,7 @@ fn preamble_for(carrier: wire::Carrier, app: SocketAddr) -> Vec<u8> {
         port: app.port().into(),
         source: "default/caller".to_owned(),
         app: spoken.into(),
+        naming: None,
     })
 }
 

@@ -1,7 +1,10 @@
 //! The first bytes inside mesh TLS: a 16-bit big-endian length, then a [`wire::Preamble`]; and, where opaque
 //! TCP is carried, what the other side says to it: a length again, then a [`wire::Answer`].
 
+use std::sync::Arc;
+
 use prost::Message;
+use selvedge_model::naming::Naming;
 
 use crate::wire;
 
@@ -33,9 +36,30 @@ pub enum PreambleError {
     },
 }
 
-/// The preamble with its length prefix, as it is sent.
+/// The preamble with its length prefix, as it is sent. What is only for display is left out where it would be too long.
 pub fn encode(preamble: &wire::Preamble) -> Vec<u8> {
+    if preamble.encoded_len() > MAX_LENGTH {
+        return prefixed(&wire::Preamble { naming: None, ..preamble.clone() });
+    }
     prefixed(preamble)
+}
+
+impl From<&Naming> for wire::Naming {
+    fn from(naming: &Naming) -> Self {
+        let Naming { owner, app, version, service, revision } = naming;
+        let [owner, app, version, service, revision] =
+            [owner, app, version, service, revision].map(|text| text.to_string());
+        Self { owner, app, version, service, revision }
+    }
+}
+
+impl From<&wire::Naming> for Naming {
+    fn from(naming: &wire::Naming) -> Self {
+        let wire::Naming { owner, app, version, service, revision } = naming;
+        let [owner, app, version, service, revision] =
+            [owner, app, version, service, revision].map(|text| Arc::from(text.as_str()));
+        Self { owner, app, version, service, revision }
+    }
 }
 
 /// The answer that the connection is refused, with its length prefix, as it is sent. `why` is cut where it is
@@ -101,7 +125,19 @@ mod tests {
             port: 8080,
             source: "shop/frontend".into(),
             app: wire::AppProtocol::Http1.into(),
+            naming: None,
         }
+    }
+
+    #[test]
+    fn what_people_call_the_client_is_left_out_where_it_is_too_long() {
+        let naming = Naming { owner: "web".into(), version: "v1".into(), ..Naming::default() };
+        let named = |naming: &Naming| wire::Preamble { naming: Some(naming.into()), ..valid() };
+        let told = |preamble| decode(&encode(&preamble)[2..]).unwrap();
+
+        assert_eq!(told(named(&naming)).naming.as_ref().map(Naming::from), Some(naming));
+        let long = Naming { app: "a".repeat(MAX_LENGTH).into(), ..Naming::default() };
+        assert_eq!(told(named(&long)), valid());
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod host;
 pub mod identity;
 pub mod limit;
 pub mod locality;
+pub mod naming;
 pub mod normalize;
 pub mod outlier;
 pub mod policy;

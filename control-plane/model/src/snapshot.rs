@@ -127,6 +127,8 @@ pub struct Workload {
     pub app_connections: BTreeMap<u16, AppConnections>,
     /// Its labels, which rules may ask for; shared with all else that knows them.
     pub labels: Arc<BTreeMap<String, String>>,
+    /// The host of the Service that leads to each of its ports, for display; of several, the first by name.
+    pub services: BTreeMap<u16, Arc<str>>,
     /// Where it is. `None`: not known.
     pub place: Option<Arc<Place>>,
     /// What it lets in.

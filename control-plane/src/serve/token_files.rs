@@ -198,6 +198,7 @@ mod tests {
             gateway: None,
             telemetry: None,
             place: None,
+            services: Default::default(),
             labels: Default::default(),
         })
     }

@@ -148,6 +148,7 @@ fn own(policy: InboundPolicy, ports: &[(u16, u16)]) -> wire::Resource {
         egress: None,
         gateway: Some(Arc::new(role)),
         place: None,
+        services: BTreeMap::new(),
         telemetry: None,
         labels: Arc::default(),
     };

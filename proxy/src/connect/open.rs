@@ -18,6 +18,7 @@ pub(super) async fn open(
         port: target.port.into(),
         source: settings.source.clone(),
         app: app.into(),
+        naming: Some((&settings.metrics.own_naming()).into()),
     };
     if let Some(oldest) = settings.max_connection_age {
         opening.max_age = opening.max_age.min(oldest);

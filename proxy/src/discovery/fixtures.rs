@@ -121,6 +121,7 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         telemetry: None,
         place: None,
         labels: Arc::default(),
+        services: BTreeMap::new(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))
 }

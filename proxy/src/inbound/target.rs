@@ -135,6 +135,7 @@ mod tests {
             gateway: None,
             telemetry: None,
             place: None,
+            services: BTreeMap::new(),
             labels: std::sync::Arc::default(),
         }
     }

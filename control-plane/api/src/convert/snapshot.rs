@@ -27,6 +27,11 @@ impl From<&Workload> for wire::Workload {
             egress: workload.egress.as_deref().map(Into::into),
             gateway: workload.gateway.as_deref().map(Into::into),
             place: workload.place.as_deref().map(Into::into),
+            services: workload
+                .services
+                .iter()
+                .map(|(port, host)| (u32::from(*port), host.to_string()))
+                .collect(),
             telemetry: workload.telemetry.as_deref().map(Into::into),
         }
     }
@@ -51,7 +56,10 @@ impl TryFrom<wire::Workload> for Workload {
         let app_connections = workload.app_connections.into_iter();
         let app_connections =
             app_connections.map(|(number, said)| Ok((port("workload port", number)?, said.into())));
+        let services = workload.services.into_iter();
+        let services = services.map(|(number, host)| Ok((port("workload port", number)?, Arc::from(host))));
         Ok(Self {
+            services: services.collect::<Result<_, ConvertError>>()?,
             name: parse("workload name", &workload.name)?,
             identity: parse("workload identity", &workload.identity)?,
             meshed: workload.meshed,

@@ -483,6 +483,7 @@ prop_compose! {
         protocols in proptest::collection::btree_map(port_number(), protocol(), 0..3),
         app_connections in proptest::collection::btree_map(port_number(), app_connections(), 0..3),
         place in option::of(locality::place()),
+        services in proptest::collection::btree_map(port_number(), "[a-z.]{1,9}".prop_map(Arc::from), 0..3),
     ) -> Workload {
         Workload {
             name, identity, meshed, inbound, ports, policy, protocols, app_connections, labels: labels.into(),
@@ -490,6 +491,7 @@ prop_compose! {
             gateway: None,
             telemetry: None,
             place,
+            services,
         }
     }
 }

@@ -54,6 +54,7 @@ pub(super) async fn call(
             port: port.into(),
             source: "default/caller".to_owned(),
             app: wire::AppProtocol::Http1.into(),
+            naming: None,
         });
         bytes.extend_from_slice(b"GET / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
         let sent = async {

@@ -19,6 +19,7 @@ fn workload(mode: MtlsMode) -> Arc<Workload> {
         gateway: None,
         telemetry: None,
         place: None,
+        services: BTreeMap::new(),
         labels: Arc::default(),
     })
 }

@@ -140,6 +140,7 @@ impl Workloads<'_> {
                 protocols: known.said_protocols(&servers.opaque_ports(selected)),
                 app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),
+                services: known.first_services(),
                 place: known.place.clone(),
                 telemetry: telemetries.find(known.selected(), &annotations, telemetry_before),
             };

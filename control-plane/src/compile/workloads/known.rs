@@ -52,6 +52,14 @@ impl<'a> KnownWorkload<'a> {
         Some(self.endpoint_at(HostPort::new(host.clone(), port)))
     }
 
+    /// The host of the service that leads to each port; of several, the first.
+    pub(super) fn first_services(&self) -> BTreeMap<u16, Arc<str>> {
+        let first = |(port, services): (&u16, &BTreeSet<ServiceKey>)| {
+            Some((*port, Arc::clone(&services.first()?.host)))
+        };
+        self.services.iter().filter_map(first).collect()
+    }
+
     /// Whether it is at `host`.
     pub(in super::super) fn is_at(&self, host: &Host) -> bool {
         self.hosts.contains(host)
