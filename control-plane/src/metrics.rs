@@ -12,7 +12,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
-use selvedge_ops::build;
+use selvedge_ops::{
+    build,
+    lag::{self, Lag},
+};
 
 use crate::problem::{Problem, Severity};
 
@@ -124,6 +127,8 @@ pub struct Metrics {
     key_fetches: Family<ByOutcome, Counter>,
     key_sets: Family<ByState, Gauge>,
     traffic_dropped: Counter,
+    /// How late the event loop is.
+    pub(crate) lag: Lag,
     stages: Family<ByStage, Counter<f64, AtomicU64>>,
     /// In a registry of its own, because its name says nothing of the control plane: the proxies have a part in it.
     change_to_ack: Histogram,
@@ -146,6 +151,7 @@ impl Default for Metrics {
             key_fetches: Family::default(),
             key_sets: Family::default(),
             traffic_dropped: Counter::default(),
+            lag: Lag::default(),
             stages: Family::default(),
             change_to_ack: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             shared: Registry::with_prefix("selvedge"),
@@ -223,9 +229,10 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         let written = text::encode_registry(&mut text, &self.registry)
-            .and_then(|()| text::encode_registry(&mut text, &self.shared))
-            .and_then(|()| text::encode_eof(&mut text));
+            .and_then(|()| text::encode_registry(&mut text, &self.shared));
         written.expect("a String takes whatever is written");
+        text.push_str(&lag::text("selvedge_control_plane", [("runtime".to_owned(), &self.lag)].into_iter()));
+        text.push_str("# EOF\n");
         text
     }
 

@@ -216,6 +216,8 @@ impl ControlPlane {
         if let Some(files) = self.token_files {
             part(&mut parts, "writing join tokens", files.follow(Arc::clone(&shared.store)));
         }
+        let on_time = Arc::clone(&shared.metrics);
+        part(&mut parts, "watching the event loop", async move { on_time.lag.watch().await });
         part(&mut parts, "the admin port", serve_admin(self.admin.0, admin));
         let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
         let webhook = self.webhook.map(|webhook| webhook.run(issuing, knowledge, self.drain.clone()));

@@ -80,11 +80,27 @@ fn prometheus(openmetrics: &str) -> String {
             }
             let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
         } else if !line.starts_with('#') {
-            text.push_str(line);
+            text.push_str(without_exemplar(line));
             text.push('\n');
         }
     }
     text
+}
+
+/// A sample without its exemplar, which only OpenMetrics has. Labels may have anything in them, in quotes.
+fn without_exemplar(line: &str) -> &str {
+    let (mut quoted, mut escaped) = (false, false);
+    let mark = line.bytes().position(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'#' if !quoted => return true,
+            _ => {}
+        }
+        false
+    });
+    mark.map_or(line, |mark| line[..mark].trim_end())
 }
 
 #[cfg(test)]
@@ -108,6 +124,24 @@ mod tests {
         assert_eq!(asked("application/openmetrics-text;q=0.1, text/plain"), Format::Prometheus);
         assert_eq!(asked("Application/OpenMetrics-Text"), Format::OpenMetrics);
         assert_eq!(Format::asked_for(&HeaderMap::new()), Format::Prometheus);
+    }
+
+    #[test]
+    fn exemplars_are_left_out_of_the_older_format() {
+        let openmetrics = concat!(
+            "# TYPE a_seconds histogram\n",
+            r##"a_seconds_bucket{b="# {\"c\" #",le="1.0"} 3 # {trace_id="0a"} 0.5 1700000000.000"##,
+            "\na_seconds_count 3\n# EOF\n"
+        );
+        assert_eq!(
+            Format::Prometheus.of(openmetrics.to_owned()),
+            concat!(
+                "# TYPE a_seconds histogram\n",
+                r##"a_seconds_bucket{b="# {\"c\" #",le="1.0"} 3"##,
+                "\na_seconds_count 3\n"
+            )
+        );
+        assert_eq!(Format::OpenMetrics.of(openmetrics.to_owned()), openmetrics);
     }
 
     #[test]

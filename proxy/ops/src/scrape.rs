@@ -16,7 +16,7 @@ use axum::{
 };
 use tokio::time::Instant;
 
-use crate::exposition::Format;
+use crate::{exposition::Format, process};
 
 /// How old a shared text may be.
 const SHARED_FOR: Duration = Duration::from_secs(1);
@@ -62,10 +62,19 @@ impl Scrape {
         let (format, now) = (Format::asked_for(headers), Instant::now());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let anew = here && shared.may_be_made(now);
-        let bytes = shared.text(format, now, anew, || format.of((self.render)()).into());
+        let bytes = shared.text(format, now, anew, || format.of(with_process((self.render)())).into());
         drop(shared);
         ([(header::CONTENT_TYPE, format.content_type())], Body::from(bytes)).into_response()
     }
+}
+
+/// `text`, and what the system says of this process.
+fn with_process(mut text: String) -> String {
+    const END: &str = "# EOF\n";
+    text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+    text.push_str(&process::text());
+    text.push_str(END);
+    text
 }
 
 impl Shared {
