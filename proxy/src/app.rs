@@ -2,7 +2,7 @@
 
 mod listeners;
 
-use std::{rc::Rc, sync::Arc, thread};
+use std::{rc::Rc, sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
 use selvedge_certs::tls::Live;
@@ -26,6 +26,9 @@ use crate::{
     telemetry::Metrics,
     worker::{Shared, Worker},
 };
+
+/// How long the control plane may take for the last report.
+const LAST_REPORT: Duration = Duration::from_secs(1);
 
 /// Runs a proxy until it is told to end.
 ///
@@ -53,7 +56,7 @@ fn start(args: Args) -> anyhow::Result<Started> {
     let (names, questions) = Asker::new();
     let live = Live::new();
     selvedge_ops::files::raise();
-    let metrics = Arc::new(Metrics::new(args.workers.into()));
+    let metrics = Arc::new(Metrics::of(&args.workload, args.workers.into(), args.metrics_compat));
     let budget = Arc::new(Budget::new(u64::from(args.buffer_budget) << 20));
     let limits = &args.concurrency;
     let concurrency = limits.adaptive_concurrency.then(|| {
@@ -125,7 +128,7 @@ async fn until_left(
     }
     let limits = leave::Limits { delay: control.args.drain_delay, timeout: control.args.drain_timeout };
     let (explicit, store) = (Listens::new(&control.args.app)?, Arc::clone(&control.store));
-    let is_gateway = control.args.gateway;
+    let (is_gateway, metrics) = (control.args.gateway, Arc::clone(&control.metrics));
     let app = move || match &explicit {
         _ if is_gateway => leave::App::Everywhere,
         Some(listens) => leave::App::At(listens.addresses()),
@@ -134,9 +137,13 @@ async fn until_left(
     let watched = Arc::clone(&control.metrics.watched);
     let ended = async {
         leave.in_order(limits, app).await;
-        let joined = move || traffic.into_iter().all(|thread| thread.join().is_ok());
-        let clean = tokio::task::spawn_blocking(joined).await;
+        let ending = move || traffic.into_iter().all(|thread| thread.join().is_ok());
+        let clean = tokio::task::spawn_blocking(ending).await;
         watched.finish().await;
+        // Now that nothing is counted any more.
+        if metrics.control.connected.get() > 0 {
+            leave.report_last(LAST_REPORT).await;
+        }
         clean
     };
     tokio::select! {
@@ -247,6 +254,12 @@ fn spawn(
 fn worker(index: usize, shared: &Shared) -> Rc<Worker> {
     let worker = Worker::start(index, shared);
     tokio::task::spawn_local(review(Rc::clone(&worker)));
+    let metrics = Arc::clone(&worker.metrics);
+    tokio::task::spawn_local(async move {
+        if let Some(lag) = metrics.lag(Some(index)) {
+            lag.watch().await;
+        }
+    });
     worker
 }
 

@@ -81,8 +81,20 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     let router = control.router(status);
     let own_policy = control.readiness.condition("own policy");
     let Control {
-        args, live, store, asked, questions, seen, metrics, admin, log_level, own: listeners, ..
+        args,
+        live,
+        store,
+        asked,
+        questions,
+        seen,
+        metrics,
+        admin,
+        log_level,
+        own: listeners,
+        leave,
+        ..
     } = control;
+    let on_time = Arc::clone(&metrics);
     let checking = checks::run(Arc::clone(&store), Arc::clone(&metrics), listeners);
     let (exported, watched) = (Arc::clone(&store), Arc::clone(&metrics.watched));
     let discovery = discovery::run(Discovery {
@@ -100,6 +112,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         has_agent: args.workload_api.is_some(),
         metrics,
         log_level,
+        leave,
     });
     let exporting = export::run(export::Exporter {
         collector: args.told.otlp_endpoint.clone(),
@@ -111,8 +124,13 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     });
     let answering = ask::answer(resolver, questions);
     let serving = selvedge_ops::admin::serve(admin, router);
-    let ((), (), (), (), (), (), (), served) =
-        tokio::join!(own, svids, discovery, answering, fresh, checking, exporting, serving);
+    let watching = async {
+        if let Some(lag) = on_time.lag(None) {
+            lag.watch().await;
+        }
+    };
+    let ((), (), (), (), (), (), (), (), served) =
+        tokio::join!(own, svids, discovery, answering, fresh, checking, exporting, watching, serving);
     served.map(|never| match never {})
 }
 

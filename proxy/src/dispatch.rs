@@ -236,7 +236,7 @@ fn note_latency(endpoint: &BoundEndpoint, attempt: &Attempt<'_>, has_answered: b
 struct Awaited<'a> {
     worker: &'a Worker,
     attempt: &'a Attempt<'a>,
-    endpoint: &'a BoundEndpoint,
+    endpoint: &'a Arc<BoundEndpoint>,
     /// Whether the waiting is not over.
     is_waiting: bool,
 }
@@ -250,6 +250,7 @@ impl Drop for Awaited<'_> {
         if self.attempt.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = late(self.endpoint);
             count(self.worker, &self.attempt.share.backend, self.endpoint, Outcome::NoAnswer, &late);
+            self.worker.late.replace(Some(Arc::clone(self.endpoint)));
         }
     }
 }

@@ -48,6 +48,16 @@ pub struct Leave {
     inbound: Way,
     outbound: Way,
     deadline: Arc<OnceLock<Instant>>,
+    last_report: Arc<LastReport>,
+}
+
+/// What the control plane is told last.
+#[derive(Debug, Default)]
+struct LastReport {
+    /// It is to be told now.
+    wanted: watch::Sender<bool>,
+    /// It has been told.
+    given: watch::Sender<bool>,
 }
 
 /// One of the two ways.
@@ -91,6 +101,28 @@ impl Leave {
     /// How much longer what is in progress may take: `limit`, or what is left of it since the shutdown began.
     pub fn rest(&self, limit: Duration) -> Duration {
         self.deadline.get().map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has the control plane be told what has happened since it was told last, and waits until it knows, but for `limit` at
+    /// most: a process that leaves does not wait for a control plane that is away.
+    pub async fn report_last(&self, limit: Duration) {
+        self.last_report.wanted.send_replace(true);
+        let mut given = self.last_report.given.subscribe();
+        if tokio::time::timeout(limit, given.wait_for(|given| *given)).await.is_err() {
+            tracing::debug!("the control plane has not taken the last report in time");
+        }
+    }
+
+    /// Completes when the last report is to be given. Cancel-safe.
+    pub async fn last_report_wanted(&self) {
+        let mut wanted = self.last_report.wanted.subscribe();
+        // `self` keeps the sender.
+        let _ = wanted.wait_for(|wanted| *wanted).await;
+    }
+
+    /// The last report has been given, or there is nobody to take it.
+    pub fn last_report_given(&self) {
+        self.last_report.given.send_replace(true);
     }
 
     /// Waits to be told, then closes one way after the other. `app` says where the app listens.

@@ -12,7 +12,7 @@ use std::{
 use selvedge_certs::tls::Live;
 
 use crate::{
-    bind::Denied,
+    bind::{BoundEndpoint, Denied},
     budget::{Budget, Concurrency, GivenUp},
     clients::{Clients, Patience, Places},
     connect::{self, Apps, Instance, Pools},
@@ -86,6 +86,8 @@ pub struct Worker {
     pub patience: Rc<Patience>,
     /// The time limits of requests.
     pub deadlines: Rc<Deadlines>,
+    /// Whose answer was waited for by the request that was given up last because its time was over.
+    pub late: RefCell<Option<Arc<BoundEndpoint>>>,
     /// Draws backends and endpoints.
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
@@ -144,6 +146,7 @@ impl Worker {
             credentials: Credentials::new(Arc::clone(&shared.verifier)),
             admitted: Admitted::default(),
             deadlines: Rc::clone(&deadlines),
+            late: RefCell::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             said: Sparing::default(),

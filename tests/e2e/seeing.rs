@@ -426,3 +426,31 @@ async fn opaque_connections_are_counted_with_their_bytes_and_an_identity() {
     );
     assert_eq!(said["edges"][0]["to"], "default/app-1:8080", "{said:#}");
 }
+
+#[tokio::test]
+async fn what_a_sidecar_that_ends_has_carried_last_is_told() {
+    let mut mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let by_client = ["stat", "--by", "client", "--from", "default/caller"];
+    let requests = |said: &Value| {
+        let rows = said["rows"].as_array().into_iter().flatten();
+        let count = |row: &Value| row["requests"]["count"].as_u64();
+        serde_json::json!(rows.filter_map(count).sum::<u64>())
+    };
+    // As soon as one report has come there is none for 15 seconds.
+    let (said, _) = poll(TOLD, "the first report has come", async || {
+        let asked = asked(&mesh, &by_client);
+        if requests(&asked.0) == 0 { Err(format!("{:#}", asked.0)) } else { Ok(asked) }
+    })
+    .await;
+    let before = requests(&said).as_u64().expect("a number");
+    for _ in 0..7 {
+        answering(&mesh, 200).await.expect("an answer");
+    }
+    let sent = mesh.workload("caller").metric("selvedge_outbound_requests_total").await.expect("metrics");
+    let sent = sent.expect("it has counted") as u64;
+    assert!(sent >= before + 7, "{sent} of {before}");
+
+    mesh.stop_sidecar("caller").await.expect("it ends");
+    until(&mesh, &by_client, &serde_json::json!(sent), requests).await;
+}

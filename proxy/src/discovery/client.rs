@@ -46,6 +46,7 @@ use super::{
 };
 use crate::{
     joining::{Complaint, ControlPlane, Joined},
+    leave::Leave,
     seen::{REPORT_EVERY, Seen, Told},
     telemetry::{Metrics, TrafficTold},
 };
@@ -96,12 +97,15 @@ pub struct Discovery {
     pub has_agent: bool,
     /// Transactions are counted here.
     pub metrics: Arc<Metrics>,
+    /// When the last report is to be given.
+    pub leave: Leave,
     /// What the control plane may have us log for a while.
     pub log_level: LogLevel,
 }
 
 /// Keeps configuration in force up to date, for as long as it is polled.
 pub async fn run(discovery: Discovery) {
+    let leave = discovery.leave.clone();
     let mut client = Client::new(discovery);
     let mut complaint = Complaint::new(
         "no configuration from the control plane; the last good one, if there is one, stays in force",
@@ -112,6 +116,11 @@ pub async fn run(discovery: Discovery) {
         let started = Instant::now();
         let ended = client.converse(joined, &mut complaint).await;
         client.hang_up();
+        if matches!(ended, Ended::Leaving) {
+            leave.last_report_given();
+            // The process is ending.
+            std::future::pending::<()>().await;
+        }
         if started.elapsed() >= GOOD_STREAM {
             attempt = 0;
         }
@@ -202,6 +211,8 @@ impl Client {
             trust_domain: joined.bundle.trust_domain.clone(),
         };
         let mut renewed = pin!(renewed(self.discovery.joined.clone(), joined));
+        let leave = self.discovery.leave.clone();
+        let mut leaving = pin!(leave.last_report_wanted());
         // Whoever is at the other end now may know nothing of it.
         self.told = Told::default();
         self.traffic.begin();
@@ -225,11 +236,23 @@ impl Client {
                 () = sleep_until(self.report_at) => self.report(),
                 sample = shown::next(&mut self.samples) => self.show(sample),
                 () = &mut renewed => return Ended::NewCertificate,
+                () = &mut leaving => {
+                    self.report();
+                    return self.say_goodbye(stream).await;
+                }
             }
             if self.outgoing.is_none() {
                 return Ended::Stuck;
             }
         }
+    }
+
+    /// Ends our half of the stream, and waits until the control plane, which has then read all of it, ends the other. Whoever
+    /// waits for this has a time limit.
+    async fn say_goodbye(&mut self, mut stream: Streaming<wire::Transaction>) -> Ended {
+        self.outgoing = None;
+        while let Ok(Some(_)) = stream.message().await {}
+        Ended::Leaving
     }
 
     async fn open(&mut self, joined: &Joined) -> Result<Streaming<wire::Transaction>, Ended> {
@@ -281,6 +304,7 @@ impl Client {
         let svid = self.discovery.has_agent.then(|| self.svid());
         let mut traffic = self.traffic.next(&self.discovery.metrics);
         let (keys, out) = out::now(&self.discovery.store, now());
+        self.discovery.metrics.control.endpoints_out.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
         if self.out.as_ref() != Some(&keys) {
             (self.out, traffic.out) = (Some(keys), Some(out));
         }

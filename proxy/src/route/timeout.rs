@@ -58,8 +58,9 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
                 reason: Some(Reason::Timeout),
                 ..AnswerFacts::default()
             },
+            worker: Rc::clone(&self.worker),
         });
-        Limited { inner: self.inner.call(routed), limit }
+        Limited { inner: Some(self.inner.call(routed)), limit }
     }
 }
 
@@ -81,6 +82,7 @@ struct RouteLimit {
     of_caller: Option<Duration>,
     rule: Arc<BoundRule>,
     facts: AnswerFacts,
+    worker: Rc<Worker>,
 }
 
 impl RouteLimit {
@@ -106,8 +108,9 @@ pin_project! {
     /// The answer of [`Timeout`].
     #[derive(Debug)]
     pub struct Limited<F> {
+        // `None`: it was given up.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         limit: Option<RouteLimit>,
     }
 }
@@ -116,8 +119,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(result) = this.inner.poll(cx) {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Pending };
+        if let Poll::Ready(result) = inner.poll(cx) {
             return Poll::Ready(match (result, this.limit.take()) {
                 (Ok(mut response), Some(limit)) => {
                     let body = response.http.body_mut();
@@ -138,6 +142,10 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
             && Pin::new(&mut limit.time.deadline).poll(cx).is_ready()
         {
             let mut error = Error::new(Reason::Timeout, limit.over());
+            // Given up now, so that it says whose answer it was waiting for.
+            limit.worker.late.take();
+            this.inner.set(None);
+            limit.facts.endpoint = limit.worker.late.take();
             error.facts = Box::new(std::mem::take(&mut limit.facts));
             return Poll::Ready(Err(error));
         }

@@ -87,7 +87,7 @@ impl Client {
         self.discovery.metrics.control.applied.inc();
         let applied = Applied { nonce, at: SystemTime::now(), upserts, removals };
         let versions = Arc::clone(self.held.versions());
-        self.discovery.metrics.set_configuration_version(&fingerprint(&versions));
+        self.discovery.metrics.set_configuration_version(&fingerprint(&versions), SystemTime::now());
         self.discovery.status.send_modify(|status| {
             status.applied = Some(applied);
             status.refused = None;

@@ -30,6 +30,9 @@ pub(super) enum Ended {
     /// It is shutting down.
     #[error("the control plane closed the stream")]
     Closed,
+    /// This proxy ends, and has told the last that it had to tell.
+    #[error("the proxy is shutting down")]
+    Leaving,
     /// Nothing that we send is taken.
     #[error("the control plane does not read what this proxy sends")]
     Stuck,

@@ -56,6 +56,7 @@ async fn start() -> Rig {
         own_policy: readiness.condition("own policy"),
         seen: Arc::clone(&seen),
         has_agent: false,
+        leave: crate::leave::Leave::default(),
         metrics: Arc::clone(&metrics),
         log_level: selvedge_ops::logging::filter("info").unwrap().1,
     }));
@@ -391,6 +392,7 @@ fn offline_client() -> (Client, Sent) {
         own_policy: Readiness::default().condition("own policy"),
         seen: Arc::new(Seen::new(1)),
         has_agent: false,
+        leave: crate::leave::Leave::default(),
         metrics,
         log_level: selvedge_ops::logging::filter("info").unwrap().1,
     });
