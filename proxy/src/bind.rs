@@ -43,6 +43,7 @@ use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health, Latency, Load},
     budget::RetryBudget,
     dns::DnsName,
+    telemetry::Peer,
     trust::outside::Origination,
 };
 
@@ -200,6 +201,8 @@ pub struct BoundEndpoint {
     pub address: SocketAddr,
     /// The workload, if known.
     pub workload: Option<WorkloadName>,
+    /// What metrics call it; `None`: they do not tell it apart.
+    pub peer: Option<Arc<Peer>>,
     /// Where it is, if known.
     pub place: Option<Arc<Place>>,
     /// The name that its address was found by, if it was.

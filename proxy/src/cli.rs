@@ -17,6 +17,7 @@ use crate::{
     joining::{Address, token::RootSha256, workload_api::Socket},
     probes::{AppMetrics, AppProbes},
     settings::{Carrier, Listen, OutboundTrafficPolicy, Upstream},
+    telemetry::MetricsCompat,
 };
 
 /// The sidecar: carries one workload's traffic, in and out.
@@ -141,6 +142,11 @@ pub struct Args {
     /// clients on loopback.
     #[arg(long, env = "SELVEDGE_ADMIN", default_value = "[::]:4191")]
     pub admin: SocketAddr,
+
+    /// Whose metrics /metrics tells beside the proxy's own: `istio` adds istio_requests_total and the like, which Kiali,
+    /// Flagger and existing dashboards ask for.
+    #[arg(long, env = "SELVEDGE_METRICS_COMPAT", value_name = "WHOSE", value_enum, default_value_t = MetricsCompat::None)]
+    pub metrics_compat: MetricsCompat,
 
     /// Threads that carry traffic.
     #[arg(long, env = "SELVEDGE_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]

@@ -26,7 +26,8 @@ pub fn observe<S: Step<Request>>(
     unknown: Arc<Series>,
 ) -> impl Layer<S, Service = Observe<S>> + use<S> {
     let (tap, watched) = (Arc::clone(&worker.metrics.tap), Arc::clone(&worker.metrics.watched));
-    let path = Rc::new(OnPath { worker: worker.index, direction, unknown, tap, watched });
+    let in_progress = worker.metrics.in_progress(direction);
+    let path = Rc::new(OnPath { worker: worker.index, direction, unknown, tap, watched, in_progress });
     layer_fn(move |inner| Observe { inner, path: Rc::clone(&path) })
 }
 
@@ -48,8 +49,9 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let origin = Rc::<Conn>::clone(&request.conn);
-        let record = Some(Record::begin(Rc::clone(&self.path), &mut request.http, origin, request.at));
-        Observing { inner: self.inner.call(request), record }
+        let size = request.http.body_mut().measured();
+        let record = Record::begin(Rc::clone(&self.path), &mut request.http, origin, request.at);
+        Observing { inner: self.inner.call(request), record: Some(record.receiving(size)) }
     }
 }
 
@@ -114,6 +116,5 @@ fn went_to(facts: &AnswerFacts) -> WentTo {
 /// Where an answer is counted that came by a route.
 fn series(facts: &AnswerFacts) -> Option<Arc<Series>> {
     let taken = facts.route.as_ref()?;
-    let meshed = facts.endpoint.as_ref().is_some_and(|endpoint| endpoint.target.identity.is_some());
-    Some(Arc::clone(taken.series().of(meshed)))
+    Some(Arc::clone(taken.series().at(facts.endpoint.as_deref())))
 }

@@ -83,7 +83,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 54] = [
+pub const SETTINGS: [Setting; 55] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -137,6 +137,12 @@ pub const SETTINGS: [Setting; 54] = [
         Values::Ports,
         Acts::ControlPlane,
         "ports of the app whose connections are carried as opaque TCP",
+    ),
+    setting(
+        "metrics-compat",
+        Values::OneOf(&["none", "istio"]),
+        Acts::Proxy("SELVEDGE_METRICS_COMPAT"),
+        "`istio`: the sidecar's metrics have `istio_requests_total` and the like, too, which Kiali, Flagger and existing dashboards ask for",
     ),
     setting(
         "outbound-traffic-policy",

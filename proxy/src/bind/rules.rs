@@ -8,11 +8,11 @@ use selvedge_model::{
     facts::{Connection, Request},
 };
 
-use super::{BoundBackend, BoundFilters, BoundSession};
+use super::{BoundBackend, BoundEndpoint, BoundFilters, BoundSession};
 use crate::{
     balance::Hedging,
     budget::RetryBudget,
-    telemetry::{RouteLog, Series, TcpSeries},
+    telemetry::{Peer, RouteLog, Series, TcpSeries},
 };
 
 /// The half of a service's port that requests follow.
@@ -163,18 +163,32 @@ impl<S> BoundShare<S> {
     }
 }
 
-/// The two series of one thing that is counted by whether mutual TLS carries it.
+/// The series of one thing that is counted by whether mutual TLS carries it, and by who it goes to where that is told
+/// apart.
 #[derive(Debug)]
 pub struct SeriesPair<S> {
     /// Over mutual TLS.
     pub mtls: Arc<S>,
     /// In plaintext, and what failed before there was a connection.
     pub plain: Arc<S>,
+    /// By the workload that it goes to. Empty without `--metrics-compat`.
+    pub by_peer: Box<[(Arc<Peer>, Arc<S>)]>,
 }
 
 impl<S> SeriesPair<S> {
     /// The one of the two; `mtls`: whether mutual TLS carries it.
     pub fn of(&self, mtls: bool) -> &Arc<S> {
         if mtls { &self.mtls } else { &self.plain }
+    }
+
+    /// Where what goes to `endpoint` is counted; `None`: it goes nowhere.
+    pub fn at(&self, endpoint: Option<&BoundEndpoint>) -> &Arc<S> {
+        let Some(endpoint) = endpoint else { return &self.plain };
+        if let Some(peer) = &endpoint.peer
+            && let Some((_, series)) = self.by_peer.iter().find(|(known, _)| Arc::ptr_eq(known, peer))
+        {
+            return series;
+        }
+        self.of(endpoint.target.identity.is_some())
     }
 }

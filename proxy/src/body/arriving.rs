@@ -1,6 +1,7 @@
 //! A body that arrives on a connection, and what it takes from there.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -23,6 +24,8 @@ pub struct Arriving {
     source: Source,
     /// How slowly it may come; `None`: as slowly as it does.
     pace: Option<Rc<Pace>>,
+    /// How many bytes have come; `None`: it says itself how many it has.
+    bytes: Option<Rc<Cell<u64>>>,
     /// Who has a part in what passes. Boxed: seldom anybody.
     followed: Option<Box<Followed>>,
 }
@@ -71,12 +74,17 @@ impl Arriving {
             None => Source::Http1(body),
             Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
         };
-        Self { source, pace, followed: None }
+        Self { source, pace, bytes: None, followed: None }
     }
 
     /// Notes what passes in `progress`.
     pub fn note_in(&mut self, progress: &Rc<Progress>) {
         self.followed.get_or_insert_default().progress = Some(Rc::clone(progress));
+    }
+
+    /// Where the bytes are counted that come from now on.
+    pub fn counted(&mut self) -> Rc<Cell<u64>> {
+        Rc::clone(self.bytes.get_or_insert_default())
     }
 
     /// Lets no more than `most` bytes pass.
@@ -125,6 +133,9 @@ impl Arriving {
             }
             if let Some(pace) = &self.pace {
                 pace.came(data.len());
+            }
+            if let Some(bytes) = &self.bytes {
+                bytes.set(bytes.get().saturating_add(data.len() as u64));
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Interrupted::Broken)))

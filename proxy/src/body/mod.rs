@@ -47,7 +47,7 @@ use crate::{
     error::{Failure, Reason},
     fields::{self, grpc_message},
     io::Duplex,
-    telemetry::Record,
+    telemetry::{BodySize, Record},
     time::{Deadline, Deadlines},
     trust::Standing,
 };
@@ -359,6 +359,15 @@ impl Body {
 
     fn of(kind: Kind) -> Self {
         Self { kind, end: None }
+    }
+
+    /// How many bytes it has: what it says, or what is counted as it arrives.
+    pub fn measured(&mut self) -> BodySize {
+        match (self.size_hint().exact(), &mut self.kind) {
+            (Some(bytes), _) => BodySize::Told(bytes),
+            (None, Kind::Arriving(body)) => BodySize::Counted(body.counted()),
+            (None, _) => BodySize::Told(0),
+        }
     }
 
     /// What happens when it ends.

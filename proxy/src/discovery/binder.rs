@@ -137,6 +137,7 @@ impl Binder {
     /// it, so it costs little, however much else has changed. `None`: they are those in force, or there were none before.
     pub fn policies(&mut self, held: &Resources) -> Option<Arc<Table>> {
         self.table.own.as_ref()?;
+        self.tell_metrics(held);
         self.egress_changed |= self.take_egress(held.own());
         let own = self.own(held);
         if same(own.as_ref(), self.table.own.as_ref()) {
@@ -156,6 +157,7 @@ impl Binder {
         asked: impl Fn(&str) -> bool,
         now: Instant,
     ) -> (Arc<Table>, Work) {
+        self.tell_metrics(held);
         if let Some(own) = held.own()
             && own.labels != self.labels
         {
@@ -185,6 +187,13 @@ impl Binder {
         let looked_after = self.looked_after();
         self.table = Arc::new(Table { destinations, addresses, own, egress, gateway, limits, looked_after });
         (Arc::clone(&self.table), work)
+    }
+
+    /// Metrics name us as configuration does.
+    fn tell_metrics(&self, held: &Resources) {
+        if let Some(own) = held.own() {
+            self.metrics.set_own(own);
+        }
     }
 
     /// Resolves each authority that is `asked` for, and collects in `collected` what must be bound for them. An
@@ -314,6 +323,7 @@ impl Binder {
             shared: named(kept.values()),
             predecessors: named(before.values()),
             own: &self.own,
+            metrics: &self.metrics,
             local: self.local,
             targets: &mut self.targets,
             work: Work::default(),

@@ -382,6 +382,32 @@ impl Reason {
         self.meaning().grpc as u8
     }
 
+    /// Envoy's response flag for it, as Istio's metrics and access logs have it (Envoy, "access log format operators",
+    /// `RESPONSE_FLAGS`); `-`: Envoy has none.
+    pub const fn response_flags(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::HeadTooLarge => "DPE",
+            Self::RequestTimeout => "SI",
+            Self::AppUnreachable | Self::Certificate | Self::ConnectFailure | Self::Identity | Self::Tls => {
+                "UF"
+            }
+            Self::Canceled => "DC",
+            Self::Concurrency => "OM",
+            Self::Discovery | Self::Filter | Self::Loop | Self::NoBackend => "NC",
+            Self::Draining => "LR",
+            Self::Fault => "FI",
+            Self::Misdirected | Self::NoRoute | Self::RegistryOnly => "NR",
+            Self::NoEndpoint => "UH",
+            Self::Overflow => "UO",
+            Self::Protocol => "UPE",
+            Self::RateLimit => "RL",
+            Self::RateLimitServer => "RLSE",
+            Self::Reset => "UC",
+            Self::Timeout => "UT",
+            Self::BodyTooLarge | Self::Credentials | Self::Policy | Self::Token => "-",
+        }
+    }
+
     /// Its place in [`Self::ALL`].
     pub const fn index(self) -> usize {
         self as usize

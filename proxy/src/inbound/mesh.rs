@@ -30,6 +30,7 @@ use crate::{
     opaque::{self, Incoming},
     serve,
     step::{Conn, Entry, HttpVersion, Inbound, Request, Side, Step},
+    telemetry::Peer,
     trust::{Part, revoked},
     worker::Worker,
 };
@@ -64,6 +65,7 @@ pub(super) async fn carry(
     let identity = standing.peer.identity.clone();
     tracing::debug!(peer = %arrival.peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
+    let caller = worker.metrics.caller(&identity, || preamble.naming.as_ref().map(Into::into));
     let is_opaque = preamble.carrier() == wire::Carrier::Tcp;
     let _noted = target.as_ref().ok().and_then(|_| {
         let connection = facts::incoming(arrival.peer, Some(&identity), arrival.original, port);
@@ -75,7 +77,7 @@ pub(super) async fn carry(
         wire::Carrier::Http1 => HttpVersion::Http1,
         wire::Carrier::Http2 => HttpVersion::Http2,
         wire::Carrier::Tcp => {
-            let incoming = incoming(stream, arrival, identity, port, &target, until);
+            let incoming = Incoming { caller, ..incoming(stream, arrival, identity, port, &target, until) };
             return match target {
                 Ok(_) => opaque::inbound::mesh(worker, incoming).await,
                 Err(failure) => opaque::inbound::refuse(worker, incoming, failure).await,
@@ -87,7 +89,7 @@ pub(super) async fn carry(
         wire::AppProtocol::Http2 => HttpVersion::Http2,
         _ => HttpVersion::Http1,
     };
-    let inbound = inbound(&worker, own, identity, port, target);
+    let inbound = inbound(&worker, own, identity, caller, port, target);
     let conn = Conn::new(arrival, version, Side::Inbound(inbound));
     serve::serve(carrier, stream, path, Rc::new(conn), until).await;
 }
@@ -105,7 +107,7 @@ fn incoming<C>(
     // Nothing is sent to where a refused connection would have gone.
     let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let app = target.as_ref().map_or(nowhere, |target| target.address);
-    Incoming { client, peer, original, identity: Some(identity), port, counted, app, until }
+    Incoming { client, peer, original, identity: Some(identity), caller: None, port, counted, app, until }
 }
 
 /// What is known of a mesh peer's connection of requests.
@@ -113,11 +115,12 @@ fn inbound(
     worker: &Worker,
     own: &Workload,
     identity: SpiffeId,
+    caller: Option<Arc<Peer>>,
     port: u16,
     target: Result<AppTarget, Failure>,
 ) -> Inbound {
     let counted = target.as_ref().map_or(0, AppTarget::counted);
-    let series = worker.metrics.inbound(&worker.settings.workload, counted, Some(&identity));
+    let series = worker.metrics.inbound(&worker.settings.workload, counted, Some(&identity), caller);
     let inbound = match target {
         Ok(target) => Inbound::to(worker.apps.at(target.address, target.is_known), port, series),
         Err(failure) => Inbound { entry: Entry::to(port, None), ..Inbound::unserved(failure, series) },

@@ -73,7 +73,7 @@ impl Plain {
             _ => return Some(Carried::Opaque(incoming(worker, stream, &arrival, &target))),
         };
         let app = worker.apps.at(target.address, target.is_known);
-        let series = worker.metrics.inbound(&worker.settings.workload, target.counted(), None);
+        let series = worker.metrics.inbound(&worker.settings.workload, target.counted(), None, None);
         let inbound =
             Inbound { entry: Entry::to(target.port, Some(client)), ..Inbound::to(app, target.port, series) };
         Some(Carried::Requests(stream, Conn::new(arrival, version, Side::Inbound(inbound))))
@@ -98,7 +98,7 @@ fn unserved(
             return None;
         }
     };
-    let series = worker.metrics.inbound(&worker.settings.workload, 0, None);
+    let series = worker.metrics.inbound(&worker.settings.workload, 0, None, None);
     let conn = Conn::new(arrival, version, Side::Inbound(Inbound::unserved(failure, series)));
     Some(Carried::Requests(stream, conn))
 }
@@ -116,6 +116,7 @@ pub(super) fn incoming<C>(
         peer: arrival.peer,
         original: arrival.original,
         identity: None,
+        caller: None,
         port: target.port,
         counted: target.counted(),
         app: target.address,

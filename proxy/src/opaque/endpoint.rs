@@ -98,7 +98,7 @@ async fn open_to(
         let endpoint = endpoint.map_err(refused)?;
         let in_flight = InFlight::new(&endpoint, None);
         let meshed = endpoint.target.identity.is_some();
-        let series = Arc::clone(series.of(meshed));
+        let series = Arc::clone(series.at(Some(&*endpoint)));
         let named = Named { client: outgoing.peer, called: outgoing.dialled.unwrap_or(endpoint.target.dial) };
         let opening = Opening::opaque(&backend.policy, named);
         match worker.pools.opaque(&endpoint.target, opening, backend.policy.tunnel.as_ref()).await {
@@ -160,6 +160,7 @@ fn at(
         return Err(worker.denied(&denied));
     }
     Ok(Arc::new(BoundEndpoint {
+        peer: None,
         target: Arc::new(Target {
             slot,
             dial: address,

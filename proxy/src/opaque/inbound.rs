@@ -128,7 +128,7 @@ pub(crate) async fn speculate(
     read: &mut BytesMut,
     place: &Rc<clients::Client>,
 ) -> Option<(TcpStream, First)> {
-    let Incoming { mut client, peer, original, identity, port, counted, app, until } = incoming;
+    let Incoming { mut client, peer, original, identity, caller, port, counted, app, until } = incoming;
     let app_end = match connect(&worker, port, app).await {
         Ok(app_end) => app_end,
         Err(failure) => {
@@ -165,7 +165,7 @@ pub(crate) async fn speculate(
     }
     let client = Prefixed::new(read.split().freeze(), client);
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    let mut incoming = Incoming { client, peer, original, identity, port, counted, app, until };
+    let mut incoming = Incoming { client, peer, original, identity, caller, port, counted, app, until };
     let _noted = noted(&worker, &incoming);
     // How it ended has been written down.
     let _ = exchange(&worker, &mut incoming, Ok(app_end)).await;
@@ -208,10 +208,11 @@ async fn exchange<C: Client>(
     incoming: &mut Incoming<C>,
     opened: Result<TcpStream, Failure>,
 ) -> Result<(), Failure> {
-    let Incoming { client, peer, original, identity, port, counted, app, until } = incoming;
+    let Incoming { client, peer, original, identity, caller, port, counted, app, until } = incoming;
     let (identity, app) = (identity.as_ref(), *app);
     let connection = facts::incoming(*peer, identity, *original, *port);
-    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, *counted, identity));
+    let labels = Labels::inbound(&worker.settings.workload, *counted, identity);
+    let series = worker.metrics.tcp(&Labels { peer: caller.clone(), ..labels });
     let session = Session {
         worker,
         series: &series,

@@ -1,6 +1,6 @@
 //! An opaque connection to the app: what is known about it, and how its client is told what happened.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use selvedge_api::preamble;
 use selvedge_model::SpiffeId;
@@ -11,6 +11,7 @@ use crate::{
     error::Failure,
     io::{Abort, Framed, Prefixed},
     lifetime::Until,
+    telemetry::Peer,
 };
 
 /// How long a client that is refused may take to hear why.
@@ -61,6 +62,8 @@ pub(crate) struct Incoming<C> {
     pub(crate) original: Option<OriginalDestination>,
     /// Who it has proven to be.
     pub(crate) identity: Option<SpiffeId>,
+    /// What it is called, if metrics tell callers apart.
+    pub(crate) caller: Option<Arc<Peer>>,
     /// The workload's port that is meant.
     pub(crate) port: u16,
     /// That port as metrics have it: 0 if it is not known to be the app's.
@@ -74,7 +77,7 @@ pub(crate) struct Incoming<C> {
 impl<C> Incoming<C> {
     /// The same, with another end.
     pub(super) fn map<D>(self, end: impl FnOnce(C) -> D) -> Incoming<D> {
-        let Self { client, peer, original, identity, port, counted, app, until } = self;
-        Incoming { client: end(client), peer, original, identity, port, counted, app, until }
+        let Self { client, peer, original, identity, caller, port, counted, app, until } = self;
+        Incoming { client: end(client), peer, original, identity, caller, port, counted, app, until }
     }
 }

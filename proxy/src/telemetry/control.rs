@@ -40,6 +40,8 @@ pub struct ControlMetrics {
     pub endpoints_checked: Gauge,
     /// Those of them that get no requests, because they fail.
     pub endpoints_unhealthy: Gauge,
+    /// Endpoints that get no requests, as last looked at.
+    pub endpoints_out: Gauge,
     /// Attempts to open a port of a gateway that failed.
     pub gateway_listen_failures: Counter,
     /// Connections refused because of what one client has open.
@@ -138,6 +140,11 @@ impl ControlMetrics {
             "selvedge_outbound_endpoints_unhealthy",
             "Endpoints outside the mesh that get no requests because they fail their health checks",
             &self.endpoints_unhealthy,
+        );
+        gauge(
+            "selvedge_outbound_endpoints_out",
+            "Endpoints that get no requests because they are ejected or fail their health checks, looked at every 15 seconds",
+            &self.endpoints_out,
         );
     }
 }

@@ -15,13 +15,26 @@ use selvedge_model::{BackendName, ServiceKey, policy::Says};
 use super::{labels::LabelWriter, registered::lock};
 use crate::balance::Limit;
 
-/// How many keys one worker counts by. Further ones are not counted.
+/// How many keys one worker counts by. Further ones are counted together.
 const KEYS: usize = 10_000;
 
 /// Counts by a key that is looked up each time. Each worker has its own map; only a scrape takes its lock, too.
 #[derive(Debug)]
 pub(super) struct KeyedCounts<K> {
-    shards: Box<[Mutex<BTreeMap<K, u64>>]>,
+    shards: Box<[Mutex<Counts<K>>]>,
+}
+
+#[derive(Debug)]
+struct Counts<K> {
+    by_key: BTreeMap<K, u64>,
+    /// What there was no room for.
+    others: u64,
+}
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), others: 0 }
+    }
 }
 
 impl<K: Ord + Clone> KeyedCounts<K> {
@@ -32,17 +45,28 @@ impl<K: Ord + Clone> KeyedCounts<K> {
     pub(super) fn count(&self, key: &K, worker: usize) {
         let Some(shard) = self.shards.get(worker) else { return };
         let mut counts = lock(shard);
-        if let Some(count) = counts.get_mut(key) {
+        if let Some(count) = counts.by_key.get_mut(key) {
             *count += 1;
-        } else if counts.len() < KEYS {
-            counts.insert(key.clone(), 1);
+        } else if counts.by_key.len() < KEYS {
+            counts.by_key.insert(key.clone(), 1);
+        } else {
+            counts.others += 1;
         }
+    }
+
+    /// How many keys there are, and how much was counted of which there was no room for.
+    pub(super) fn room(&self) -> (usize, u64) {
+        let rooms = self.shards.iter().map(|shard| {
+            let counts = lock(shard);
+            (counts.by_key.len(), counts.others)
+        });
+        rooms.fold((0, 0), |(keys, others), (more, left)| (keys.max(more), others + left))
     }
 
     pub(super) fn totals(&self) -> BTreeMap<K, u64> {
         let mut totals = BTreeMap::new();
         for shard in &self.shards {
-            for (key, count) in lock(shard).iter() {
+            for (key, count) in &lock(shard).by_key {
                 *totals.entry(key.clone()).or_default() += count;
             }
         }

@@ -24,7 +24,7 @@ impl Record {
         let is_needed =
             tapped.is_some() || noted.traced.is_some() || noted.may_be_line || access_log::by_filter();
         let head = is_needed.then(|| Box::new(Head::of(request, tapped, noted)));
-        Self::new(path, head, client, began)
+        Self::new(path, request, head, client, began)
     }
 
     /// The answer is over at `now`. `whole`: its body came to its end.
@@ -42,12 +42,7 @@ impl Record {
     /// Reports the request to metrics and to the access log.
     fn tell(&mut self, now: Instant) {
         self.duration = now.duration_since(self.began);
-        let Self { status, grpc_status, reason, duration, .. } = *self;
-        let (series, worker) = (self.series(), self.worker());
-        series.record(worker, status, grpc_status, reason, duration);
-        if self.sent > 0 {
-            series.sent(worker, self.sent);
-        }
+        self.series().ended(self.worker(), &self.ended());
         access_log::write(self);
         self.tap().show(self, now);
         if self.is_shown() {

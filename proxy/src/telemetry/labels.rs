@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelValue, LabelSetEncoder};
 use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 
+use super::own::Peer;
 use crate::arrival::Direction;
 
 /// The labels of a series. An empty label is left out, and so is port 0.
@@ -27,12 +28,16 @@ pub struct Labels {
     pub destination_service: Arc<str>,
     /// Whether mutual TLS carries the requests.
     pub mtls: bool,
-    /// The calling workload. Inbound this is what the peer says; it proves nothing.
+    /// The calling workload.
     pub source_workload: Arc<str>,
     /// The calling workload's namespace; inbound from its proven identity.
     pub source_namespace: Arc<str>,
     /// The caller's proven identity.
     pub source_principal: Arc<str>,
+    /// The controller of our own workload, such as its Deployment.
+    pub owner: Arc<str>,
+    /// The workload at the other end. `None`: it is not known, or not told apart, as without `--metrics-compat`.
+    pub peer: Option<Arc<Peer>>,
 }
 
 impl Labels {
@@ -77,27 +82,44 @@ impl Labels {
             source_workload: Arc::default(),
             source_namespace: Arc::default(),
             source_principal: Arc::default(),
+            owner: Arc::default(),
+            peer: None,
         }
     }
-}
 
-/// The labels of the duration histogram: only a few, because it has many numbers for each set of labels.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DurationLabels {
-    pub(super) direction: Direction,
-    pub(super) server_address: Arc<str>,
-    pub(super) server_port: u16,
-    pub(super) mtls: bool,
-}
-
-impl DurationLabels {
-    pub(super) fn of(labels: &Labels) -> Self {
+    /// The labels of the histograms: without those of the caller, because a histogram has many numbers for each set of
+    /// labels.
+    pub(super) fn few(&self) -> Self {
         Self {
-            direction: labels.direction,
-            server_address: Arc::clone(&labels.server_address),
-            server_port: labels.server_port,
-            mtls: labels.mtls,
+            source_workload: Arc::default(),
+            source_namespace: Arc::default(),
+            source_principal: Arc::default(),
+            peer: None,
+            ..self.clone()
         }
+    }
+
+    /// Every label that is not empty, in the order in which they are written.
+    pub(super) fn each(&self, mut write: impl FnMut(&'static str, &str) -> fmt::Result) -> fmt::Result {
+        let mut text = |name, value: &str| if value.is_empty() { Ok(()) } else { write(name, value) };
+        text("server_address", &self.server_address)?;
+        if self.server_port > 0 {
+            text("server_port", &self.server_port.to_string())?;
+        }
+        text("route", &self.route)?;
+        text("destination_subset", &self.destination_subset)?;
+        text("destination_service", &self.destination_service)?;
+        text("mtls", if self.mtls { "true" } else { "false" })?;
+        text("source_workload", &self.source_workload)?;
+        text("source_namespace", &self.source_namespace)?;
+        text("source_principal", &self.source_principal)?;
+        let peer = self.peer.as_ref().map_or("", |peer| &peer.naming.owner);
+        let (source, destination) = match self.direction {
+            Direction::Outbound => (&*self.owner, peer),
+            Direction::Inbound => (peer, &*self.owner),
+        };
+        text("source_owner", source)?;
+        text("destination_owner", destination)
     }
 }
 
@@ -116,14 +138,7 @@ impl LabelWriter<'_, '_> {
     /// What tells one series from another.
     pub(super) fn labels(&mut self, labels: Option<&Labels>) -> fmt::Result {
         let Some(labels) = labels else { return self.label("overflow", true) };
-        self.server(&labels.server_address, labels.server_port)?;
-        self.text("route", &labels.route)?;
-        self.text("destination_subset", &labels.destination_subset)?;
-        self.text("destination_service", &labels.destination_service)?;
-        self.label("mtls", labels.mtls)?;
-        self.text("source_workload", &labels.source_workload)?;
-        self.text("source_namespace", &labels.source_namespace)?;
-        self.text("source_principal", &labels.source_principal)
+        labels.each(|name, value| self.label(name, value))
     }
 
     pub(super) fn backend(&mut self, backend: &BackendName) -> fmt::Result {

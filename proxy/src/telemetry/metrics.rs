@@ -4,9 +4,9 @@
 //! request. So only its encoder is used. [`Series`] are found once, when configuration changes or a connection is
 //! accepted, and added up when they are scraped.
 //!
-//! The number of series is bounded. When there is no more room, series that nothing uses any longer (of a route that is
-//! gone, of a client that has left) are dropped. If that is not enough, the rest is counted in one series with the
-//! label `overflow`.
+//! The number of series is bounded. Those that nothing uses any longer (of a route that is gone, of a client that has left)
+//! are dropped when they have counted nothing for ten minutes, or when there is no more room. If that is not enough, the
+//! rest is counted in one series with the label `overflow`.
 
 mod text;
 
@@ -15,22 +15,27 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{encoding, registry::Registry};
-use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName, traffic::Carried};
+use selvedge_model::{
+    BackendName, ServiceKey, SpiffeId, Workload, WorkloadName, naming::Naming, traffic::Carried,
+};
+use selvedge_ops::lag::{self, Lag};
 
 use super::{
     connections::Connections,
     control::ControlMetrics,
-    durations::Durations,
     events::{Decision, Dropped, KeyedCounts},
-    labels::{DurationLabels, Labels},
+    in_progress::InProgress,
+    labels::Labels,
     mirrored::Mirrored,
+    own::{Ends, Peer},
+    page::Page,
     priorities::{GroupHealth, Groups},
-    registered::{Registered, lock},
-    series::{self, Series},
+    registered::lock,
+    series::{self, Requests, Series},
     tap::Tap,
     tcp::{Streams, TcpSeries},
     watched::Watched,
@@ -44,13 +49,28 @@ use crate::{
 
 /// How many series there may be of each kind.
 const SERIES_LIMIT: usize = 10_000;
+/// How often series are looked for that nobody uses.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(60);
+/// What ends a text of OpenMetrics.
+const END: &str = "# EOF\n";
+
+/// Whose metrics are told beside our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MetricsCompat {
+    /// Nobody's.
+    None,
+    /// Istio's `istio_requests_total` and the like, which Kiali, Flagger and dashboards ask for.
+    Istio,
+}
 
 /// Everything that is counted. Shared by all threads.
 #[derive(Debug)]
 pub struct Metrics {
     workers: usize,
-    series: Registered<Labels, Series>,
-    durations: Registered<DurationLabels, Durations>,
+    compat: MetricsCompat,
+    ends: Ends,
+    requests: Requests,
+    in_progress: [Arc<InProgress>; Direction::ALL.len()],
     overflow: [Arc<Series>; Direction::ALL.len()],
     mirrored: Mirrored,
     tcp: Streams,
@@ -67,7 +87,11 @@ pub struct Metrics {
     certificate_expiry: AtomicU64,
     /// When each certificate expires that we show as a gateway: by its name, in seconds since 1970.
     gateway_certificates: Mutex<Vec<(String, u64)>>,
-    configuration: Mutex<Option<Arc<str>>>,
+    configuration: Mutex<Option<(Arc<str>, SystemTime)>>,
+    /// When it was last looked for series that nobody uses.
+    expired: Mutex<Option<Instant>>,
+    /// How late each worker is, and the control thread at last.
+    lags: Box<[Lag]>,
     budget: OnceLock<Arc<Budget>>,
     concurrency: OnceLock<Arc<Concurrency>>,
     /// What the control thread counts.
@@ -81,14 +105,24 @@ pub struct Metrics {
 impl Metrics {
     /// Nothing counted yet; there are this many workers.
     pub fn new(workers: usize) -> Self {
-        Self::with_limit(workers, SERIES_LIMIT)
+        Self::with_limit(workers, SERIES_LIMIT, MetricsCompat::None)
     }
 
-    fn with_limit(workers: usize, limit: usize) -> Self {
+    /// The same of the proxy of the workload `own`, which tells others' metrics too.
+    pub fn of(own: &WorkloadName, workers: usize, compat: MetricsCompat) -> Self {
+        let metrics = Self::with_limit(workers, SERIES_LIMIT, compat);
+        metrics.ends.begin(own);
+        metrics
+    }
+
+    fn with_limit(workers: usize, limit: usize, compat: MetricsCompat) -> Self {
+        let in_progress = || Arc::new(InProgress::new(workers));
         Self {
             workers,
-            series: Registered::new(limit),
-            durations: Registered::new(limit),
+            compat,
+            ends: Ends::default(),
+            requests: Requests::new(limit, compat != MetricsCompat::None),
+            in_progress: [in_progress(), in_progress()],
             overflow: [series::overflow(workers), series::overflow(workers)],
             mirrored: Mirrored::new(limit, workers),
             tcp: Streams::new(limit, workers),
@@ -104,6 +138,8 @@ impl Metrics {
             certificate_expiry: AtomicU64::new(0),
             gateway_certificates: Mutex::default(),
             configuration: Mutex::default(),
+            expired: Mutex::default(),
+            lags: std::iter::repeat_with(Lag::default).take(workers + 1).collect(),
             budget: OnceLock::new(),
             concurrency: OnceLock::new(),
             control: ControlMetrics::default(),
@@ -120,14 +156,49 @@ impl Metrics {
     /// The series with these labels. Takes a lock: not for each request.
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
         let overflow = &self.overflow[labels.direction as usize];
-        let found = series::find(&self.series, &self.durations, labels, self.workers);
+        let found = self.requests.find(&self.owned(labels), self.workers);
         found.unwrap_or_else(|| Arc::clone(overflow))
+    }
+
+    /// `labels` with the controller of our own workload.
+    fn owned(&self, labels: &Labels) -> Labels {
+        Labels { owner: Arc::clone(&self.ends.own().naming.owner), ..labels.clone() }
+    }
+
+    /// Takes over what configuration says of our own workload.
+    pub fn set_own(&self, own: &Workload) {
+        self.ends.set_own(own);
+    }
+
+    /// What people call our own workload.
+    pub fn own_naming(&self) -> Naming {
+        self.ends.own().naming.clone()
+    }
+
+    /// Whether the workload at the other end tells series apart.
+    pub fn tells_peers(&self) -> bool {
+        self.compat != MetricsCompat::None
+    }
+
+    /// The caller that has proven to be `identity` and says that it is called so, where callers are told apart.
+    pub fn caller(&self, identity: &SpiffeId, naming: impl FnOnce() -> Option<Naming>) -> Option<Arc<Peer>> {
+        if self.tells_peers() { self.ends.caller(identity, naming()?) } else { None }
+    }
+
+    /// What counts the requests in progress in this direction.
+    pub fn in_progress(&self, direction: Direction) -> Arc<InProgress> {
+        Arc::clone(&self.in_progress[direction as usize])
+    }
+
+    /// How late the worker with this index is; without one, the control thread.
+    pub fn lag(&self, worker: Option<usize>) -> Option<&Lag> {
+        self.lags.get(worker.unwrap_or(self.workers))
     }
 
     /// The series of opaque connections with these labels. Takes a lock: once for each connection, or when
     /// configuration changes.
     pub fn tcp(&self, labels: &Labels) -> Arc<TcpSeries> {
-        self.tcp.find(labels, self.workers)
+        self.tcp.find(&self.owned(labels), self.workers)
     }
 
     /// The series of the WebSockets that the requests counted in `requests` have become. Takes a lock: once for each
@@ -144,9 +215,16 @@ impl Metrics {
         }
     }
 
-    /// The series of requests to our own port. `source`: who the client has proven to be.
-    pub fn inbound(&self, own: &WorkloadName, port: u16, source: Option<&SpiffeId>) -> Arc<Series> {
-        self.series(&Labels::inbound(own, port, source))
+    /// The series of requests to our own port. `source`: who the client has proven to be; `caller`: what it is called, if that
+    /// is told apart.
+    pub fn inbound(
+        &self,
+        own: &WorkloadName,
+        port: u16,
+        source: Option<&SpiffeId>,
+        caller: Option<Arc<Peer>>,
+    ) -> Arc<Series> {
+        self.series(&Labels { peer: caller, ..Labels::inbound(own, port, source) })
     }
 
     /// The series of our app's requests to what is in no configuration.
@@ -161,7 +239,7 @@ impl Metrics {
 
     /// The series of requests that are told apart.
     pub(super) fn requests(&self) -> Vec<Arc<Series>> {
-        self.series.all()
+        self.requests.all()
     }
 
     /// Those of opaque connections and of WebSockets.
@@ -236,7 +314,7 @@ impl Metrics {
 
     /// The series of copies with these labels, which say where the copies go. Takes a lock, as [`Self::series`] does.
     pub fn mirrored(&self, labels: &Labels) -> Arc<Series> {
-        self.mirrored.find(labels, self.workers)
+        self.mirrored.find(&self.owned(labels), self.workers)
     }
 
     /// A worker has not sent a copy to this backend, or not to its end.
@@ -264,19 +342,42 @@ impl Metrics {
         }
     }
 
-    /// This configuration is in force.
-    pub fn set_configuration_version(&self, version: &str) {
-        *lock(&self.configuration) = Some(Arc::from(version));
+    /// This configuration is in force since `at`.
+    pub fn set_configuration_version(&self, version: &str, at: SystemTime) {
+        *lock(&self.configuration) = Some((Arc::from(version), at));
+    }
+
+    /// Forgets series that nobody uses and that have counted nothing for a while, unless it has just looked for them.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut last = lock(&self.expired);
+        if last.is_some_and(|last| now.duration_since(last) < EXPIRY_PAUSE) {
+            return;
+        }
+        *last = Some(now);
+        drop(last);
+        self.requests.expire(now);
+        self.mirrored.expire(now);
+        self.tcp.expire(now);
+        self.websockets.expire(now);
     }
 
     /// The text of `/metrics`, in OpenMetrics format, with these groups of endpoints.
     pub fn render(self: &Arc<Self>, groups: Vec<GroupHealth>) -> String {
+        self.expire(Instant::now());
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self)));
         registry.register_collector(Box::new(Groups(groups)));
         self.control.register(&mut registry);
         let mut text = String::new();
         encoding::text::encode(&mut text, &registry).expect("a String takes whatever is written to it");
+        let mut page = Page::default();
+        self.write(&mut page);
+        text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+        text.push_str(page.text());
+        let threads = (0..self.workers).map(|index| format!("worker-{index}"));
+        let threads = threads.chain(["control".to_owned()]).zip(&self.lags);
+        text.push_str(&lag::text("selvedge", threads));
+        text.push_str(END);
         text
     }
 }

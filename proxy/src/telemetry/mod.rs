@@ -2,6 +2,7 @@
 //! trace.
 
 pub mod access_log;
+mod compat;
 mod connections;
 mod control;
 mod counter;
@@ -9,12 +10,17 @@ mod durations;
 mod events;
 mod finish;
 mod finished;
+mod in_progress;
 mod labels;
 mod latencies;
 mod lines;
+mod measured;
+mod method;
 mod metrics;
 mod mirrored;
 mod outbox;
+mod own;
+mod page;
 mod priorities;
 mod record;
 mod registered;
@@ -24,17 +30,20 @@ mod tap;
 mod tcp;
 mod told;
 pub mod trace;
+mod trace_id;
 mod watched;
 
 pub use self::{
     control::ControlMetrics,
     events::{Decision, Dropped},
     finished::Finished,
+    in_progress::InProgress,
     labels::Labels,
-    metrics::{Metrics, OpenConnection},
+    metrics::{Metrics, MetricsCompat, OpenConnection},
     outbox::{Outbox, Told},
+    own::Peer,
     priorities::{GroupHealth, MOST_GROUPS},
-    record::{ClientConnection, OnPath, Record},
+    record::{BodySize, ClientConnection, OnPath, Record},
     series::Series,
     sparing::Sparing,
     tap::{Tap, WentTo},

@@ -1,6 +1,7 @@
 //! What happened to one request. Metrics and the access log are both written from this record.
 
 use std::{
+    cell::Cell,
     fmt,
     net::SocketAddr,
     rc::Rc,
@@ -12,10 +13,14 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use selvedge_model::SpiffeId;
 
 use super::{
-    Metrics, Series, TcpSeries,
+    InProgress, Metrics, Series, TcpSeries,
     finished::Traced,
+    measured::Measure,
+    method,
+    series::Ended,
     tap::{Tap, Tapped, WentTo},
     trace::Parent,
+    trace_id::TraceId,
     watched::{Noted, RouteLog, Watched},
 };
 use crate::{
@@ -63,6 +68,17 @@ pub struct OnPath {
     pub tap: Arc<Tap>,
     /// What is written down and traced.
     pub watched: Arc<Watched>,
+    /// What counts those that have begun and have not ended.
+    pub in_progress: Arc<InProgress>,
+}
+
+/// How many bytes a request's body has.
+#[derive(Debug, Clone)]
+pub enum BodySize {
+    /// As many as it says.
+    Told(u64),
+    /// As many as have come.
+    Counted(Rc<Cell<u64>>),
 }
 
 /// What happened to one request. Until it is finished it says what is known so far.
@@ -90,6 +106,11 @@ pub struct Record {
     pub(super) duration: Duration,
     /// Bytes of the answer's body that its client has been given.
     pub(super) sent: u64,
+    /// Those of the request's body.
+    received: BodySize,
+    method: method::Method,
+    /// The trace that it is part of, if that is kept.
+    trace: Option<TraceId>,
 }
 
 /// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
@@ -121,14 +142,19 @@ pub(super) struct Head {
 }
 
 impl Record {
-    /// A record of a request that has come from `client` at `began`.
-    pub(super) fn new(
+    /// A record of `request`, which has come from `client` at `began`.
+    pub(super) fn new<B>(
         path: Rc<OnPath>,
+        request: &http::Request<B>,
         head: Option<Box<Head>>,
         client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
+        path.in_progress.begin(path.worker);
         Self {
+            method: method::Method::of(request.method()),
+            trace: TraceId::sampled(request.headers()),
+            received: BodySize::Told(0),
             path,
             client,
             began,
@@ -142,6 +168,29 @@ impl Record {
             duration: Duration::ZERO,
             sent: 0,
         }
+    }
+
+    /// Adds how many bytes the request's body has.
+    #[must_use]
+    pub fn receiving(mut self, size: BodySize) -> Self {
+        self.received = size;
+        self
+    }
+
+    /// Bytes of the request's body.
+    pub(super) fn received(&self) -> u64 {
+        match &self.received {
+            BodySize::Told(bytes) => *bytes,
+            BodySize::Counted(bytes) => bytes.get(),
+        }
+    }
+
+    /// What is counted of it, now that it is over.
+    pub(super) fn ended(&self) -> Ended {
+        let Self { status, grpc_status, reason, .. } = *self;
+        let measure =
+            Measure { time: self.duration, received: self.received(), sent: self.sent, trace: self.trace };
+        Ended { status, grpc_status, reason, method: Some(self.method), measure }
     }
 
     /// Adds bytes of the answer's body.
@@ -224,6 +273,12 @@ impl Record {
     /// Which way it goes.
     pub fn direction(&self) -> Direction {
         self.path.direction
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.path.in_progress.end(self.path.worker);
     }
 }
 

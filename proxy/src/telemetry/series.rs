@@ -12,7 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -24,14 +24,16 @@ use selvedge_model::traffic::Outcome;
 use super::{
     counter::add,
     durations::Durations,
-    labels::{DurationLabels, LabelWriter, Labels},
+    labels::{LabelWriter, Labels},
     latencies::Latencies,
+    measured::{Measure, Measured, Sum},
+    method::Method,
     registered::Registered,
 };
 use crate::{arrival::Direction, error::Reason};
 
 /// How many different ends one worker notes in one series; further ones are counted without labels.
-const ENDS: usize = 24;
+const ENDS: usize = 32;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +44,27 @@ pub(super) struct End {
     pub(super) grpc_status: Option<u8>,
     /// The index of the reason why the proxy made the answer.
     reason: Option<u8>,
+    /// The request's method; `None`: it is not known.
+    pub(super) method: Option<Method>,
+}
+
+/// How a request ended, and what was measured of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ended {
+    /// `None`: no answer was sent.
+    pub(super) status: Option<u16>,
+    pub(super) grpc_status: Option<u8>,
+    /// Why a proxy made the answer, or why it broke off.
+    pub(super) reason: Option<Reason>,
+    pub(super) method: Option<Method>,
+    pub(super) measure: Measure,
 }
 
 impl End {
-    fn new(status: Option<u16>, grpc_status: Option<u8>, reason: Option<Reason>) -> Self {
+    fn new(ended: &Ended) -> Self {
+        let Ended { status, grpc_status, reason, method, .. } = *ended;
         Self {
+            method,
             status: status.map(|status| status & 0x3ff),
             // A status that gRPC does not know counts as UNKNOWN, as gRPC itself says.
             grpc_status: grpc_status.map(|status| if status > 16 { 2 } else { status }),
@@ -60,9 +78,14 @@ impl End {
         Outcome { status: self.status, grpc_status: self.grpc_status, reason }
     }
 
+    /// Why a proxy made the answer, or why it broke off.
+    pub(super) fn reason(self) -> Option<Reason> {
+        self.reason.and_then(|index| Reason::ALL.get(usize::from(index))).copied()
+    }
+
     /// The reason, as it is written.
     pub(super) fn error_type(self) -> Option<&'static str> {
-        self.reason.and_then(|index| Reason::ALL.get(usize::from(index))).map(|reason| reason.word())
+        self.reason().map(Reason::word)
     }
 
     /// Everything in one word that is never 0: each field plus one, above a bit that is always set.
@@ -70,7 +93,8 @@ impl End {
         let status = self.status.map_or(0, |status| u32::from(status) + 1);
         let grpc_status = self.grpc_status.map_or(0, |status| u32::from(status) + 1);
         let reason = self.reason.map_or(0, |reason| u32::from(reason) + 1);
-        1 | status << 1 | grpc_status << 12 | reason << 20
+        let method = self.method.map_or(0, |method| u32::from(method.number()) + 1);
+        1 | status << 1 | grpc_status << 12 | reason << 20 | method << 28
     }
 
     fn unpack(word: u32) -> Self {
@@ -79,6 +103,7 @@ impl End {
             status: field(1, 11).and_then(|status| u16::try_from(status).ok()),
             grpc_status: field(12, 8).and_then(|status| u8::try_from(status).ok()),
             reason: field(20, 8).and_then(|reason| u8::try_from(reason).ok()),
+            method: field(28, 4).and_then(|number| u8::try_from(number).ok()).map(Method::numbered),
         }
     }
 }
@@ -88,8 +113,11 @@ impl End {
 pub struct Series {
     /// `None`: what there was no room for.
     labels: Option<Labels>,
-    shards: Box<[Shard]>,
+    /// By worker. Made by its first request: most routes of a large mesh have none.
+    shards: Box<[OnceLock<Box<Shard>>]>,
     durations: Arc<Durations>,
+    /// Whether it is measured for each end, too, as the metrics of `--metrics-compat` tell it.
+    by_end: bool,
 }
 
 /// One worker's numbers. 128 bytes, because processors fetch lines in pairs.
@@ -100,8 +128,10 @@ struct Shard {
     others: AtomicU64,
     /// Bytes of answers' bodies.
     sent: AtomicU64,
-    /// How long its requests took, for the control plane. Made by the first: most routes of a large mesh have none.
-    latencies: OnceLock<Box<Latencies>>,
+    /// How long its requests took, for the control plane.
+    latencies: Latencies,
+    /// What is measured of each end, where that is told.
+    measured: OnceLock<Box<[OnceLock<Box<Measured>>; ENDS]>>,
 }
 
 #[derive(Debug, Default)]
@@ -113,7 +143,13 @@ struct Slot {
 
 impl Series {
     pub(super) fn new(labels: Option<Labels>, workers: usize, durations: Arc<Durations>) -> Self {
-        Self { labels, shards: std::iter::repeat_with(Shard::default).take(workers).collect(), durations }
+        let shards = std::iter::repeat_with(OnceLock::new).take(workers).collect();
+        Self { labels, shards, durations, by_end: false }
+    }
+
+    /// One that is measured for each end, too.
+    pub(super) fn by_end(self) -> Self {
+        Self { by_end: true, ..self }
     }
 
     /// What tells it from others; `None`: it counts all that there was no room for.
@@ -121,10 +157,7 @@ impl Series {
         self.labels.as_ref()
     }
 
-    /// Counts a request that is over.
-    ///
-    /// To be called by the worker with this index and nobody else, or counts are lost. `status` is `None`
-    /// if no answer was sent; `reason` says why a proxy made the answer, or why it broke off.
+    /// Counts a request that is over, and of which no more is known than this: see [`Self::ended`].
     pub fn record(
         &self,
         worker: usize,
@@ -133,25 +166,40 @@ impl Series {
         reason: Option<Reason>,
         duration: Duration,
     ) {
+        let measure = Measure { time: duration, ..Measure::default() };
+        self.ended(worker, &Ended { status, grpc_status, reason, method: None, measure });
+    }
+
+    /// Counts a request that is over.
+    ///
+    /// To be called by the worker with this index and nobody else, or counts are lost.
+    pub(super) fn ended(&self, worker: usize, ended: &Ended) {
         let Some(shard) = self.shards.get(worker) else {
             debug_assert!(false, "worker {worker} of {}", self.shards.len());
             return;
         };
-        shard.count(End::new(status, grpc_status, reason).pack());
-        self.durations.record(worker, duration);
-        shard.latencies.get_or_init(Box::default).record(duration);
+        let shard = shard.get_or_init(Box::default);
+        let slot = shard.count(End::new(ended).pack());
+        self.durations.record(worker, &ended.measure);
+        shard.latencies.record(ended.measure.time);
+        if ended.measure.sent > 0 {
+            add(&shard.sent, ended.measure.sent);
+        }
+        if self.by_end
+            && let Some(slot) = slot
+        {
+            shard.measured.get_or_init(Box::default)[slot].get_or_init(Box::default).record(&ended.measure);
+        }
     }
 
-    /// Counts so many bytes of an answer's body. To be called by the worker with this index and nobody else.
-    pub(super) fn sent(&self, worker: usize, bytes: u64) {
-        if let Some(shard) = self.shards.get(worker) {
-            add(&shard.sent, bytes);
-        }
+    /// Of workers that have counted something.
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter_map(|shard| shard.get().map(|shard| &**shard))
     }
 
     /// Bytes of answers' bodies.
     pub(super) fn bytes_sent(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.sent.load(Ordering::Relaxed)).sum()
+        self.shards().map(|shard| shard.sent.load(Ordering::Relaxed)).sum()
     }
 
     /// How many requests are over.
@@ -160,12 +208,27 @@ impl Series {
             let ends: u64 = shard.ends.iter().map(|slot| slot.count.load(Ordering::Relaxed)).sum();
             ends + shard.others.load(Ordering::Relaxed)
         };
-        self.shards.iter().map(of_shard).sum()
+        self.shards().map(of_shard).sum()
     }
 
     /// How long each worker's requests took, of workers that had any.
     pub(super) fn latencies(&self) -> impl Iterator<Item = &Latencies> {
-        self.shards.iter().filter_map(|shard| shard.latencies.get().map(|latencies| &**latencies))
+        self.shards().map(|shard| &shard.latencies)
+    }
+
+    /// What is measured of each end, if it is.
+    pub(super) fn measured(&self) -> BTreeMap<End, Sum> {
+        let mut all: BTreeMap<End, Vec<&Measured>> = BTreeMap::new();
+        for shard in self.shards() {
+            let Some(measured) = shard.measured.get() else { continue };
+            for (slot, measured) in shard.ends.iter().zip(measured.iter()) {
+                let end = slot.end.load(Ordering::Acquire);
+                if let Some(measured) = measured.get().filter(|_| end != 0) {
+                    all.entry(End::unpack(end)).or_default().push(measured);
+                }
+            }
+        }
+        all.into_iter().map(|(end, measured)| (end, measured.into_iter().collect())).collect()
     }
 
     pub(super) fn is_of(&self, direction: Direction) -> bool {
@@ -179,7 +242,7 @@ impl Series {
     /// How many requests ended how; those under `None` ended in too many ways to tell apart.
     pub(super) fn counts(&self) -> BTreeMap<Option<End>, u64> {
         let mut counts = BTreeMap::new();
-        for shard in &self.shards {
+        for shard in self.shards() {
             for slot in &shard.ends {
                 let end = slot.end.load(Ordering::Acquire);
                 if end != 0 {
@@ -196,35 +259,72 @@ impl Series {
 }
 
 impl Shard {
-    fn count(&self, end: u32) {
-        for slot in &self.ends {
+    /// Counts one more that ended so. Returns its place; `None`: there is none for it.
+    fn count(&self, end: u32) -> Option<usize> {
+        for (place, slot) in self.ends.iter().enumerate() {
             let held = slot.end.load(Ordering::Relaxed);
             if held == end {
-                return add(&slot.count, 1);
+                add(&slot.count, 1);
+                return Some(place);
             }
             if held == 0 {
                 slot.count.store(1, Ordering::Relaxed);
                 // After the count, so that a reader that sees the end also sees its count.
-                return slot.end.store(end, Ordering::Release);
+                slot.end.store(end, Ordering::Release);
+                return Some(place);
             }
         }
         add(&self.others, 1);
+        None
     }
 }
 
-/// The series with these `labels`, made if need be; `None`: there is no room.
-pub(super) fn find(
-    all: &Registered<Labels, Series>,
-    durations: &Registered<DurationLabels, Durations>,
-    labels: &Labels,
-    workers: usize,
-) -> Option<Arc<Series>> {
-    all.find_or_make(labels, || {
-        let few = DurationLabels::of(labels);
-        let make = || Some(Arc::new(Durations::new(Some(few.clone()), workers)));
-        let durations = durations.find_or_make(&few, make)?;
-        Some(Arc::new(Series::new(Some(labels.clone()), workers, durations)))
-    })
+/// Where series are found.
+#[derive(Debug)]
+pub(super) struct Requests {
+    series: Registered<Labels, Series>,
+    durations: Registered<Labels, Durations>,
+    /// Whether they are measured for each end.
+    by_end: bool,
+}
+
+impl Requests {
+    /// None yet; there may be `limit` of each kind.
+    pub(super) fn new(limit: usize, by_end: bool) -> Self {
+        Self { series: Registered::new(limit), durations: Registered::new(limit), by_end }
+    }
+
+    /// The series with these `labels`, made if need be; `None`: there is no room.
+    pub(super) fn find(&self, labels: &Labels, workers: usize) -> Option<Arc<Series>> {
+        self.series.find_or_make(labels, || {
+            let few = labels.few();
+            let make = || Some(Arc::new(Durations::new(Some(few.clone()), workers)));
+            let durations = self.durations.find_or_make(&few, make)?;
+            let series = Series::new(Some(labels.clone()), workers, durations);
+            Some(Arc::new(if self.by_end { series.by_end() } else { series }))
+        })
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Series>> {
+        self.series.all()
+    }
+
+    /// What they have in common.
+    pub(super) fn durations(&self) -> Vec<Arc<Durations>> {
+        self.durations.all()
+    }
+
+    /// How many there are, and how often there was no room for one.
+    pub(super) fn room(&self) -> (usize, u64) {
+        self.series.room()
+    }
+
+    /// Forgets those that nobody uses and that have counted nothing for a while.
+    pub(super) fn expire(&self, now: Instant) {
+        self.series.expire(now, Series::total);
+        self.durations.expire(now, |_| 0);
+    }
 }
 
 /// What counts all that there is no room for.
@@ -262,6 +362,7 @@ impl EncodeLabelSet for RequestLabels<'_> {
         let mut writer = LabelWriter(encoder);
         writer.labels(self.labels)?;
         let Some(end) = self.end else { return writer.text("error_type", "_OTHER") };
+        writer.text("http_request_method", end.method.map(Method::word).unwrap_or_default())?;
         if let Some(status) = end.status {
             writer.label("http_response_status_code", status)?;
         }

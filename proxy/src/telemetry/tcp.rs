@@ -6,9 +6,10 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use prometheus_client::{
@@ -47,7 +48,8 @@ impl Kind {
 pub struct TcpSeries {
     /// `None`: what there was no room for.
     labels: Option<Labels>,
-    shards: Box<[Shard]>,
+    /// By worker. Made by its first connection.
+    shards: Box<[OnceLock<Box<Shard>>]>,
 }
 
 /// One worker's numbers.
@@ -67,7 +69,7 @@ struct Shard {
 
 impl TcpSeries {
     pub(super) fn new(labels: Option<Labels>, workers: usize) -> Self {
-        Self { labels, shards: std::iter::repeat_with(Shard::default).take(workers).collect() }
+        Self { labels, shards: std::iter::repeat_with(OnceLock::new).take(workers).collect() }
     }
 
     pub(super) fn is_of(&self, direction: Direction) -> bool {
@@ -92,22 +94,27 @@ impl TcpSeries {
 
     /// Where bytes from the client are counted.
     pub fn received(&self, worker: usize) -> Option<&AtomicU64> {
-        self.shards.get(worker).map(|shard| &shard.received)
+        self.shard(worker).map(|shard| &shard.received)
     }
 
     /// Where bytes to the client are counted.
     pub fn sent(&self, worker: usize) -> Option<&AtomicU64> {
-        self.shards.get(worker).map(|shard| &shard.sent)
+        self.shard(worker).map(|shard| &shard.sent)
     }
 
     fn count(&self, worker: usize, number: impl FnOnce(&Shard) -> &AtomicU64) {
-        if let Some(shard) = self.shards.get(worker) {
+        if let Some(shard) = self.shard(worker) {
             add(number(shard), 1);
         }
     }
 
+    fn shard(&self, worker: usize) -> Option<&Shard> {
+        self.shards.get(worker).map(|shard| &**shard.get_or_init(Box::default))
+    }
+
     fn sum(&self, number: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        shards.map(|shard| number(shard).load(Ordering::Relaxed)).sum()
     }
 
     /// What tells it from others; `None`: it counts all that there was no room for.
@@ -177,6 +184,16 @@ impl Streams {
     /// All but those that count what there was no room for.
     pub(super) fn told_apart(&self) -> Vec<Arc<TcpSeries>> {
         self.series.all()
+    }
+
+    /// How many there are, and how often there was no room for one.
+    pub(super) fn room(&self) -> (usize, u64) {
+        self.series.room()
+    }
+
+    /// Forgets those that nobody uses and that have counted nothing for a while.
+    pub(super) fn expire(&self, now: Instant) {
+        self.series.expire(now, TcpSeries::activity);
     }
 
     pub(super) fn of(&self, direction: Direction) -> Vec<Arc<TcpSeries>> {

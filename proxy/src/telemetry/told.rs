@@ -7,13 +7,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use prost::Message as _;
 use selvedge_api::wire;
 use selvedge_model::traffic::{Carried, Counts, Edge, MOST_EDGES, Outcome, Told, Way};
 
-use super::{Metrics, Series, TcpSeries, labels::Labels, latencies::Sum};
+use super::{Metrics, Series, TcpSeries, labels::Labels, latencies::Sum, series::End};
 use crate::arrival::Direction;
 
 /// The most bytes of traffic in one report.
@@ -77,6 +78,7 @@ impl TrafficTold {
     /// What has happened since it was last told.
     pub fn next(&mut self, metrics: &Metrics) -> Told {
         self.round += 1;
+        metrics.expire(Instant::now());
         self.forget();
         let others = metrics.not_told_apart();
         let mut told = Told { left_out: others.wrapping_sub(self.others), ..Told::default() };
@@ -196,12 +198,14 @@ impl Totals {
                 // Before the rest: what comes meanwhile is told next time.
                 let activity = series.total();
                 let other = || Outcome { reason: Some("other".into()), ..Outcome::default() };
-                let outcomes = series.counts().into_iter();
+                // Ends that differ only in their method are one outcome.
+                let mut outcomes = BTreeMap::new();
+                for (end, count) in series.counts() {
+                    *outcomes.entry(end.map_or_else(other, End::outcome)).or_default() += count;
+                }
                 Self {
                     activity,
-                    outcomes: outcomes
-                        .map(|(end, count)| (end.map_or_else(other, |end| end.outcome()), count))
-                        .collect(),
+                    outcomes,
                     latencies: Some(Box::new(series.latencies().collect())),
                     sent: series.bytes_sent(),
                     ..Self::default()

@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 use selvedge_model::{
     Backend, BackendName, Endpoint, LoadBalancer, TlsOrigination, WorkloadName, facts,
     locality::{Arrangement, By, Group, LeftOut, Located, arrange},
+    naming::Naming,
 };
 
 use super::{
@@ -16,7 +17,11 @@ use crate::{
     bind::{self, Affinity, BoundBackend, BoundEndpoint, Target, stands_for},
     budget::RetryBudget,
     dns::{DnsName, Reached},
+    telemetry::{Metrics, Peer},
 };
+
+/// How many workloads, by what people call them, metrics tell apart behind one backend.
+const MOST_PEERS: usize = 16;
 
 /// A backend, and what it was made of.
 #[derive(Clone)]
@@ -52,6 +57,7 @@ pub(super) struct BackendBinder<'a> {
     /// Backends of what has changed or is gone. Their state goes to the backend that has their name now.
     pub(super) predecessors: Places<'a>,
     pub(super) own: &'a WorkloadName,
+    pub(super) metrics: &'a Metrics,
     pub(super) local: Option<u16>,
     pub(super) targets: &'a mut Targets,
     pub(super) work: Work,
@@ -150,12 +156,14 @@ impl<'a> BackendBinder<'a> {
         let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, reached);
         let before = predecessor.map(|before| &before.balancer);
         let balancer = Balancer::of_groups(&definition.policy, groups, by_weight, before, self.now);
+        let (tells_peers, mut peers) = (self.metrics.tells_peers(), Vec::new());
         let is_measured = definition.policy.load_balancer == LoadBalancer::PeakEwma;
         let mut measured = is_measured.then(|| latencies(predecessor));
         let mut loads = loads(predecessor);
         let endpoints = reached.into_iter().enumerate().map(|(index, (endpoint, dns_name, target))| {
             let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
             Arc::new(BoundEndpoint {
+                peer: tells_peers.then(|| peer(endpoint, &target, &mut peers)).flatten(),
                 target,
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
@@ -259,6 +267,25 @@ type KeptBy<'a> = (SocketAddr, SocketAddr, Option<&'a WorkloadName>);
 
 fn kept_by(endpoint: &BoundEndpoint) -> KeptBy<'_> {
     (endpoint.address, endpoint.target.dial, endpoint.workload.as_ref())
+}
+
+/// What metrics call `endpoint`, among the `peers` of its backend. `None`: it is no workload, or there are too many of them.
+fn peer(endpoint: &Endpoint, target: &Target, peers: &mut Vec<Arc<Peer>>) -> Option<Arc<Peer>> {
+    let workload = endpoint.workload.as_ref()?;
+    let peer = Peer {
+        namespace: workload.namespace().into(),
+        naming: Naming::of(workload.name(), &endpoint.labels),
+        principal: target.identity.as_ref().map(|identity| identity.as_str().into()).unwrap_or_default(),
+    };
+    if let Some(known) = peers.iter().find(|known| ***known == peer) {
+        return Some(Arc::clone(known));
+    }
+    if peers.len() >= MOST_PEERS {
+        return None;
+    }
+    let peer = Arc::new(peer);
+    peers.push(Arc::clone(&peer));
+    Some(peer)
 }
 
 /// What is known of each endpoint's answer times.

@@ -16,7 +16,7 @@ use crate::{
         BoundTcp, BoundTcpRule, Limiters, SeriesPair,
     },
     budget::RetryBudget,
-    telemetry::{Labels, Metrics, RouteLog, Series},
+    telemetry::{Labels, Metrics, Peer, RouteLog, Series},
 };
 
 /// Binds services: the inputs that are the same for all of them.
@@ -126,7 +126,8 @@ impl Rules<'_> {
         BoundRule {
             filters: filters(&rule.filters),
             shares: shares(&rule.backends, self.backends, same, filters, |backend| {
-                let series = self.requests(&self.of_share(&name, &backend.name));
+                let labels = self.of_share(&name, &backend.name);
+                let series = pair(&labels, Some(backend), |labels| self.metrics.series(labels));
                 (series, self.hedging(&name, backend))
             }),
             unusable_status: StatusCode::from_u16(rule.unusable_status)
@@ -147,7 +148,7 @@ impl Rules<'_> {
     fn mirror(&self, route: &Arc<str>, mirror: &Mirror) -> BoundMirror {
         let backend = Arc::clone(&self.backends[mirror.backend]);
         let labels = labels_of_mirror(&self.labels, route, &backend.name);
-        let series = pair(&labels, |labels| self.metrics.mirrored(labels));
+        let series = pair(&labels, None, |labels| self.metrics.mirrored(labels));
         let share = BoundShare {
             weight: 0,
             filters: None,
@@ -164,7 +165,8 @@ impl Rules<'_> {
     fn tcp(&self, rule: &TcpRule) -> BoundTcpRule {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let series = |backend: &BoundBackend| {
-            (pair(&self.of_share(&name, &backend.name), |labels| self.metrics.tcp(labels)), None)
+            let labels = self.of_share(&name, &backend.name);
+            (pair(&labels, Some(backend), |labels| self.metrics.tcp(labels)), None)
         };
         BoundTcpRule { shares: shares(&rule.backends, self.backends, (None, None), |_| None, series), name }
     }
@@ -188,8 +190,10 @@ impl Rules<'_> {
         }
     }
 
+    /// Of requests that no share takes: they go nowhere, and so never over mutual TLS.
     fn requests(&self, labels: &Labels) -> SeriesPair<Series> {
-        pair(labels, |labels| self.metrics.series(labels))
+        let plain = self.metrics.series(labels);
+        SeriesPair { mtls: Arc::clone(&plain), plain, by_peer: Box::default() }
     }
 }
 
@@ -223,9 +227,23 @@ fn labels_of_mirror(labels: &Labels, route: &Arc<str>, backend: &BackendName) ->
     Labels { server_address: Arc::clone(&backend.service.host), server_port: backend.service.port, ..labels }
 }
 
-fn pair<S>(labels: &Labels, series: impl Fn(&Labels) -> Arc<S>) -> SeriesPair<S> {
+/// The series with these `labels`; those of each workload that is an endpoint of `backend`, too, where metrics tell it apart.
+fn pair<S>(
+    labels: &Labels,
+    backend: Option<&BoundBackend>,
+    series: impl Fn(&Labels) -> Arc<S>,
+) -> SeriesPair<S> {
     let of = |mtls| series(&Labels { mtls, ..labels.clone() });
-    SeriesPair { mtls: of(true), plain: of(false) }
+    let mut by_peer: Vec<(Arc<Peer>, Arc<S>)> = Vec::new();
+    let endpoints = backend.into_iter().flat_map(|backend| &backend.endpoints);
+    for peer in endpoints.filter_map(|endpoint| endpoint.peer.as_ref()) {
+        if !by_peer.iter().any(|(known, _)| Arc::ptr_eq(known, peer)) {
+            let mtls = !peer.principal.is_empty();
+            let labels = Labels { mtls, peer: Some(Arc::clone(peer)), ..labels.clone() };
+            by_peer.push((Arc::clone(peer), series(&labels)));
+        }
+    }
+    SeriesPair { mtls: of(true), plain: of(false), by_peer: by_peer.into() }
 }
 
 /// How redirected connections find what is bound.

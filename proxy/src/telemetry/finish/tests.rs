@@ -6,7 +6,7 @@ use selvedge_model::SpiffeId;
 use super::*;
 use crate::{
     arrival::Direction,
-    telemetry::{Series, Tap, Watched, durations::Durations, series::End},
+    telemetry::{InProgress, Series, Tap, Watched, durations::Durations, series::End},
 };
 
 /// A frontend's connection.
@@ -50,8 +50,8 @@ pub(in crate::telemetry) fn begun_with(unknown: &Arc<Series>, tap: &Arc<Tap>) ->
         .expect("a valid request");
     let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
     let (unknown, tap) = (Arc::clone(unknown), Arc::clone(tap));
-    let watched = Arc::new(Watched::new(1));
-    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap, watched };
+    let (watched, in_progress) = (Arc::new(Watched::new(1)), Arc::new(InProgress::new(1)));
+    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap, watched, in_progress };
     Record::begin(Rc::new(path), &mut http, Rc::new(Frontend(identity)), Instant::now())
 }
 

@@ -6,7 +6,12 @@ use proptest::prelude::*;
 use selvedge_model::{Locality, policy::Says};
 
 use super::{
-    super::{durations::BUCKETS_MS, registered::TURNED_AWAY},
+    super::{
+        measured::{Measure, TIMES_MS},
+        method::Method,
+        registered::TURNED_AWAY,
+        series::Ended,
+    },
     *,
 };
 use crate::budget::{Action, Concurrency, Side};
@@ -37,15 +42,17 @@ fn lines<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_text_is_what_dashboards_rely_on() {
-    let metrics = Arc::new(Metrics::new(2));
+    let metrics = Arc::new(Metrics::of(&frontend(), 2, MetricsCompat::Istio));
     let series = metrics.series(&to_v2());
-    series.record(0, Some(200), None, None, FIVE_MS);
+    let measure = Measure { time: FIVE_MS, received: 20, sent: 3_000, trace: None };
+    let method = Some(Method::of(&http::Method::GET));
+    series.ended(0, &Ended { status: Some(200), method, measure, ..Ended::default() });
     series.record(1, Some(200), None, None, 3 * FIVE_MS);
     series.record(1, Some(503), None, Some(Reason::NoEndpoint), FIVE_MS);
     series.record(0, Some(200), Some(14), None, Duration::from_secs(60));
     series.record(0, None, None, None, FIVE_MS);
     let peer: SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().expect("a valid identity");
-    metrics.inbound(&frontend(), 8080, Some(&peer)).record(0, Some(404), None, None, FIVE_MS);
+    metrics.inbound(&frontend(), 8080, Some(&peer), None).record(0, Some(404), None, None, FIVE_MS);
     metrics.unknown_destination(&frontend()).record(0, Some(502), None, Some(Reason::RegistryOnly), FIVE_MS);
     metrics.unknown_source(&frontend()).record(0, Some(400), None, Some(Reason::BadRequest), FIVE_MS);
     let _open = metrics.connection_opened(Direction::Outbound, true);
@@ -86,7 +93,7 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     let shown = ("shop/tls".to_owned(), UNIX_EPOCH + Duration::from_secs(1_900_000_000));
     metrics.set_gateway_certificates(std::iter::once(shown));
-    metrics.set_configuration_version("3f2a");
+    metrics.set_configuration_version("3f2a", UNIX_EPOCH + Duration::from_secs(1_700_000_000));
     metrics.control.certificates_obtained.inc();
     metrics.control.certificate_failures.inc_by(2);
     metrics.control.svids_used.inc_by(5);
@@ -100,7 +107,8 @@ fn the_text_is_what_dashboards_rely_on() {
     let first = GroupHealth { backend: v2, place: 0, locality: zone, endpoints: 4, healthy: 2, share: 0.7 };
     let other =
         GroupHealth { place: 1, locality: None, endpoints: 1, healthy: 1, share: 0.3, ..first.clone() };
-    assert_eq!(metrics.render(vec![first, other]), include_str!("expected.txt"));
+    let text = metrics.render(vec![first, other]).replace(selvedge_ops::build::VERSION, "VERSION");
+    assert_eq!(text, include_str!("expected.txt"));
 }
 
 #[test]
@@ -108,8 +116,11 @@ fn nothing_counted_is_valid_too() {
     let text = Arc::new(Metrics::new(1)).render(Vec::new());
 
     assert_is_openmetrics(&text);
+    let told = lines(&text, "selvedge_").into_iter();
+    let always = ["selvedge_series", "selvedge_build_info", "selvedge_event_loop_lag_seconds"];
+    let told: Vec<&str> = told.filter(|line| !always.iter().any(|name| line.starts_with(name))).collect();
     assert_eq!(
-        lines(&text, "selvedge_"),
+        told,
         [
             "selvedge_certificates_obtained_total 0",
             "selvedge_certificate_failures_total 0",
@@ -129,8 +140,11 @@ fn nothing_counted_is_valid_too() {
             "selvedge_dns_names_failing 0",
             "selvedge_outbound_endpoints_checked 0",
             "selvedge_outbound_endpoints_unhealthy 0",
+            "selvedge_outbound_endpoints_out 0",
+            "selvedge_inbound_requests_in_progress 0",
             "selvedge_inbound_connections_open 0",
-            "selvedge_outbound_connections_open 0"
+            "selvedge_outbound_requests_in_progress 0",
+            "selvedge_outbound_connections_open 0",
         ]
     );
 }
@@ -146,7 +160,7 @@ fn equal_labels_are_one_series() {
 
 #[test]
 fn series_beyond_the_limit_are_counted_together() {
-    let metrics = Arc::new(Metrics::with_limit(1, 3));
+    let metrics = Arc::new(Metrics::with_limit(1, 3, MetricsCompat::None));
     let held: Vec<Arc<Series>> = (0..10)
         .map(|route| metrics.series(&Labels { route: format!("route-{route}").into(), ..to_v2() }))
         .collect();
@@ -159,13 +173,15 @@ fn series_beyond_the_limit_are_counted_together() {
     let overflow = r#"selvedge_outbound_requests_total{overflow="true",http_response_status_code="200"} 7"#;
     assert!(requests.contains(&overflow), "{requests:?}");
     let durations = lines(&text, "selvedge_outbound_request_duration_seconds_count");
-    // All ten go to one service, whose histogram tells no routes apart; only the overflow has its own.
+    assert_eq!(durations.len(), 4);
     assert!(durations.iter().any(|line| line.ends_with(r#"{overflow="true"} 7"#)), "{durations:?}");
+    let folded = lines(&text, r#"selvedge_series_folded_total{family="requests"}"#);
+    assert!(folded[0].ends_with(" 7"), "{folded:?}");
 }
 
 #[test]
 fn series_that_nobody_holds_make_room() {
-    let metrics = Metrics::with_limit(1, 3);
+    let metrics = Metrics::with_limit(1, 3, MetricsCompat::None);
     let held = metrics.series(&to_v2());
 
     for route in 0..10 {
@@ -176,8 +192,28 @@ fn series_that_nobody_holds_make_room() {
 }
 
 #[test]
+fn series_that_nobody_uses_and_that_count_nothing_are_forgotten_in_time() {
+    let (metrics, start) = (Metrics::new(1), Instant::now());
+    let minutes = |count: u64| start + Duration::from_secs(60 * count);
+    let held = metrics.series(&to_v2());
+    let left = || metrics.series(&Labels { mtls: false, ..to_v2() });
+    left().record(0, Some(200), None, None, FIVE_MS);
+
+    metrics.expire(minutes(0));
+    metrics.expire(minutes(9));
+    assert_eq!(left().total(), 1, "not yet");
+    left().record(0, Some(200), None, None, FIVE_MS);
+    metrics.expire(minutes(10));
+    metrics.expire(minutes(19));
+    assert_eq!(left().total(), 2, "it has counted something since");
+    metrics.expire(minutes(30));
+    assert_eq!(metrics.requests().len(), 1);
+    assert!(Arc::ptr_eq(&held, &metrics.series(&to_v2())), "a route that there is stays");
+}
+
+#[test]
 fn a_search_for_room_in_vain_is_not_repeated_at_once() {
-    let metrics = Metrics::with_limit(1, 1);
+    let metrics = Metrics::with_limit(1, 1, MetricsCompat::None);
     let held = metrics.series(&to_v2());
     let other = || metrics.series(&Labels { mtls: false, ..to_v2() }).labels().is_some();
 
@@ -194,9 +230,9 @@ fn the_longest_durations_are_in_the_bucket_without_a_bound() {
 
     let text = metrics.render(Vec::new());
     let buckets = lines(&text, "selvedge_outbound_request_duration_seconds_bucket");
-    assert_eq!(buckets.len(), BUCKETS_MS.len() + 1);
-    assert!(buckets[..BUCKETS_MS.len()].iter().all(|line| line.ends_with(" 0")));
-    assert!(buckets[BUCKETS_MS.len()].contains(r#"le="+Inf""#) && buckets[BUCKETS_MS.len()].ends_with(" 1"));
+    assert_eq!(buckets.len(), TIMES_MS.len() + 1);
+    assert!(buckets[..TIMES_MS.len()].iter().all(|line| line.ends_with(" 0")));
+    assert!(buckets[TIMES_MS.len()].contains(r#"le="+Inf""#) && buckets[TIMES_MS.len()].ends_with(" 1"));
 }
 
 proptest! {
@@ -207,8 +243,8 @@ proptest! {
         version in any::<String>(),
         statuses in proptest::collection::vec((0_u16..1000, 0_usize..Reason::ALL.len()), 1..60),
     ) {
-        let metrics = Arc::new(Metrics::with_limit(1, 5));
-        metrics.set_configuration_version(&version);
+        let metrics = Arc::new(Metrics::with_limit(1, 5, MetricsCompat::None));
+        metrics.set_configuration_version(&version, UNIX_EPOCH);
         for route in routes {
             let labels =
                 Labels { route: route.into(), destination_subset: subset.as_str().into(), ..to_v2() };

@@ -9,30 +9,38 @@ use prometheus_client::{
     registry::Unit,
 };
 
+use selvedge_ops::build;
+
 use super::{
     super::{
-        connections, durations,
+        compat, connections, durations,
         events::{self, Decision, Of},
+        page::Page,
         registered::lock,
         series,
         tcp::{self, Kind},
     },
-    Metrics,
+    Metrics, MetricsCompat, since_1970,
 };
 use crate::arrival::Direction;
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (series, durations) = (self.series.all(), self.durations.all());
+        let series = self.requests.all();
         for direction in Direction::ALL {
             let word = direction.word();
             let overflow = &self.overflow[direction as usize];
             let series = series.iter().filter(|series| series.is_of(direction)).chain([overflow]);
             series::encode(&mut encoder, word, "Finished requests, by how they ended.", series)?;
-            let durations = durations.iter().filter(|durations| durations.is_of(direction));
-            let durations = durations.chain([overflow.durations()]);
-            let help = "Time from the first byte of a request to the last byte of its answer.";
-            durations::encode(&mut encoder, word, help, durations)?;
+            let help = "Requests in progress.";
+            encoder
+                .encode_descriptor(
+                    &format!("selvedge_{word}_requests_in_progress"),
+                    help,
+                    None,
+                    MetricType::Gauge,
+                )?
+                .encode_gauge(&self.in_progress[direction as usize].count())?;
             connections::encode(&mut encoder, word, &self.connections[direction as usize])?;
             tcp::encode(&mut encoder, Kind::Tcp, direction, &self.tcp.of(direction))?;
             tcp::encode(&mut encoder, Kind::WebSocket, direction, &self.websockets.of(direction))?;
@@ -41,12 +49,64 @@ impl Collector for Metrics {
         self.encode_rare(&mut encoder)?;
         self.encode_budget(&mut encoder)?;
         self.encode_concurrency(&mut encoder)?;
+        self.encode_room(&mut encoder)?;
         self.encode_watched(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
 
 impl Metrics {
+    /// Adds what prometheus-client's encoder does not write.
+    pub(super) fn write(&self, page: &mut Page) {
+        let durations = self.requests.durations();
+        let help = "Time from the first byte of a request to the last byte of its answer";
+        for direction in Direction::ALL {
+            let overflow = self.overflow[direction as usize].durations();
+            let durations = durations.iter().filter(|durations| durations.is_of(direction));
+            durations::write(page, direction.word(), help, durations.chain([overflow]));
+        }
+        self.mirrored.write(page);
+        match self.compat {
+            MetricsCompat::Istio => {
+                let series = self.requests.all();
+                compat::write(page, &self.ends.own(), &series, &self.tcp.told_apart());
+            }
+            MetricsCompat::None => {}
+        }
+    }
+
+    /// What of labels there is, of each family that has a cap.
+    fn encode_room(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let families = [
+            ("requests", self.requests.room()),
+            ("mirrored_requests", self.mirrored.room()),
+            ("tcp", self.tcp.room()),
+            ("websocket", self.websockets.room()),
+            ("retries", self.retries.room()),
+            ("hedges", self.hedges.room()),
+            ("retry_budget_exhausted", self.budget_exhausted.room()),
+            ("endpoint_ejections", self.ejections.room()),
+            ("overflows", self.overflows.room()),
+            ("inbound_policy_decisions", self.policy_decisions.room()),
+            ("outbound_policy_decisions", self.egress_denied.room()),
+        ];
+        let help = "Sets of labels that are told apart, by family; 10000 at most.";
+        let mut metric = encoder.encode_descriptor("selvedge_series", help, None, MetricType::Gauge)?;
+        for (family, (count, _)) in families {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metric.encode_family(&[("family", family)])?.encode_gauge(&count)?;
+        }
+        let help = "Times that there was no room for a set of labels, so that what it counts is counted together (overflow).";
+        let mut metric =
+            encoder.encode_descriptor("selvedge_series_folded", help, None, MetricType::Counter)?;
+        for (family, (_, folded)) in families {
+            metric
+                .encode_family(&[("family", family)])?
+                .encode_counter::<NoLabelSet, _, f64>(&folded, None)?;
+        }
+        Ok(())
+    }
+
     fn encode_rare(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let name = "selvedge_inbound_policy_decisions";
         let help = "What policies decided: requests and connections that they deny, what an audit or a dry run notes, and what a server was asked and did not answer.";
@@ -161,13 +221,21 @@ impl Metrics {
             }
         }
         drop(certificates);
-        let version = lock(&self.configuration).clone();
-        if let Some(version) = version {
+        let configuration = lock(&self.configuration).clone();
+        if let Some((version, at)) = configuration {
             let help = "The configuration in force.";
             encoder
                 .encode_descriptor("selvedge_configuration_version", help, None, MetricType::Info)?
                 .encode_info(&[("version", version)])?;
+            let help = "When the configuration in force was applied, in seconds since 1970.";
+            let name = "selvedge_configuration_applied_timestamp";
+            encoder
+                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
+                .encode_gauge(&since_1970(at))?;
         }
-        Ok(())
+        let help = "Which build this is.";
+        encoder
+            .encode_descriptor("selvedge_build", help, None, MetricType::Info)?
+            .encode_info(&[("version", build::VERSION)])
     }
 }

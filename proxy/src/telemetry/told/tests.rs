@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use selvedge_model::{ServiceKey, WorkloadName};
 
-use super::*;
+use super::{
+    super::{measured::Measure, method::Method, series::Ended},
+    *,
+};
 use crate::error::Reason;
 
 const FAST: Duration = Duration::from_millis(2);
@@ -27,9 +30,10 @@ fn only_what_is_new_is_told_and_nothing_if_nothing_happened() {
     assert!(told.next(&metrics).is_empty());
 
     series.record(0, Some(200), None, None, FAST);
-    series.record(1, Some(200), None, None, 50 * FAST);
+    let method = Some(Method::of(&http::Method::POST));
+    let measure = Measure { time: 50 * FAST, sent: 70, ..Measure::default() };
+    series.ended(1, &Ended { status: Some(200), method, measure, ..Ended::default() });
     series.record(1, Some(503), None, Some(Reason::NoEndpoint), FAST);
-    series.sent(1, 70);
     let first = told.next(&metrics);
     let (number, edge) = &first.named[0];
     assert_eq!((&*edge.host, &*edge.route, edge.way, edge.mtls), ("reviews", "a", Way::Outbound, true));

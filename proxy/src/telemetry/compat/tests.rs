@@ -1,0 +1,172 @@
+use std::{sync::Arc, time::Duration};
+
+use selvedge_model::{InboundPolicy, ServiceKey, SpiffeId, Workload, WorkloadName, naming::Naming};
+
+use super::{
+    super::{Metrics, MetricsCompat, measured::Measure, method::Method, series::Ended, trace_id::TraceId},
+    *,
+};
+
+fn own() -> WorkloadName {
+    WorkloadName::new("shop", "web-7d9c5b-x2x4z").expect("a valid name")
+}
+
+fn peer(owner: &str, identity: &str) -> Option<Arc<Peer>> {
+    let naming = Naming {
+        owner: owner.into(),
+        app: "reviews".into(),
+        service: "reviews".into(),
+        revision: "latest".into(),
+        ..Naming::default()
+    };
+    Some(Arc::new(Peer { namespace: "books".into(), naming, principal: identity.into() }))
+}
+
+fn compat() -> Arc<Metrics> {
+    Arc::new(Metrics::of(&own(), 1, MetricsCompat::Istio))
+}
+
+fn ended(method: http::Method, status: u16, reason: Option<Reason>) -> Ended {
+    let time = Duration::from_millis(4);
+    let measure = Measure { time, received: 20, sent: 3_000, trace: Some(TraceId(7)) };
+    Ended { status: Some(status), grpc_status: None, reason, method: Some(Method::of(&method)), measure }
+}
+
+/// The value of the sample whose line has all of `parts`; there is one.
+fn value(text: &str, parts: &[&str]) -> String {
+    let mut lines = text.lines().filter(|line| parts.iter().all(|part| line.contains(part)));
+    let line = lines.next().unwrap_or_else(|| panic!("{parts:?} in {text}"));
+    assert_eq!(lines.next(), None, "{parts:?}");
+    let sample = line.split(" # ").next().expect("a sample");
+    sample.rsplit_once(' ').expect("a value").1.to_owned()
+}
+
+#[test]
+fn requests_of_ours_are_told_by_who_has_answered_them_whatever_their_route_and_method() {
+    let metrics = compat();
+    let reviews = ServiceKey::new("reviews.books.svc.cluster.local", 9080);
+    let identity = "spiffe://cluster.local/ns/books/sa/reviews";
+    for route in ["a", "b"] {
+        let labels = Labels {
+            route: route.into(),
+            mtls: true,
+            peer: peer("reviews-v1", identity),
+            ..Labels::outbound(&own(), &reviews)
+        };
+        let series = metrics.series(&labels);
+        series.ended(0, &ended(http::Method::GET, 200, None));
+        series.ended(0, &ended(http::Method::POST, 200, None));
+    }
+    let nowhere = Labels { route: "a".into(), ..Labels::outbound(&own(), &reviews) };
+    metrics.series(&nowhere).ended(0, &ended(http::Method::GET, 503, Some(Reason::NoEndpoint)));
+
+    let text = metrics.render(Vec::new());
+    let answered = [
+        r#"reporter="source",source_workload="web-7d9c5b-x2x4z",source_workload_namespace="shop""#,
+        r#"destination_workload="reviews-v1",destination_workload_namespace="books",destination_principal="spiffe://cluster.local/ns/books/sa/reviews",destination_app="reviews",destination_version="unknown",destination_canonical_service="reviews",destination_canonical_revision="latest",destination_cluster="Kubernetes""#,
+        r#"destination_service="reviews.books.svc.cluster.local",destination_service_name="reviews",destination_service_namespace="books""#,
+        r#"connection_security_policy="unknown",request_protocol="http",response_code="200",response_flags="-""#,
+    ];
+    let of = |name: &'static str| [&[name][..], &answered[..]].concat();
+    assert_eq!(value(&text, &of("istio_requests_total{")), "4");
+    assert_eq!(value(&text, &of("istio_request_duration_milliseconds_sum{")), "16");
+    assert_eq!(value(&text, &of("istio_request_bytes_sum{")), "80");
+    assert_eq!(value(&text, &of("istio_response_bytes_sum{")), "12000");
+    let bucket = [&of("istio_request_duration_milliseconds_bucket{")[..], &[r#"le="5.0""#]].concat();
+    assert_eq!(value(&text, &bucket), "4");
+    let failed = [
+        "istio_requests_total{",
+        r#"destination_workload="unknown""#,
+        r#"response_code="503",response_flags="UH""#,
+    ];
+    assert_eq!(value(&text, &failed), "1");
+}
+
+#[test]
+fn requests_to_us_are_told_by_who_has_called_and_for_which_service() {
+    let metrics = compat();
+    let labels = [("pod-template-hash", "7d9c5b"), ("app", "web"), ("version", "v2")];
+    metrics.set_own(&Workload {
+        name: own(),
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().expect("an identity"),
+        meshed: true,
+        inbound: None,
+        ports: vec![8080],
+        protocols: BTreeMap::new(),
+        app_connections: BTreeMap::new(),
+        labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        services: [(8080, Arc::from("web.shop.svc.cluster.local"))].into(),
+        place: None,
+        telemetry: None,
+        policy: InboundPolicy::default(),
+        egress: None,
+        gateway: None,
+    });
+    let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
+    let naming = Naming { owner: "reviews-v1".into(), ..Naming::default() };
+    let caller = metrics.caller(&identity, || Some(naming));
+    let end = Ended { grpc_status: Some(0), ..ended(http::Method::POST, 200, None) };
+    metrics.inbound(&own(), 8080, Some(&identity), caller).ended(0, &end);
+    metrics.inbound(&own(), 9, None, None).ended(0, &ended(http::Method::GET, 403, Some(Reason::Policy)));
+
+    let text = metrics.render(Vec::new());
+    let called = [
+        "istio_requests_total{",
+        r#"reporter="destination",source_workload="reviews-v1",source_workload_namespace="books",source_principal="spiffe://cluster.local/ns/books/sa/reviews""#,
+        r#"destination_workload="web",destination_workload_namespace="shop""#,
+        r#"destination_app="web",destination_version="v2",destination_canonical_service="web",destination_canonical_revision="v2""#,
+        r#"destination_service="web.shop.svc.cluster.local",destination_service_name="web",destination_service_namespace="shop",connection_security_policy="mutual_tls""#,
+        r#"request_protocol="grpc",response_code="200",grpc_response_status="0",response_flags="-""#,
+    ];
+    assert_eq!(value(&text, &called), "1");
+    let stranger = [
+        "istio_requests_total{",
+        r#"source_workload="unknown",source_workload_namespace="unknown",source_principal="unknown""#,
+        r#"destination_service="unknown",destination_service_name="InboundPassthroughCluster""#,
+        r#"connection_security_policy="none""#,
+        r#"response_code="403""#,
+    ];
+    assert_eq!(value(&text, &stranger), "1");
+    // Our own metrics tell the controllers, too.
+    let ours = r#"selvedge_inbound_requests_total{server_address="shop/web-7d9c5b-x2x4z",server_port="8080",mtls="true",source_namespace="books",source_principal="spiffe://cluster.local/ns/books/sa/reviews",source_owner="reviews-v1",destination_owner="web",http_request_method="POST""#;
+    assert_eq!(value(&text, &[ours]), "1");
+}
+
+#[test]
+fn opaque_connections_are_told_by_how_they_ended_and_refused_ones_as_come_and_gone() {
+    let metrics = compat();
+    let redis = ServiceKey::new("redis.shop.svc.cluster.local", 6379);
+    let series = metrics.tcp(&Labels::outbound(&own(), &redis));
+    series.opened(0);
+    series.closed(0, Some(Reason::Timeout));
+    series.refused(0, Reason::NoEndpoint);
+    series.sent(0).expect("a worker").store(7, std::sync::atomic::Ordering::Relaxed);
+
+    let text = metrics.render(Vec::new());
+    let of = |name, flags| value(&text, &[name, r#"destination_service_name="redis""#, flags]);
+    assert_eq!(of("istio_tcp_sent_bytes_total{", r#"response_flags="-""#), "7");
+    assert_eq!(of("istio_tcp_received_bytes_total{", r#"response_flags="-""#), "0");
+    assert_eq!(of("istio_tcp_connections_opened_total{", r#"response_flags="-""#), "1");
+    assert_eq!(of("istio_tcp_connections_opened_total{", r#"response_flags="UH""#), "1");
+    assert_eq!(of("istio_tcp_connections_closed_total{", r#"response_flags="UT""#), "1");
+    assert_eq!(of("istio_tcp_connections_closed_total{", r#"response_flags="UH""#), "1");
+}
+
+#[test]
+fn nothing_of_it_is_told_where_nobody_asked_for_it() {
+    let metrics = Arc::new(Metrics::of(&own(), 1, MetricsCompat::None));
+    let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
+    metrics.inbound(&own(), 8080, Some(&identity), None).ended(0, &ended(http::Method::GET, 200, None));
+
+    assert!(metrics.caller(&identity, || unreachable!("nobody asks")).is_none());
+    assert!(!metrics.render(Vec::new()).contains("istio_"));
+}
+
+#[test]
+fn the_host_of_a_service_says_its_name_and_namespace() {
+    assert_eq!(parts("reviews.books.svc.cluster.local"), ("reviews", "books"));
+    assert_eq!(parts("reviews.books.svc"), ("reviews", "books"));
+    for host in ["api.example.com", "reviews", "reviews.books"] {
+        assert_eq!(parts(host), (host, UNKNOWN));
+    }
+}
