@@ -64,6 +64,7 @@ mod overload;
 mod plaintext;
 mod ports;
 mod posture;
+mod prometheus;
 mod protocols;
 mod rate_limits;
 mod raw;

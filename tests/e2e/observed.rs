@@ -1,6 +1,11 @@
-//! That what `deploy/` looks at is what the programs say: every metric in alerts and dashboards is one of theirs.
+//! That what `deploy/` looks at is what the programs say: every metric in alerts and dashboards is one of theirs, and the
+//! guide lists them all.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::PathBuf,
+};
 
 use serde_json::Value;
 
@@ -40,16 +45,27 @@ fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     }
 }
 
+/// The dashboards, by the name of their file.
+fn dashboards() -> Vec<(String, Value)> {
+    let files = fs::read_dir(deploy().join("grafana")).unwrap().map(|file| file.unwrap().path());
+    let read = |path: PathBuf| {
+        let document = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        (path.file_name().unwrap().to_string_lossy().into_owned(), document)
+    };
+    files.map(read).collect()
+}
+
 #[test]
 fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
     let said = said();
-    let read = |path: &str| fs::read_to_string(deploy().join(path)).unwrap();
-    let alerts: Value = serde_saphyr::from_str(&read("prometheus/alerts.yaml")).unwrap();
-    let dashboard: Value = serde_json::from_str(&read("grafana/selvedge.json")).unwrap();
+    let read = |path: &str| {
+        (path.to_owned(), serde_saphyr::from_str(&fs::read_to_string(deploy().join(path)).unwrap()).unwrap())
+    };
+    let rules = [read("prometheus/alerts.yaml"), read("prometheus/rules.yaml")];
 
-    for (file, document) in [("alerts", &alerts), ("dashboard", &dashboard)] {
+    for (file, document) in rules.into_iter().chain(dashboards()) {
         let mut expressions = Vec::new();
-        texts(document, "expr", &mut expressions);
+        texts(&document, "expr", &mut expressions);
         assert!(expressions.len() > 5, "{file}: {expressions:?}");
         for expression in expressions {
             assert!(named(expression).next().is_some(), "{file}: {expression}");
@@ -60,14 +76,82 @@ fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
     }
 }
 
+/// The families of one text, as rows of the guide: what each sample is called, its type, its labels, and what it says.
+fn rows(text: &str) -> String {
+    let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut kinds: Vec<(&str, &str, &str)> = Vec::new();
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(told) = line.strip_prefix("# HELP ") {
+            help = told.split_once(' ').unwrap().1;
+        } else if let Some((family, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|told| told.split_once(' '))
+        {
+            kinds.push((family, kind, help));
+        } else if !line.starts_with('#') {
+            let family = kinds.last().unwrap().0;
+            let sample = line.split(" # ").next().unwrap();
+            let named = labels.entry(family).or_default();
+            let (_, set) = sample.rsplit_once('}').map_or(("", ""), |(set, _)| set.split_once('{').unwrap());
+            let names = set.split('"').step_by(2).map(|part| part.trim_matches([',', '=']));
+            for name in names.filter(|name| !name.is_empty() && *name != "le") {
+                if !named.contains(&name) {
+                    named.push(name);
+                }
+            }
+        }
+    }
+    kinds.sort_unstable();
+    let row = |(family, kind, help): &(&str, &str, &str)| {
+        let name = match *kind {
+            "counter" => format!("{family}_total"),
+            "info" => format!("{family}_info"),
+            _ => (*family).to_owned(),
+        };
+        let labels: Vec<String> =
+            labels.get(family).into_iter().flatten().map(|label| format!("`{label}`")).collect();
+        format!("| `{name}` | {kind} | {} | {} |\n", labels.join(" "), help.trim_end_matches('.'))
+    };
+    kinds.iter().map(row).collect()
+}
+
+#[test]
+fn the_guide_lists_every_metric() {
+    let (istio, ours): (Vec<&str>, Vec<&str>) = PROXY
+        .split_inclusive("# HELP ")
+        .map(|family| family.trim_end_matches("# HELP "))
+        .filter(|family| !family.is_empty())
+        .partition(|family| family.starts_with("istio_"));
+    let whole = |families: Vec<&str>| -> String {
+        families.into_iter().map(|family| format!("# HELP {family}")).collect()
+    };
+    let head = "| metric | type | labels | what it says |\n|---|---|---|---|\n";
+    let table = |title: &str, text: &str| format!("## {title}\n\n{head}{}\n", rows(text));
+    let generated = [
+        table("Proxies", &whole(ours)),
+        table("Proxies, with `--metrics-compat istio`", &whole(istio)),
+        table("The control plane", CONTROL_PLANE),
+        table("Both", &selvedge_ops::process::text()),
+    ]
+    .concat();
+
+    let path = deploy().join("metrics.md");
+    let guide = fs::read_to_string(&path).unwrap();
+    let mark = "<!-- What follows is made from the code: INSTA_UPDATE=always cargo nextest run -E 'test(the_guide_lists_every_metric)' -->\n\n";
+    let (head, written) = guide.split_once(mark).unwrap();
+    if env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(&path, format!("{head}{mark}{generated}")).unwrap();
+    } else {
+        assert_eq!(written, generated, "{mark}");
+    }
+}
+
 #[test]
 fn panels_are_told_apart() {
-    let dashboard = fs::read_to_string(deploy().join("grafana/selvedge.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-
-    let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
-    let places: BTreeSet<String> = panels.iter().map(|panel| panel["gridPos"].to_string()).collect();
-
-    assert_eq!((ids.len(), places.len()), (panels.len(), panels.len()));
+    for (file, dashboard) in dashboards() {
+        let panels = dashboard["panels"].as_array().unwrap();
+        let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+        let places: BTreeSet<String> = panels.iter().map(|panel| panel["gridPos"].to_string()).collect();
+        assert_eq!((ids.len(), places.len()), (panels.len(), panels.len()), "{file}");
+    }
 }

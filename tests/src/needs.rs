@@ -26,6 +26,7 @@ pub enum Need {
     UserNamespaces,
     ApiServer,
     Promtool,
+    Prometheus,
     Chromium,
     PythonClients,
     Python,
@@ -94,6 +95,9 @@ impl Need {
             ),
             Self::Promtool => {
                 ("promtool", Other(".ci/run tools"), SearchPath::Target("promtool/usr/bin/promtool"))
+            }
+            Self::Prometheus => {
+                ("prometheus", Other(".ci/run tools"), SearchPath::Target("promtool/usr/bin/prometheus"))
             }
             Self::Chromium => ("chromium", Package("chromium"), SearchPath::System),
             Self::PythonClients => (
