@@ -89,7 +89,7 @@ impl Kind {
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 21] = [
+    pub(crate) const GROWTH: [Self; 23] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
@@ -105,6 +105,8 @@ impl Kind {
         Self::Selvedge(Http1, Variant::TenantLimit),
         Self::Selvedge(Http1, Variant::FewConnections),
         Self::Selvedge(Http1, Variant::AdaptiveConcurrency),
+        Self::Selvedge(Http1, Variant::MetricsCompat),
+        Self::Selvedge(Http1, Variant::NoReports),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::LeastRequest)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::RoundRobin)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::Random)),
@@ -183,6 +185,9 @@ impl Kind {
             Self::Edge(proxy, behind) => edge::start(proxy, behind, site)?,
         };
         pair.wait_until_it_answers()?;
+        if self == Self::Selvedge(Http1, Variant::NoReports) {
+            pair.beside.clear();
+        }
         Ok(pair)
     }
 }

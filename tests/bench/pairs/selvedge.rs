@@ -43,6 +43,10 @@ pub(crate) enum Variant {
     FewConnections,
     /// The same, and `--adaptive-concurrency` at the server's sidecar.
     AdaptiveConcurrency,
+    /// Istio's metrics beside the product's own, in both sidecars.
+    MetricsCompat,
+    /// No reports to the control plane, which ends once the pair answers.
+    NoReports,
     /// An access log as JSON at both sidecars.
     AccessLog,
     /// So many percent of requests are traced by both sidecars.
@@ -103,6 +107,8 @@ impl Variant {
             Self::Slow(_) => "slow-least-request",
             Self::FewConnections => "connections-3",
             Self::AdaptiveConcurrency => "adaptive-concurrency",
+            Self::MetricsCompat => "metrics-compat",
+            Self::NoReports => "no-reports",
             Self::AccessLog => "access-log-json",
             Self::Traces(100) => "traces-100",
             Self::Traces(_) => "traces-1",
@@ -301,6 +307,9 @@ impl Sidecar {
         }
         if mesh.variant == Variant::AdaptiveConcurrency && workload == "app" {
             args.push("--adaptive-concurrency".to_owned());
+        }
+        if mesh.variant == Variant::MetricsCompat {
+            args.extend(["--metrics-compat", "istio"].map(str::to_owned));
         }
         if let Variant::Traces(_) = mesh.variant {
             let collector = super::sink::address()?;
