@@ -101,7 +101,7 @@ impl Attempting for Dispatch {
     }
 }
 
-#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+/// No `async fn`, which would hold its arguments twice.
 fn send(
     worker: &Worker,
     http: Box<http::Request<Body>>,

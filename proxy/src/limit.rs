@@ -162,11 +162,11 @@ fn error(exceeded: &Exceeded<'_>, grpc: bool) -> Error {
     let Exceeded { document, quota, by, refused: again } = exceeded;
     let what =
         format!("{document}: more than {} requests in {} ({by})", quota.requests, format_duration(quota.per));
-    beyond(what, quota.burst, again, grpc)
+    beyond(&what, quota.burst, again, grpc)
 }
 
 /// The answer to a request that is beyond a limit, as `what` says, of so many at once.
-pub(crate) fn beyond(what: String, burst: u32, again: &Refused, grpc: bool) -> Error {
+pub(crate) fn beyond(what: &str, burst: u32, again: &Refused, grpc: bool) -> Error {
     let retry_after = whole(again.retry_after);
     let what = format!("{what}; try again in {retry_after} s");
     let mut headers = HeaderMap::with_capacity(8);

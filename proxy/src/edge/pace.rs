@@ -59,6 +59,6 @@ fn ask(worker: &Worker, request: &Request) -> Result<(), Error> {
             tracing::info!(%client, limit = "--max-request-rate-per-client", most, left_out, "requests refused: their client sends more in a second than it may");
         }
         let what = format!("more than {most} requests in a second from one client's address");
-        beyond(what, most, &too_often.refused, is_grpc(request.http.headers()))
+        beyond(&what, most, &too_often.refused, is_grpc(request.http.headers()))
     })
 }

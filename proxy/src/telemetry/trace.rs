@@ -370,7 +370,7 @@ fn of(extensions: &Extensions) -> Option<&Arc<Trace>> {
 impl Attempted {
     /// The attempt has come to this. An answer may still be on its way: then it is over with the request, unless another
     /// attempt follows.
-    pub fn ended(mut self: Box<Self>, status: Option<u16>, reason: Option<Reason>) {
+    pub fn ended(mut self, status: Option<u16>, reason: Option<Reason>) {
         if let Some(span) = &mut self.span {
             (span.status, span.reason) = (status, reason);
             if status.is_none() {

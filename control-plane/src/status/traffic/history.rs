@@ -84,12 +84,15 @@ impl HistoryPoint {
     }
 }
 
+/// Pieces, each with when it began, in seconds, and how many it is long.
+type Pieces = Vec<(u64, u64, Piece)>;
+
 /// A history whose pieces are still to be read: that takes a while, in which nobody else has to wait.
 #[derive(Debug)]
 pub(super) struct Unread {
     known_seconds: u64,
     now: u64,
-    edges: Vec<(Arc<Edge>, Vec<(u64, u64, Piece)>)>,
+    edges: Vec<(Arc<Edge>, Pieces)>,
 }
 
 impl Inner {

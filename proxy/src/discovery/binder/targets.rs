@@ -33,7 +33,7 @@ pub(super) type Reach = (
 pub(super) enum Tls {
     ByIdentity,
     Impossible,
-    Outside(TlsOrigination, Arc<str>),
+    Outside(Box<TlsOrigination>, Arc<str>),
 }
 
 impl Tls {
@@ -51,7 +51,10 @@ impl Tls {
             Transport::Impossible => (Self::Impossible, None),
             Transport::Originated(settings) => {
                 let shown = shows(settings);
-                (Self::Outside(TlsOrigination { shown, ..settings.clone() }, Arc::clone(host)), None)
+                (
+                    Self::Outside(Box::new(TlsOrigination { shown, ..settings.clone() }), Arc::clone(host)),
+                    None,
+                )
             }
         }
     }
