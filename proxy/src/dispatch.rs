@@ -144,7 +144,7 @@ fn send(
             spoken: backend.policy.spoken,
             fresh: attempt.fresh,
         };
-        let mut awaited = Awaited { worker, attempt, endpoint: &endpoint, is_waiting: true };
+        let mut awaited = Awaited { worker, attempt, endpoint: Some(&endpoint) };
         let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
         let sent = match attempt.progress {
             None => worker.deadlines.within(attempt.until, sending).await,
@@ -155,11 +155,11 @@ fn send(
             }
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
-        awaited.is_waiting = false;
+        awaited.endpoint = None;
         let mut result = ended(worker, attempt, facts, in_flight, sent);
         kept.tell(attempt, &endpoint, &mut result);
         if let Some(span) = span {
-            end(span, &result);
+            end(*span, &result);
         }
         note_latency(&endpoint, attempt, result.is_ok());
         if let Some(outcome) = judge(&result, endpoint.ejection.is_some()) {
@@ -171,7 +171,7 @@ fn send(
 }
 
 /// The span of an attempt says what it came to.
-fn end(span: Box<trace::Attempted>, result: &Result<Response, Error>) {
+fn end(span: trace::Attempted, result: &Result<Response, Error>) {
     match result {
         Ok(response) => span.ended(Some(response.http.status().as_u16()), response.facts.reason),
         Err(error) => span.ended(None, Some(error.failure.reason)),
@@ -236,21 +236,18 @@ fn note_latency(endpoint: &BoundEndpoint, attempt: &Attempt<'_>, has_answered: b
 struct Awaited<'a> {
     worker: &'a Worker,
     attempt: &'a Attempt<'a>,
-    endpoint: &'a Arc<BoundEndpoint>,
-    /// Whether the waiting is not over.
-    is_waiting: bool,
+    /// `None`: the waiting is over.
+    endpoint: Option<&'a Arc<BoundEndpoint>>,
 }
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        if !self.is_waiting {
-            return;
-        }
-        note_latency(self.endpoint, self.attempt, false);
+        let Some(endpoint) = self.endpoint else { return };
+        note_latency(endpoint, self.attempt, false);
         if self.attempt.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let late = late(self.endpoint);
-            count(self.worker, &self.attempt.share.backend, self.endpoint, Outcome::NoAnswer, &late);
-            self.worker.late.replace(Some(Arc::clone(self.endpoint)));
+            let late = late(endpoint);
+            count(self.worker, &self.attempt.share.backend, endpoint, Outcome::NoAnswer, &late);
+            self.worker.late.replace(Some(Arc::clone(endpoint)));
         }
     }
 }

@@ -112,7 +112,8 @@ impl Traced {
         let round = self.round.load(Ordering::Acquire);
         let fields = std::array::from_fn(|place| self.fields[place].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        (round != 0 && round % 2 == 0 && self.round.load(Ordering::Relaxed) == round).then_some(fields)
+        (round != 0 && round.is_multiple_of(2) && self.round.load(Ordering::Relaxed) == round)
+            .then_some(fields)
     }
 }
 

@@ -26,10 +26,10 @@ fn compat() -> Arc<Metrics> {
     Arc::new(Metrics::of(&own(), 1, MetricsCompat::Istio))
 }
 
-fn ended(method: http::Method, status: u16, reason: Option<Reason>) -> Ended {
+fn ended(method: &http::Method, status: u16, reason: Option<Reason>) -> Ended {
     let time = Duration::from_millis(4);
     let measure = Measure { time, received: 20, sent: 3_000, trace: Some(TraceId(7)) };
-    Ended { status: Some(status), grpc_status: None, reason, method: Some(Method::of(&method)), measure }
+    Ended { status: Some(status), grpc_status: None, reason, method: Some(Method::of(method)), measure }
 }
 
 /// The value of the sample whose line has all of `parts`; there is one.
@@ -54,11 +54,11 @@ fn requests_of_ours_are_told_by_who_has_answered_them_whatever_their_route_and_m
             ..Labels::outbound(&own(), &reviews)
         };
         let series = metrics.series(&labels);
-        series.ended(0, &ended(http::Method::GET, 200, None));
-        series.ended(0, &ended(http::Method::POST, 200, None));
+        series.ended(0, &ended(&http::Method::GET, 200, None));
+        series.ended(0, &ended(&http::Method::POST, 200, None));
     }
     let nowhere = Labels { route: "a".into(), ..Labels::outbound(&own(), &reviews) };
-    metrics.series(&nowhere).ended(0, &ended(http::Method::GET, 503, Some(Reason::NoEndpoint)));
+    metrics.series(&nowhere).ended(0, &ended(&http::Method::GET, 503, Some(Reason::NoEndpoint)));
 
     let text = metrics.render(Vec::new());
     let answered = [
@@ -105,9 +105,9 @@ fn requests_to_us_are_told_by_who_has_called_and_for_which_service() {
     let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
     let naming = Naming { owner: "reviews-v1".into(), ..Naming::default() };
     let caller = metrics.caller(&identity, || Some(naming));
-    let end = Ended { grpc_status: Some(0), ..ended(http::Method::POST, 200, None) };
+    let end = Ended { grpc_status: Some(0), ..ended(&http::Method::POST, 200, None) };
     metrics.inbound(&own(), 8080, Some(&identity), caller).ended(0, &end);
-    metrics.inbound(&own(), 9, None, None).ended(0, &ended(http::Method::GET, 403, Some(Reason::Policy)));
+    metrics.inbound(&own(), 9, None, None).ended(0, &ended(&http::Method::GET, 403, Some(Reason::Policy)));
 
     let text = metrics.render(Vec::new());
     let called = [
@@ -156,7 +156,7 @@ fn opaque_connections_are_told_by_how_they_ended_and_refused_ones_as_come_and_go
 fn nothing_of_it_is_told_where_nobody_asked_for_it() {
     let metrics = Arc::new(Metrics::of(&own(), 1, MetricsCompat::None));
     let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
-    metrics.inbound(&own(), 8080, Some(&identity), None).ended(0, &ended(http::Method::GET, 200, None));
+    metrics.inbound(&own(), 8080, Some(&identity), None).ended(0, &ended(&http::Method::GET, 200, None));
 
     assert!(metrics.caller(&identity, || unreachable!("nobody asks")).is_none());
     assert!(!metrics.render(Vec::new()).contains("istio_"));

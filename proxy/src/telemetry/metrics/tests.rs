@@ -145,6 +145,10 @@ fn nothing_counted_is_valid_too() {
             "selvedge_inbound_connections_open 0",
             "selvedge_outbound_requests_in_progress 0",
             "selvedge_outbound_connections_open 0",
+            "selvedge_access_log_lines_lost_total 0",
+            "selvedge_access_log_lines_sent_total 0",
+            "selvedge_trace_spans_sent_total 0",
+            "selvedge_trace_spans_lost_total 0",
         ]
     );
 }
