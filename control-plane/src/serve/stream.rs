@@ -199,8 +199,10 @@ impl Conversation {
                 yield_now().await;
             }
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
+            // Whoever tells too often is not listened to for a while. All else goes on: he may be revoked meanwhile.
+            let unheard = session.waits_until();
             tokio::select! {
-                message = messages.message() => match message? {
+                message = messages.message(), if unheard.is_none() => match message? {
                     Some(message) => {
                         if !self.hear_all(&mut session, message, messages, &registration).await? {
                             return Ok(());
@@ -215,6 +217,7 @@ impl Conversation {
                 }
                 Ok(()) = taps.changed() => self.ask(&mut session, &mut asked).await?,
                 Ok(()) = levels.changed() => self.set_level(&session, &mut level).await?,
+                () = sleep_until(unheard.unwrap_or_else(Instant::now)), if unheard.is_some() => {}
                 // What is due is looked at above.
                 () = sleep_until(waits.unwrap_or_else(Instant::now)), if waits.is_some() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -317,9 +320,8 @@ impl Conversation {
     ) -> Result<bool, Status> {
         for _ in 0..MOST_AT_ONCE {
             self.hear(session, message, registration)?;
-            // Nothing else is read meanwhile: whoever tells too often waits for himself.
-            if let Some(at) = session.waits_until() {
-                sleep_until(at).await;
+            // The rest is read when it may be.
+            if session.waits_until().is_some() {
                 return Ok(true);
             }
             message = match messages.message().now_or_never() {
