@@ -248,8 +248,9 @@ impl Conversation {
     async fn send_what_is_due(&mut self, session: &mut Session, turn: &Turn) -> Result<(), Status> {
         let snapshot = self.snapshot()?;
         let start = Instant::now();
+        let is_for_change = session.has_changed;
         let next = session.next(&snapshot, start + ACK_TIMEOUT)?;
-        turn.looked(start.elapsed());
+        turn.looked(start.elapsed(), is_for_change);
         self.metrics.spent(Stage::View, start.elapsed());
         let Some(difference) = next else { return Ok(()) };
         let start = Instant::now();

@@ -102,10 +102,14 @@ impl Turn {
         all.of.get(&self.workload).and_then(|streams| streams.waits_until(Instant::now()))
     }
 
-    /// Notes that a look has taken this long.
-    pub(super) fn looked(&self, took: Duration) {
+    /// Notes that a look has taken this long. One that is for a change of configuration is not the workload's doing: such looks
+    /// use up what others may have had at once, and keep nobody waiting.
+    pub(super) fn looked(&self, took: Duration, is_for_change: bool) {
         if let Some(streams) = self.turns.lock().of.get_mut(&self.workload) {
-            streams.look_at = streams.look_at.max(Instant::now()) + took * SHARE;
+            let now = Instant::now();
+            let next = streams.look_at.max(now) + took * SHARE;
+            let latest = if is_for_change { streams.look_at.max(now + EARLY) } else { next };
+            streams.look_at = next.min(latest);
         }
     }
 }
@@ -150,9 +154,9 @@ mod tests {
         let turns = Arc::new(Turns::default());
         let workload = "shop/reviews-1".parse().unwrap();
         let turn = turns.take(&workload);
-        turn.looked(EARLY / SHARE);
+        turn.looked(EARLY / SHARE, false);
         assert_eq!(turn.look_waits_until(), None);
-        turn.looked(Duration::from_millis(20));
+        turn.looked(Duration::from_millis(20), false);
 
         let after = |of: &Turn| of.look_waits_until().map(|at| at.duration_since(Instant::now()));
         assert_eq!(after(&turn), Some(Duration::from_millis(200)));
@@ -168,5 +172,21 @@ mod tests {
         let names = (0..100).map(|number| format!("shop/web-{number}").parse().unwrap());
         drop(names.map(|name| turns.take(&name)).collect::<Vec<_>>());
         assert!(turns.lock().of.is_empty(), "what waits for nothing is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_for_changes_keep_nobody_waiting_however_many_there_were() {
+        let turns = Arc::new(Turns::default());
+        let turn = turns.take(&"shop/reviews-1".parse().unwrap());
+        for _ in 0..1_000 {
+            turn.looked(EARLY, true);
+        }
+        assert_eq!(turn.look_waits_until(), None);
+
+        turn.looked(Duration::from_millis(20), false);
+        let wait = Duration::from_millis(20) * SHARE;
+        assert_eq!(turn.look_waits_until(), Some(Instant::now() + wait));
+        turn.looked(EARLY, true);
+        assert_eq!(turn.look_waits_until(), Some(Instant::now() + wait), "nor do they let it look sooner");
     }
 }
