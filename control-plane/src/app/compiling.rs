@@ -45,9 +45,9 @@ const FIRST_KEYS: Duration = Duration::from_secs(5);
 const NEW_KEYS: Duration = Duration::from_secs(1);
 
 /// Between two compilations there is this many times the time that the last one took, however much changes: a storm of changes
-/// takes a third of a core at most, and a change that comes alone waits for nothing.
+/// takes a third of a core, and a change that comes alone waits for nothing.
 const BREATHER: u32 = 2;
-/// But no more than this.
+/// But no more than this: where one compilation takes longer than half of it, a storm takes more of a core.
 const LONGEST_BREATHER: Duration = Duration::from_millis(500);
 
 /// How often the clock is looked at while something is to be said at a certain time.
@@ -93,6 +93,8 @@ impl Compiling {
             });
             let Ok(((mesh, problems), newly_attached)) = compiled.await else {
                 tracing::error!("the configuration could not be compiled; the last good one stays in use");
+                // Tried again when something changes, and not over and over because its time has come.
+                due = due.filter(|due| *due > SystemTime::now());
                 continue;
             };
             self.metrics.compiled(start.elapsed());
