@@ -211,21 +211,20 @@ impl Mesh {
         self.lookup_name(namespace, &host, port)
     }
 
-    /// Whether the services of one of `hosts` may decide what `authority` means to a client in `namespace`: what
-    /// [`Self::lookup`] of a name reads of a mesh. None does for an address, or for what is neither.
+    /// Whether the services of some hosts may decide what `authority` means to a client in `namespace`: what
+    /// [`Self::lookup`] of a name reads of a mesh. None does for an address, or for what is neither. `is_one` says of a name
+    /// whether it is one of the hosts, and `wildcards` are those of them that begin with `*.`.
     pub fn is_decided_by<'h>(
         &self,
         namespace: &str,
         authority: &str,
-        mut hosts: impl Iterator<Item = &'h str>,
+        is_one: impl Fn(&str) -> bool,
+        mut wildcards: impl Iterator<Item = &'h str>,
     ) -> bool {
         let name = name_and_port(authority).filter(|_| address(authority).is_none());
         let Some((asked, _)) = name else { return false };
-        let names = self.names(namespace, &asked);
-        hosts.any(|host| {
-            let wildcard = host.strip_prefix('*').filter(|suffix| suffix.starts_with('.'));
-            wildcard.is_some_and(|suffix| asked.ends_with(suffix)) || names.iter().any(|name| name == host)
-        })
+        self.names(namespace, &asked).iter().any(|name| is_one(name))
+            || wildcards.any(|host| host.strip_prefix('*').is_some_and(|suffix| asked.ends_with(suffix)))
     }
 
     fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {

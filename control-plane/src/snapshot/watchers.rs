@@ -205,11 +205,15 @@ impl Index {
             touched.extend(readers.filter(|reader| self.sees(**reader, input, before, after)));
         }
         if !change.hosts.is_empty() {
-            let hosts = || change.hosts.iter().map(|host| &**host);
-            let decided = self
-                .views
-                .iter()
-                .filter(|(_, view)| after.is_decided_by(&view.namespace, &view.authority, hosts()));
+            // There may be many of both, and every stream waits meanwhile: only wildcards, which are few, are gone through.
+            let is_one = |host: &str| change.hosts.contains(host);
+            let hosts = change.hosts.iter().map(|host| &**host);
+            let wildcards: Vec<&str> = hosts.filter(|host| host.starts_with("*.")).collect();
+            let is_decided = |view: &View| {
+                let wildcards = wildcards.iter().copied();
+                after.is_decided_by(&view.namespace, &view.authority, is_one, wildcards)
+            };
+            let decided = self.views.iter().filter(|(_, view)| is_decided(view));
             touched.extend(decided.map(|(id, _)| Reader::View(*id)));
         }
         // Somebody may be making it anew now, from what was there before, and its inputs are not known before that is done.
