@@ -52,6 +52,9 @@ use crate::{
     trust::Standing,
 };
 
+/// How many bytes a body may say that it has for metrics to believe it. Anybody can say more and send nothing.
+const BELIEVED: u64 = 1 << 20;
+
 /// Opaque TCP whose connection to an endpoint is open.
 pub trait OpenTunnel: std::fmt::Debug {
     /// Carries what `client` sends and gets, to its end.
@@ -361,12 +364,12 @@ impl Body {
         Self { kind, end: None }
     }
 
-    /// How many bytes it has: what it says, or what is counted as it arrives.
+    /// How many bytes it has: what it says, if that is little, or what is counted as it arrives.
     pub fn measured(&mut self) -> BodySize {
         match (self.size_hint().exact(), &mut self.kind) {
-            (Some(bytes), _) => BodySize::Told(bytes),
-            (None, Kind::Arriving(body)) => BodySize::Counted(body.counted()),
-            (None, _) => BodySize::Told(0),
+            (Some(bytes), _) if bytes <= BELIEVED => BodySize::Told(bytes),
+            (_, Kind::Arriving(body)) => BodySize::Counted(body.counted()),
+            (told, _) => BodySize::Told(told.unwrap_or_default()),
         }
     }
 
