@@ -126,6 +126,10 @@ impl History {
         let mine = if pieces.len() > self.pieces.len() { pieces.clone() } else { self.pieces.clone() };
         let place = |piece: &PieceOfTime, all: &[PieceOfTime]| {
             let middle = piece.began.saturating_sub(piece.seconds / 2);
+            // What is older than all of it is in the oldest, and not in the newest.
+            if all.first().is_some_and(|oldest| middle > oldest.began) {
+                return Some(0);
+            }
             let found = all
                 .iter()
                 .position(|one| middle <= one.began && middle > one.began - one.seconds.min(one.began));
@@ -183,3 +187,36 @@ impl History {
 
 /// What pages are made of, as often as it is wanted.
 pub(super) type Shared = Arc<Facts>;
+
+#[cfg(test)]
+mod tests {
+    use selvedge_control_plane::status::HistoryLine;
+
+    use super::*;
+
+    #[test]
+    fn what_a_replica_tells_of_before_the_oldest_piece_is_in_the_oldest() {
+        let told = |began: u64, count: u64| {
+            let key = HistoryKey {
+                host: "a".into(),
+                port: 80,
+                carried: Carried::Http,
+                backend: "".into(),
+                subset: "".into(),
+            };
+            let point = HistoryPoint { count, ..HistoryPoint::default() };
+            HistorySeen {
+                known_seconds: began,
+                pieces: [began, began - 60].map(|began| PieceOfTime { began, seconds: 60 }).to_vec(),
+                lines: vec![HistoryLine { to: key, points: BTreeMap::from([(0, point)]) }],
+                left_out: 0,
+            }
+        };
+        let mut history = History::default();
+        history.add(told(130, 1));
+        history.add(told(175, 2));
+
+        let counts: Vec<u64> = history.sum(|_| true).iter().map(|point| point.count).collect();
+        assert_eq!(counts, [3, 0]);
+    }
+}

@@ -2,7 +2,10 @@
 //!
 //! It is what clients' sidecars tell. A piece has what was told in it, which has happened up to 15 seconds earlier.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use selvedge_model::traffic::{Carried, Edge, Latencies, Way};
 use serde::{Deserialize, Serialize};
@@ -136,7 +139,8 @@ impl Unread {
         let Self { known_seconds, now, edges } = self;
         let pieces = all_pieces(now, known_seconds);
         let mut lines = BTreeMap::<HistoryKey, BTreeMap<usize, HistoryPoint>>::new();
-        let mut left_out = 0;
+        // Many workloads may have the same one.
+        let mut left_out = BTreeSet::new();
         for (edge, kept) in edges {
             let key = HistoryKey {
                 host: Arc::clone(&edge.host),
@@ -146,7 +150,7 @@ impl Unread {
                 subset: Arc::clone(&edge.subset),
             };
             if lines.len() >= MOST_LINES && !lines.contains_key(&key) {
-                left_out += 1;
+                left_out.insert(key);
                 continue;
             }
             let points = lines.entry(key).or_default();
@@ -168,7 +172,7 @@ impl Unread {
             known_seconds,
             pieces: pieces.iter().map(piece).collect(),
             lines: lines.map(|(to, points)| HistoryLine { to, points }).collect(),
-            left_out,
+            left_out: left_out.len(),
         }
     }
 }
