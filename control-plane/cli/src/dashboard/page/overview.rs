@@ -68,6 +68,12 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
                 (count(one.failures)) " of " (count(one.count)) " requests have failed"
             };
             lines.push(Point { health, words });
+        } else if let (Health::Failing | Health::Strained, Some(one)) = (health, &row.connections) {
+            let words = html! {
+                (named_service_link(&row.name, asked.since)) ": " (count(one.failures)) " of " (count(one.count.max(one.ended)))
+                " connections have failed"
+            };
+            lines.push(Point { health, words });
         }
     }
     for (name, clients) in out(facts) {
@@ -246,6 +252,7 @@ fn requests(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
         ("Over the hour", false),
     ];
     let history = facts.history.by_service();
+    let all = services.rows.iter().filter(|row| row.requests.is_some()).count();
     let rows = html! {
         @for row in services.rows.iter().filter(|row| row.requests.is_some()).take(MOST_ROWS) {
             @if let Some(one) = &row.requests {
@@ -265,9 +272,9 @@ fn requests(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     html! {
         section aria-labelledby="services" {
             h2 #services { "Services " span.of { "those that fail first, then the busiest" } }
-            @if services.rows.iter().any(|row| row.requests.is_some()) {
+            @if all > 0 {
                 (table("Requests to each service, as its clients count them", &head, &rows))
-                @if services.rows.len() > MOST_ROWS { p.note { "and " (services.rows.len() - MOST_ROWS) " more, which do well and have less to do: " code { "selvedge stat" } " shows all" } }
+                @if all > MOST_ROWS { p.note { "and " (all - MOST_ROWS) " more, which do well and have less to do: " code { "selvedge stat" } " shows all" } }
             } @else { p.empty { "Nobody has sent a request." } }
         }
     }

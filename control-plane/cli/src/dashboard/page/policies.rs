@@ -27,7 +27,7 @@ const REFUSALS: [&str; 4] = ["policy", "token", "credentials", "rate-limit"];
 pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
     let Some(matrix) = &facts.matrix else {
         return html! {
-            (refused(facts, &[]))
+            (refused(facts, None))
             p.note { "There are too many pairs of workloads to show who may call whom: " code { "selvedge authz matrix --to NAMESPACE/NAME" } " says it of some." }
         };
     };
@@ -43,7 +43,7 @@ pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
     };
     let meant: Vec<&May> = matrix.iter().filter(is_meant).collect();
     html! {
-        (refused(facts, matrix))
+        (refused(facts, Some(matrix.as_slice())))
         (forbidden_calls(facts))
         section aria-labelledby="may" {
             h2 #may { "Who may call whom " span.of { "by the documents, before anybody does" } }
@@ -72,7 +72,7 @@ fn chooser(asked: &Asked, namespaces: &BTreeSet<&str>) -> Markup {
 }
 
 /// Who was refused in this time, how often, and the rule that refuses it by the documents.
-fn refused(facts: &Facts, matrix: &[May]) -> Markup {
+fn refused(facts: &Facts, matrix: Option<&[May]>) -> Markup {
     let mut refused = BTreeMap::<(String, String, u16, String), u64>::new();
     for (server, workload) in &facts.traffic.workloads {
         for one in workload.edges.iter().filter(|one| one.edge.way == Way::Inbound) {
@@ -130,8 +130,9 @@ fn is_refusal(reason: &str) -> bool {
     REFUSALS.contains(&reason)
 }
 
-/// What the documents say of such calls.
-fn rules(matrix: &[May], server: &str, client: &str, port: u16) -> Markup {
+/// What the documents say of such calls. Without the matrix that is not known.
+fn rules(matrix: Option<&[May]>, server: &str, client: &str, port: u16) -> Markup {
+    let Some(matrix) = matrix else { return html! { "–" } };
     let those = matrix
         .iter()
         .filter(|one| one.pair.to == server && one.pair.port == port && one.client_account == client);

@@ -110,9 +110,9 @@ pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
     let all = Map::of(facts);
     let namespaces: BTreeSet<String> =
         all.nodes().into_iter().map(|node| node.namespace.clone()).filter(|one| one != OUTSIDE).collect();
+    let silent = silent(asked, facts, &all);
     let map = all.only(asked);
     let nodes = map.nodes();
-    let silent = silent(facts, &map);
     html! {
         (chooser(asked, &namespaces))
         @if map.flows.is_empty() { p.empty { "Nobody has talked to anybody in this time." } }
@@ -229,10 +229,14 @@ fn behind(facts: &Facts, report: &edges::Report) -> BTreeMap<String, String> {
     behind.into_iter().map(|(name, (_, host))| (name, host)).collect()
 }
 
-/// Services that nobody has called.
-fn silent(facts: &Facts, map: &Map) -> Vec<(String, u16)> {
-    let called: BTreeSet<&str> = map.nodes().into_iter().filter_map(|node| node.host.as_deref()).collect();
-    let services = facts.services.services.iter().filter(|service| !called.contains(&*service.host));
+/// Services, of the namespace that is asked for, that nobody has called at all.
+fn silent(asked: &Asked, facts: &Facts, all: &Map) -> Vec<(String, u16)> {
+    let called: BTreeSet<&str> = all.flows.keys().filter_map(|(_, to)| to.host.as_deref()).collect();
+    let is_meant = |host: &str| {
+        asked.namespace.as_ref().is_none_or(|namespace| of_service(host).namespace == *namespace)
+    };
+    let services = facts.services.services.iter();
+    let services = services.filter(|service| !called.contains(&*service.host) && is_meant(&service.host));
     services.map(|service| (service.host.to_string(), service.port)).collect()
 }
 
