@@ -53,7 +53,11 @@
     const heard = (then) => (event) => { away = 0; say("Live", "on"); then(event); };
     source.addEventListener("content", heard((event) => show(event.data)));
     source.addEventListener("same", heard(() => { if (held) show(held); }));
-    source.addEventListener("full", () => say("Too many look on; reload by hand", "off"));
+    source.addEventListener("full", () => {
+      say("Too many look on; reload by hand", "off");
+      close();
+      again = setTimeout(follow, 30000);
+    });
     source.addEventListener("away", () => say("The control plane does not answer", "off"));
     source.addEventListener("error", () => {
       // A stream ends now and then, and is asked for anew.
