@@ -186,6 +186,9 @@ pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) ->
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await
     };
     timeout(ANSWER_TIME, exchange).await.map_err(|_| anyhow!("no answer within {ANSWER_TIME:?}"))??;
+    if answer.len() as u64 >= MAX_ANSWER {
+        bail!("{path}: the answer has {} MiB or more, which is not read", MAX_ANSWER >> 20);
+    }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let status = head.lines().next().unwrap_or_default();
