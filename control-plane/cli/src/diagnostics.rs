@@ -210,7 +210,7 @@ static SECRETS: LazyLock<[Regex; 4]> = LazyLock::new(|| {
         r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(-----END [A-Z0-9 ]+-----|\z)",
         r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?",
         r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~=-]{8,}",
-        r#"(?i)\b(password|passwd|secret|token|api[_-]?key|authorization|cookie)\s*[=:]\s*[^\s"'\\,;]{3,}"#,
+        r#"(?i)\b(password|passwd|secret|token|api[_-]?key|authorization|cookie)\s*[=:]\s*(?:\\"|')?[^\s"'\\,;]{3,}"#,
     ]
     .map(|pattern| Regex::new(pattern).expect("a pattern of our own"))
 });
@@ -250,6 +250,8 @@ mod tests {
             (r#"{"m":"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"}"#, r#"{"m":"[redacted]"}"#),
             ("says Bearer abcdefgh12345", "says [redacted]"),
             ("password=hunter2, then", "[redacted], then"),
+            (r#"{"m":"password: \"hunter2\" is"}"#, r#"{"m":"[redacted]\" is"}"#),
+            (r#"{"m":"has no token:"}]}"#, r#"{"m":"has no token:"}]}"#),
             ("spiffe://cluster.local/ns/shop/sa/reviews", "spiffe://cluster.local/ns/shop/sa/reviews"),
             ("the token of shop/reviews is used up", "the token of shop/reviews is used up"),
         ] {
