@@ -93,9 +93,11 @@ pub(super) fn spans(finished: &Finished) -> Vec<Span> {
     };
     let mut spans = vec![own];
     let attempts = trace.attempts();
-    let last = attempts.len().saturating_sub(1);
+    // The one whose answer the client was given; if there is none, the one that was over last.
+    let lasts = attempts.iter().map(|attempt| (attempt.ended.is_none(), attempt.answered.or(attempt.ended)));
+    let last = lasts.enumerate().max_by_key(|(_, until)| *until).map(|(number, _)| number);
     for (number, attempt) in attempts.iter().enumerate() {
-        let is_last = number == last;
+        let is_last = Some(number) == last;
         let at = |moment: Instant| {
             let since = moment.saturating_duration_since(finished.came);
             began.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).min(ended)

@@ -87,6 +87,8 @@ pub struct AttemptSpan {
     pub id: SpanId,
     /// When it began.
     pub began: Instant,
+    /// When its answer's head came; `None`: there was none.
+    pub answered: Option<Instant>,
     /// When it was over; `None`: with the request.
     pub ended: Option<Instant>,
     /// Where it went.
@@ -332,9 +334,11 @@ impl Trace {
         }
     }
 
-    /// The spans of attempts, as far as they were over by now.
+    /// The spans of attempts, as far as they were over by now, in the order in which they began.
     pub fn attempts(&self) -> Vec<AttemptSpan> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        attempts.sort_by_key(|span| span.began);
+        attempts
     }
 
     /// The trace's id in hexadecimal.
@@ -359,8 +363,16 @@ pub fn attempt<B>(
     let id = new_span();
     trace.write(request.headers_mut(), &id, Some(&trace.span));
     let workload = workload.cloned();
-    let span = AttemptSpan { id, began, ended: None, endpoint, workload, status: None, reason: None };
+    let (answered, ended, status, reason) = (None, None, None, None);
+    let span = AttemptSpan { id, began, answered, ended, endpoint, workload, status, reason };
     Some(Box::new(Attempted { trace, span: Some(span) }))
+}
+
+/// Has attempts at `request`, which is a copy of another, make no spans: they are no attempts at that other one.
+pub fn forget<B>(request: &mut http::Request<B>) {
+    if of(request.extensions()).is_some() {
+        request.extensions_mut().remove::<Arc<Trace>>();
+    }
 }
 
 fn of(extensions: &Extensions) -> Option<&Arc<Trace>> {
@@ -373,8 +385,11 @@ impl Attempted {
     pub fn ended(mut self, status: Option<u16>, reason: Option<Reason>) {
         if let Some(span) = &mut self.span {
             (span.status, span.reason) = (status, reason);
+            let now = Some(Instant::now());
             if status.is_none() {
-                span.ended = Some(Instant::now());
+                span.ended = now;
+            } else {
+                span.answered = now;
             }
         }
     }
@@ -382,11 +397,16 @@ impl Attempted {
 
 impl Drop for Attempted {
     fn drop(&mut self) {
-        let Some(span) = self.span.take() else { return };
+        let Some(mut span) = self.span.take() else { return };
+        if span.answered.is_none() && span.ended.is_none() {
+            // Its time was over, the client has left, or another attempt was answered first.
+            span.ended = Some(Instant::now());
+        }
         let mut attempts = self.trace.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that was answered, and tried again all the same.
-        for before in attempts.iter_mut().filter(|before| before.ended.is_none()) {
-            before.ended = Some(span.began.max(before.began));
+        // One that was answered, and tried again all the same; not one that was under way at the same time.
+        let is_before = |before: &AttemptSpan| before.answered.is_some_and(|at| at <= span.began);
+        for before in attempts.iter_mut().filter(|before| before.ended.is_none() && is_before(before)) {
+            before.ended = Some(span.began);
         }
         if attempts.len() < MOST_ATTEMPTS {
             attempts.push(span);
@@ -401,6 +421,8 @@ pub(super) fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -531,7 +553,7 @@ mod tests {
         let first = attempt(&mut request, endpoint, None, began).unwrap();
         let seen_first = said(&request, "traceparent");
         first.ended(Some(503), None);
-        let second = attempt(&mut request, endpoint, None, began).unwrap();
+        let second = attempt(&mut request, endpoint, None, Instant::now()).unwrap();
         let seen_second = said(&request, "traceparent");
         drop(second);
 
@@ -544,6 +566,25 @@ mod tests {
         }
         assert!(first.ended.is_some() && first.status == Some(503) && second.status.is_none());
         assert!(attempt(&mut http::Request::new(()), endpoint, None, began).is_none());
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_up_for_another_does_not_end_it() {
+        let (trace, mut request) = sampled(&[], 1_000_000).unwrap();
+        let endpoint = SocketAddr::from(([127, 0, 0, 1], 80));
+        let began = Instant::now();
+        let slow = attempt(&mut request, endpoint, None, began).unwrap();
+        let quick = attempt(&mut request, endpoint, None, began + Duration::from_nanos(1)).unwrap();
+
+        quick.ended(Some(200), None);
+        drop(slow);
+
+        let attempts = trace.attempts();
+        let [slow, quick] = attempts.as_slice() else { panic!("{attempts:?}") };
+        assert!(slow.ended.is_some() && slow.status.is_none());
+        assert!(quick.ended.is_none() && quick.status == Some(200));
+        forget(&mut request);
+        assert!(attempt(&mut request, endpoint, None, Instant::now()).is_none());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     fields::grpc_status,
     route::timeout::deadline,
     step::{Conn, Matched, Outbound, Response, Side},
-    telemetry::Dropped,
+    telemetry::{Dropped, trace},
     worker::Worker,
 };
 
@@ -94,6 +94,7 @@ impl Mirrored {
         *http.version_mut() = matched.http.version();
         *http.headers_mut() = matched.http.headers().clone();
         *http.extensions_mut() = matched.http.extensions().clone();
+        trace::forget(&mut http);
         // Nothing of what comes back may reach the client.
         let arrival = Arrival { peer: matched.conn.peer, via: None, original: None, upstream: None };
         Ok(Self {
