@@ -270,19 +270,21 @@ fn access_log(ranks: &[Rank<'_>], is_for: &impl Fn(Ways) -> bool) -> AccessLog {
 }
 
 fn tracing(ranks: &[Rank<'_>], is_for: &impl Fn(Ways) -> bool) -> Option<Tracing> {
-    let (mut is_on, mut sampling) = (false, None);
+    let (mut is_on, mut is_disabled, mut sampling) = (false, false, None);
     let mut tags: Vec<SpanTag> = Vec::new();
     for rank in ranks {
         match rank.annotations.and_then(|annotations| annotations.sampling) {
             Some(None) => is_on = false,
-            Some(Some(share)) => (is_on, sampling) = (true, Some(share)),
+            Some(Some(share)) => (is_on, is_disabled, sampling) = (true, false, Some(share)),
             None => {}
         }
         let rules = rank.document.map_or(&[][..], |document| &document.tracing);
         for TraceRule { sampling: share, disabled, tags: said, .. } in
             rules.iter().filter(|rule| is_for(rule.ways))
         {
-            is_on = !disabled.unwrap_or(false);
+            // What a wider rank has disabled stays so until a narrower one says otherwise.
+            is_disabled = disabled.unwrap_or(is_disabled);
+            is_on = !is_disabled;
             sampling = share.or(sampling);
             if let Some(said) = said {
                 tags.clone_from(said);

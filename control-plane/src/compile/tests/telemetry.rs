@@ -104,6 +104,20 @@ fn of_several_documents_of_one_rank_the_first_counts_and_the_others_are_reported
     assert!(found.is_nothing());
     assert!(said(&problems).concat().contains("selects no workload"), "{problems:?}");
 
+    // Who only adds a tag does not turn on again what is disabled for the namespace.
+    let off = document("a", "default", "{tracing: [{disableSpanReporting: true}]}");
+    let own = |rule: &str| {
+        document(
+            "b",
+            "default",
+            &format!("{{selector: {{matchLabels: {{app: reviews}}}}, tracing: [{rule}]}}"),
+        )
+    };
+    let (found, _) = telemetry(&format!("{off}{}", own("{customTags: {a: {literal: {value: b}}}}")));
+    assert_eq!(short(&found.inbound).1, None);
+    let (found, _) = telemetry(&format!("{off}{}", own("{disableSpanReporting: false}")));
+    assert_eq!(short(&found.inbound).1, Some(10_000));
+
     // What is for a Service is for those behind it.
     let target = "{targetRefs: [{group: '', kind: Service, name: reviews}], tracing: [{}]}";
     let (found, problems) = telemetry(&document("a", "default", target));
