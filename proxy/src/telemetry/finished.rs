@@ -39,6 +39,8 @@ pub struct Finished {
     pub error: Option<Box<str>>,
     /// Attempts after the first.
     pub retries: u32,
+    /// Bytes of the request's body.
+    pub received: u64,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// The client.
@@ -149,7 +151,7 @@ impl Finished {
             reason: self.reason.map(Reason::word),
             principal: self.identity.as_ref().map(SpiffeId::as_str),
             route: self.place().and_then(|place| place.route.as_deref()),
-            received: self.head.received.unwrap_or_default(),
+            received: self.received,
             sent: self.sent,
             retries: self.retries,
         }
@@ -172,7 +174,7 @@ impl Finished {
         line.word(None);
         line.quoted(self.error.as_deref());
         line.0.push(b' ');
-        line.number(self.head.received.unwrap_or_default());
+        line.number(self.received);
         line.0.push(b' ');
         line.number(self.sent);
         line.0.push(b' ');
@@ -209,7 +211,7 @@ impl Finished {
         line.text("response_flags", Some(self.flags()));
         line.text("response_code_details", Some(self.details()));
         line.text("upstream_transport_failure_reason", self.error.as_deref());
-        line.number("bytes_received", self.head.received);
+        line.number("bytes_received", Some(self.received));
         line.number("bytes_sent", Some(self.sent));
         line.number("duration", Some(millis(self.duration)));
         line.number("duration_us", Some(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));

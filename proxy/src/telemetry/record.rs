@@ -128,8 +128,6 @@ pub(super) struct Head {
     pub(super) user_agent: Option<String>,
     /// `X-Forwarded-For`.
     pub(super) forwarded_for: Option<String>,
-    /// `Content-Length`.
-    pub(super) received: Option<u64>,
     pub(super) is_grpc: bool,
     /// Where it went; `None`: nowhere yet.
     pub(super) place: Option<WentTo>,
@@ -293,9 +291,6 @@ impl Head {
             request_id: text(headers, "x-request-id"),
             user_agent: text(headers, header::USER_AGENT.as_str()),
             forwarded_for: text(headers, "x-forwarded-for"),
-            received: headers
-                .get(header::CONTENT_LENGTH)
-                .and_then(|length| length.to_str().ok()?.parse().ok()),
             is_grpc: is_grpc(headers),
             tapped,
             trace_id: Parent::trace_id(headers),

@@ -272,6 +272,7 @@ impl Watched {
             reason: record.reason,
             error: record.error.take(),
             retries: record.retries,
+            received: record.received(),
             sent: record.sent,
             peer: record.client.peer(),
             identity: record.client.identity().cloned(),
