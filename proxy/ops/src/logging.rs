@@ -84,8 +84,8 @@ impl LogLevel {
     /// # Errors
     /// If `filter` is not one.
     pub fn set(&self, filter: &str) -> Result<(), LoggingError> {
-        self.put_in_force(filter)?;
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put_in_force(filter)?;
         *own = (filter.to_owned(), own.1 + 1);
         Ok(())
     }
@@ -95,11 +95,12 @@ impl LogLevel {
     /// # Errors
     /// If `filter` is not one.
     pub fn lend(&self, filter: &str, time: Duration) -> Result<(), LoggingError> {
-        if !filter.is_empty() {
-            self.put_in_force(filter)?;
-        }
         let number = {
+            // Held meanwhile, so that nobody whose time is over gives back what is put in force just now.
             let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            if !filter.is_empty() {
+                self.put_in_force(filter)?;
+            }
             own.1 += 1;
             own.1
         };
@@ -117,12 +118,14 @@ impl LogLevel {
 
     /// Puts its own filter in force again, unless it was changed or lent after it was lent for the time of this `number`.
     fn give_back(&self, number: u64) -> Result<(), LoggingError> {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if own.1 != number {
             return Ok(());
         }
         self.put_in_force(&own.0)?;
-        tracing::info!(filter = own.0, "the log level is as it was set again");
+        let filter = own.0.clone();
+        drop(own);
+        tracing::info!(filter, "the log level is as it was set again");
         Ok(())
     }
 
