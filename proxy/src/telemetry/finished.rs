@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use selvedge_model::{SpiffeId, telemetry::Logged};
+use selvedge_model::{
+    SpiffeId,
+    telemetry::{LONGEST_TAG, Logged},
+};
 
 use super::{
     record::Head,
@@ -154,6 +157,15 @@ impl Finished {
             received: self.received,
             sent: self.sent,
             retries: self.retries,
+        }
+    }
+
+    /// Cuts off what a client has made longer than a tag may be: many requests wait for a collector, and are sent together.
+    pub(super) fn shorten(&mut self) {
+        let Head { authority, path, user_agent, forwarded_for, request_id, .. } = &mut *self.head;
+        let rare = [user_agent, forwarded_for, request_id].into_iter().flatten();
+        for text in rare.chain([authority, path]).filter(|text| text.len() > LONGEST_TAG) {
+            *text = trace::cut(text);
         }
     }
 

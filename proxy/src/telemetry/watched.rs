@@ -259,7 +259,7 @@ impl Watched {
             return;
         }
         let is_gateway = record.direction() == Direction::Outbound && self.own().is_gateway;
-        let finished = Finished {
+        let mut finished = Finished {
             direction: record.direction(),
             at_gateway: is_gateway,
             began: SystemTime::now()
@@ -293,6 +293,7 @@ impl Watched {
             }
         }
         if is_traced || is_line {
+            finished.shorten();
             self.outbox.put(worker, Told { finished, is_line });
         }
     }
