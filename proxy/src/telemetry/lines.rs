@@ -125,7 +125,7 @@ impl Lines {
     }
 }
 
-/// Standard output, without the lock and the buffer that the process' own one has.
+/// Standard output, locked for each write alone.
 #[derive(Debug)]
 pub(super) struct Stdout;
 

@@ -1,6 +1,6 @@
 //! The trace that a request belongs to: its headers (W3C Trace Context, B3), and the spans that this proxy adds to it.
 //!
-//! A request that is not sampled costs a look at the configuration, and nothing else: its headers pass through unchanged.
+//! A request that is not sampled passes through with its headers unchanged, unless we are the first to decide that.
 //! Whoever was before has decided whether it is sampled; only where nobody has, we do, by the configured share.
 
 use std::{
