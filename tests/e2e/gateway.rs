@@ -115,14 +115,24 @@ impl Edge {
 
 /// Starts the gateway's proxy with these flags.
 async fn start(mesh: &Mesh, flags: &[&str]) -> (Process, SocketAddr) {
+    start_in(mesh, "default", flags).await
+}
+
+/// The same, as the workload `edge-1` of this namespace.
+async fn start_in(mesh: &Mesh, namespace: &str, flags: &[&str]) -> (Process, SocketAddr) {
     let file = mesh.directory().join("edge.token");
-    fs::write(&file, mesh.token("edge", "1h").await.unwrap()).unwrap();
+    let mut command = mesh.processes().command();
+    command.args(["token", "create", "--service-account", "edge", "--ttl", "1h", "--namespace", namespace]);
+    let output = command.arg("--data-dir").arg(mesh.data_dir()).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::write(&file, output.stdout).unwrap();
     let (control_plane, file) = (mesh.control_plane_address().to_string(), file.display().to_string());
+    let workload = format!("--workload={namespace}/edge-1");
     let usual = [
         "proxy",
         "--gateway",
         "--exit-on-stdin-close",
-        "--workload=default/edge-1",
+        &workload,
         "--admin=127.0.0.1:0",
         "--control-plane",
         &control_plane,

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Edge, HOST, STRICT, WORKLOAD, route, start};
+use super::{Edge, HOST, STRICT, WORKLOAD, route, start_in};
 use crate::SELVEDGE;
 
 /// What nobody may believe.
@@ -105,15 +105,17 @@ async fn a_policy_that_names_the_gateway_is_asked_there_and_not_at_the_app() {
 
 #[tokio::test]
 async fn a_policy_that_cannot_be_used_closes_the_gateway_that_it_may_be_for_wherever_that_runs() {
-    // The gateway's workload is in namespace default, and its Gateway with the policy is in shop.
+    // The gateway's workload is in the mesh's own namespace, and its Gateway with the policy is in shop.
     let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: shop}\n\
                    spec:\n  gatewayClassName: selvedge\n  listeners:\n  - {name: http, port: 80, protocol: HTTP, \
                    allowedRoutes: {namespaces: {from: All}}}\n---\n";
     let route = route("HTTPRoute", "reviews", 9080).replace("{name: edge}", "{name: edge, namespace: shop}");
     let mesh = Mesh::of(SELVEDGE, [Spec::reviews("reviews-1", "v1")]).await;
-    let documents = [&WORKLOAD.replace("default/edge", "shop/edge"), STRICT, gateway, &route].concat();
+    let workload =
+        WORKLOAD.replace("namespace: default", "namespace: selvedge").replace("default/edge", "shop/edge");
+    let documents = [&workload, STRICT, gateway, &route].concat();
     mesh.write("edge.yaml", &documents).unwrap();
-    let (process, admin) = start(&mesh, &[]).await;
+    let (process, admin) = start_in(&mesh, "selvedge", &[]).await;
     let edge = Edge { mesh, process, admin };
     edge.served("/").await;
     let policy = |spec: &str| {
