@@ -24,8 +24,6 @@ pub struct Arriving {
     source: Source,
     /// How slowly it may come; `None`: as slowly as it does.
     pace: Option<Rc<Pace>>,
-    /// How many bytes have come; `None`: it says itself how many it has.
-    bytes: Option<Rc<Cell<u64>>>,
     /// Who has a part in what passes. Boxed: seldom anybody.
     followed: Option<Box<Followed>>,
 }
@@ -39,6 +37,8 @@ struct Followed {
     copies: Copies,
     /// How long it may be; `None`: as long as it is.
     limit: Option<Rc<SizeLimit>>,
+    /// How many bytes have come; `None`: nobody asks.
+    bytes: Option<Rc<Cell<u64>>>,
 }
 
 /// Where it comes from.
@@ -74,7 +74,7 @@ impl Arriving {
             None => Source::Http1(body),
             Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
         };
-        Self { source, pace, bytes: None, followed: None }
+        Self { source, pace, followed: None }
     }
 
     /// Notes what passes in `progress`.
@@ -84,7 +84,7 @@ impl Arriving {
 
     /// Where the bytes are counted that come from now on.
     pub fn counted(&mut self) -> Rc<Cell<u64>> {
-        Rc::clone(self.bytes.get_or_insert_default())
+        Rc::clone(self.followed.get_or_insert_default().bytes.get_or_insert_default())
     }
 
     /// Lets no more than `most` bytes pass.
@@ -134,9 +134,6 @@ impl Arriving {
             if let Some(pace) = &self.pace {
                 pace.came(data.len());
             }
-            if let Some(bytes) = &self.bytes {
-                bytes.set(bytes.get().saturating_add(data.len() as u64));
-            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Interrupted::Broken)))
     }
@@ -147,7 +144,7 @@ impl Arriving {
         followed: &mut Followed,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let Followed { progress, copies, limit } = followed;
+        let Followed { progress, copies, limit, bytes } = followed;
         if copies.should_wait(cx) {
             return Poll::Pending;
         }
@@ -156,6 +153,9 @@ impl Arriving {
             None => ready!(self.poll_source(cx)).map(|frame| {
                 let frame = frame?;
                 let length = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(bytes) = bytes {
+                    bytes.set(bytes.get().saturating_add(length as u64));
+                }
                 if limit.as_ref().is_some_and(|limit| !limit.takes(length)) {
                     return Err(Interrupted::TooLong);
                 }
