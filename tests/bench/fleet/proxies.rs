@@ -26,6 +26,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts, and as much again by chance.
 const PAUSE_MS: u64 = 500;
+/// Between two streams of a proxy that comes and goes.
+const BREATH: Duration = Duration::from_millis(20);
 /// What a stream may have received that was not read yet.
 const WINDOW: u32 = 1 << 20;
 /// Before each message of gRPC.
@@ -205,9 +207,11 @@ pub(super) fn spawn(
                 }
                 Ok(Err(_)) | Err(_) => drop(record.failed.fetch_add(1, Ordering::Relaxed)),
             }
-            if manners == Manners::Good {
-                tokio::time::sleep(Duration::from_millis(PAUSE_MS + fastrand::u64(0..PAUSE_MS))).await;
-            }
+            let pause = match manners {
+                Manners::Restless => BREATH,
+                _ => Duration::from_millis(PAUSE_MS + fastrand::u64(0..PAUSE_MS)),
+            };
+            tokio::time::sleep(pause).await;
         }
     })
 }
