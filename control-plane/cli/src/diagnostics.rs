@@ -121,6 +121,11 @@ async fn find(args: &Args) -> anyhow::Result<Found> {
         }
         None => of_cluster(args, &mut found).await?,
     }
+    // What somebody has answered is in a directory of his.
+    if found.files.keys().all(|name| !name.contains('/')) {
+        let why = found.missing.first().map_or("it was not asked", String::as_str);
+        anyhow::bail!("no control plane answers: {why}");
+    }
     found.files.insert("versions.txt".to_owned(), versions());
     let readme = found.readme();
     found.files.insert("README.txt".to_owned(), readme);
@@ -205,12 +210,15 @@ fn versions() -> String {
 }
 
 /// What no archive may have: keys and certificates in PEM, tokens, and what follows words that announce them.
-static SECRETS: LazyLock<[Regex; 4]> = LazyLock::new(|| {
+static SECRETS: LazyLock<[Regex; 5]> = LazyLock::new(|| {
     [
         r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(-----END [A-Z0-9 ]+-----|\z)",
         r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?",
         r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~=-]{8,}",
-        r#"(?i)\b(password|passwd|secret|token|api[_-]?key|authorization|cookie)\s*[=:]\s*(?:\\"|')?[^\s"'\\,;]{3,}"#,
+        // Also as the last part of a longer word, such as `client_secret`, and as a name in JSON that is quoted in a text.
+        r#"(?i)\b(?:[a-z0-9]+[_-])*(password|passwd|secret|token|api[_-]?key|authorization|cookie)(?:\\")?\s*[=:]\s*(?:\\"|')?[^\s"'\\,;]{3,}"#,
+        // Who logs in, in a URL.
+        r#"://[^\s/@"'\\]+:[^\s/@"'\\]*@"#,
     ]
     .map(|pattern| Regex::new(pattern).expect("a pattern of our own"))
 });
@@ -250,6 +258,13 @@ mod tests {
             (r#"{"m":"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"}"#, r#"{"m":"[redacted]"}"#),
             ("says Bearer abcdefgh12345", "says [redacted]"),
             ("password=hunter2, then", "[redacted], then"),
+            ("client_secret=hunter2 and X-Auth-Token: hunter2", "[redacted] and [redacted]"),
+            (r#"{"m":"says {\"password\":\"hunter2\"}"}"#, r#"{"m":"says {\"[redacted]\"}"}"#),
+            ("https://me:hunter2@keys.example/jwks is away", "https[redacted]keys.example/jwks is away"),
+            (
+                r#"{"token":"a","m":"http://10.0.0.1:80/x@y"}"#,
+                r#"{"token":"a","m":"http://10.0.0.1:80/x@y"}"#,
+            ),
             (r#"{"m":"password: \"hunter2\" is"}"#, r#"{"m":"[redacted]\" is"}"#),
             (r#"{"m":"has no token:"}]}"#, r#"{"m":"has no token:"}]}"#),
             ("spiffe://cluster.local/ns/shop/sa/reviews", "spiffe://cluster.local/ns/shop/sa/reviews"),
