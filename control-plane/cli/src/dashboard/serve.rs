@@ -43,6 +43,8 @@ const STREAM_TIME: Duration = Duration::from_secs(24);
 const FRESH: Duration = Duration::from_secs(1);
 /// For so many times as long as it took to find it out, too.
 const FRESH_FACTOR: u32 = 10;
+/// Nothing is shown again for longer: a replica that does not answer takes long, and then people look.
+const STALE: Duration = Duration::from_secs(30);
 /// How many answers to different questions are kept.
 const MOST_KEPT: usize = 16;
 /// What pages may do: show what they have, and ask where they come from.
@@ -230,7 +232,7 @@ impl<S: Source> Board<S> {
         let now = Instant::now();
         kept.retain(|_, known| known.until > now);
         if kept.len() < MOST_KEPT {
-            let until = now + FRESH.max((now - began) * FRESH_FACTOR);
+            let until = now + shown_for(now - began);
             kept.insert(question, Kept { until, facts: Arc::clone(&facts) });
         }
         Ok(facts)
@@ -267,6 +269,11 @@ impl<S: Source> Board<S> {
             }
         }
     }
+}
+
+/// For how long that is shown which it took so long to find out.
+fn shown_for(took: Duration) -> Duration {
+    took.saturating_mul(FRESH_FACTOR).clamp(FRESH, STALE)
 }
 
 fn is_for_events(headers: &HeaderMap) -> bool {
@@ -322,5 +329,16 @@ impl<S: Source> Follower<S> {
             }
             Err(error) => event.event("away").data(error.replace(['\r', '\n'], " ")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_long_is_shown_for_longer_and_nothing_for_too_long() {
+        let shown = [10, 500, 30_000].map(|took| shown_for(Duration::from_millis(took)).as_secs());
+        assert_eq!(shown, [1, 5, 30]);
     }
 }
