@@ -131,7 +131,10 @@ impl Outcome {
             (None, _) => self.reason.as_deref() != Some("canceled"),
             (Some(status), _) if status >= 500 => true,
             (Some(_), Some(grpc)) => matches!(grpc, 2 | 4 | 13 | 14 | 15),
-            (Some(status), None) => refused_or_broken && status < 400,
+            // An answer of 400 to 499 for another reason is a proxy's own: it refuses the request.
+            (Some(status), None) => {
+                self.reason.as_deref() == Some("reset") || (refused_or_broken && status < 400)
+            }
         }
     }
 }
@@ -270,6 +273,7 @@ mod tests {
             (Some(503), None, Some("no-endpoint"), true),
             (Some(403), None, Some("policy"), false),
             (Some(200), None, Some("reset"), true),
+            (Some(404), None, Some("reset"), true),
             (None, None, Some("canceled"), false),
             (None, None, None, true),
             (Some(200), Some(0), None, false),
