@@ -1,6 +1,6 @@
 //! What the facts of a cluster mean: for each check whether it passed, and if not, what to do. Pure: it asks nobody.
 
-mod certificates;
+pub(super) mod certificates;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

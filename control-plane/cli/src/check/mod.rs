@@ -15,6 +15,7 @@ use std::{
 use selvedge_control_plane::compile::MeshSettings;
 use serde::Serialize;
 
+pub(crate) use self::judge::certificates::{RENEWED_BEFORE, ROOT_RESERVE};
 use self::{
     documents::Report,
     facts::{Facts, Ground},

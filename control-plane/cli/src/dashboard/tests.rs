@@ -2,11 +2,17 @@
 //!
 //! To look at them: `SELVEDGE_PAGES=DIR cargo nextest run -p selvedge-cli dashboard::tests` writes each into that directory.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use selvedge_control_plane::status::{
-    Config, EdgeTraffic, EndpointShown, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, OutShown,
-    PieceOfTime, RouteShown, SeenTraffic, ServiceShown, ServicesShown, ShareShown, TrafficSeen,
+    Config, EdgeTraffic, EndpointShown, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, Life, OutShown,
+    PieceOfTime, Purpose, RouteShown, SeenTraffic, ServiceShown, ServicesShown, ShareShown, TrafficSeen,
     WorkloadTraffic,
 };
 use selvedge_model::{
@@ -346,6 +352,18 @@ fn what_fails_stands_first_and_says_so_without_its_colour() {
     assert!(attention.contains("✕") && attention.contains(">failing<"));
     let table = rest.split_once("<tbody>").unwrap().1;
     assert!(table.starts_with("<tr class=\"bad\">"), "{}", &table[..200]);
+}
+
+#[test]
+fn a_root_needs_attention_long_before_it_ends_and_an_issuer_that_ends_with_it_does_not() {
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let root = Life { not_before: now - 3_000 * day, not_after: now + 30 * day };
+    let mut told = large(3);
+    told.config.certificates = BTreeMap::from([(Purpose::Root, root), (Purpose::Issuer, root)]);
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("(root) ends in") && !attention.contains("(issuer)"), "{attention}");
 }
 
 #[test]

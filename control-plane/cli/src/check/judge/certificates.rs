@@ -11,9 +11,9 @@ use selvedge_control_plane::status::{Life, Purpose};
 use super::super::{facts::Facts, finding::Findings};
 
 /// A root that ends sooner should be replaced now: every proxy must learn the new one before.
-const ROOT_RESERVE: Duration = Duration::from_secs(60 * 86_400);
+pub(crate) const ROOT_RESERVE: Duration = Duration::from_secs(60 * 86_400);
 /// Certificates are renewed when about 30 % of their life is left; one with less than this is not.
-const RENEWED_BEFORE: f64 = 0.2;
+pub(crate) const RENEWED_BEFORE: f64 = 0.2;
 /// The certificates that a replica renews, and what people call them.
 const RENEWED: [(Purpose, &str); 2] = [
     (Purpose::Grpc, "the certificate of the port for proxies"),

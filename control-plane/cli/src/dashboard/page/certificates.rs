@@ -1,21 +1,25 @@
 //! Certificates, and how long each is still valid.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use maud::{Markup, html};
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Life, Proof, Proxy, Purpose};
 
-use crate::dashboard::{
-    facts::Facts,
-    html::{Health, identity, length, table},
-    plot,
+use crate::{
+    check::{RENEWED_BEFORE, ROOT_RESERVE},
+    dashboard::{
+        facts::Facts,
+        html::{Health, identity, length, table},
+        plot,
+    },
 };
 
 /// The most certificates of workloads in the table: those that end first.
 const MOST_ROWS: usize = 300;
-/// With less than this part of its life left, a certificate should have been renewed.
-const LATE: f64 = 0.2;
 
 fn what(purpose: Purpose) -> &'static str {
     match purpose {
@@ -50,6 +54,28 @@ fn share(life: &Life, facts: &Facts) -> f64 {
     left(life.not_after, facts).as_secs_f64() * 100.0 / whole.as_secs_f64().max(1.0)
 }
 
+/// How one of a replica's own certificates does: as `selvedge check` judges it.
+pub(in crate::dashboard) fn health(
+    purpose: Purpose,
+    life: &Life,
+    own: &BTreeMap<Purpose, Life>,
+    facts: &Facts,
+) -> Health {
+    let left = left(life.not_after, facts);
+    // An issuer that ends with its root is judged by that.
+    let ends_with_root = own.get(&Purpose::Root).is_some_and(|root| life.not_after >= root.not_after);
+    let is_late = match purpose {
+        Purpose::Root => left < ROOT_RESERVE,
+        Purpose::Issuer if ends_with_root => false,
+        Purpose::Issuer | Purpose::Grpc | Purpose::Webhook => share(life, facts) < RENEWED_BEFORE * 100.0,
+    };
+    match (left.is_zero(), is_late) {
+        (true, _) => Health::Failing,
+        (false, true) => Health::Strained,
+        (false, false) => Health::Well,
+    }
+}
+
 fn ends(left: Duration, health: Health) -> Markup {
     html! { @if health != Health::Well { (health.mark()) " " } @if left.is_zero() { "has expired" } @else { (length(left)) } }
 }
@@ -68,7 +94,7 @@ fn own(facts: &Facts) -> Markup {
             @for (purpose, life) in &replica.config.certificates {
                 @let share = share(life, facts);
                 @let left = left(life.not_after, facts);
-                @let health = if left.is_zero() { Health::Failing } else if share < LATE * 100.0 { Health::Strained } else { Health::Well };
+                @let health = health(*purpose, life, &replica.config.certificates, facts);
                 tr.{ (health.class()) } {
                     th scope="row" { (purpose.word()) }
                     td { (replica.name) }

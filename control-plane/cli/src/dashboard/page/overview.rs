@@ -1,12 +1,10 @@
 //! How the mesh does as a whole, what needs attention, and each service in one line.
 
-use std::time::Duration;
-
 use maud::{Markup, html};
 use selvedge_control_plane::status::HistoryPoint;
 use selvedge_model::traffic::Carried;
 
-use super::Asked;
+use super::{Asked, certificates};
 use crate::{
     dashboard::{
         facts::Facts,
@@ -22,8 +20,6 @@ use crate::{
     status::{State, rows},
 };
 
-/// Certificates with less of their time left than this need attention.
-const ENDS_SOON: Duration = Duration::from_secs(3600);
 /// The most services in the table.
 const MOST_ROWS: usize = 500;
 /// So many lines of what needs attention are shown.
@@ -150,18 +146,21 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
 }
 
 fn of_certificates(facts: &Facts) -> Vec<Point> {
-    let own = facts.replicas.iter().flat_map(|replica| replica.config.certificates.iter());
-    let soon = own.filter_map(|(purpose, life)| {
-        let left = life.not_after.duration_since(facts.at).unwrap_or_default();
-        (left < ENDS_SOON).then(|| Point {
-            health: if left.is_zero() { Health::Failing } else { Health::Strained },
-            words: html! {
+    let mut points = Vec::new();
+    for own in facts.replicas.iter().map(|replica| &replica.config.certificates) {
+        for (purpose, life) in own {
+            let health = certificates::health(*purpose, life, own, facts);
+            let left = life.not_after.duration_since(facts.at).unwrap_or_default();
+            let words = html! {
                 "the control plane's " a href="/dashboard/certificates" { "certificate" } " (" (purpose.word()) ") "
                 @if left.is_zero() { "has expired" } @else { "ends in " (length(left)) }
-            },
-        })
-    });
-    soon.collect()
+            };
+            if health < Health::Well {
+                points.push(Point { health, words });
+            }
+        }
+    }
+    points
 }
 
 /// The four signals, each as a number and over the hour.
