@@ -31,12 +31,16 @@ impl Health {
         }
     }
 
+    /// Of both, the worse.
     pub(super) fn of(requests: Option<&Requests>, connections: Option<&Connections>) -> Self {
-        match (requests, connections) {
-            (Some(one), _) => Self::of_percent(one.success_percent),
-            (None, Some(one)) => Self::of_percent(of_connections(one)),
-            (None, None) => Self::Silent,
-        }
+        let requests = requests.map(|one| Self::of_percent(one.success_percent));
+        let connections = connections.map(|one| Self::of_percent(of_connections(one)));
+        requests.into_iter().chain(connections).min().unwrap_or(Self::Silent)
+    }
+
+    /// Whether somebody should look at it.
+    pub(super) fn is_ill(self) -> bool {
+        self < Self::Well
     }
 
     /// The class of style sheets.

@@ -8,7 +8,9 @@ use super::{Asked, certificates};
 use crate::{
     dashboard::{
         facts::Facts,
-        html::{Health, count, length, named_service_link, per_second, success, table, with_port},
+        html::{
+            Health, count, length, named_service_link, of_connections, per_second, success, table, with_port,
+        },
         plot::{self, Line, Plot},
         told::Bad,
     },
@@ -57,21 +59,22 @@ fn worst_first(row: &Row) -> Health {
 fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     let mut lines = Vec::new();
     for row in &services.rows {
-        let health = worst_first(row);
-        if let (Health::Failing | Health::Strained, Some(one)) = (health, &row.requests) {
+        let link = named_service_link(&row.name, asked.since);
+        if let Some(one) = &row.requests {
             let words = html! {
-                (named_service_link(&row.name, asked.since)) ": " b { (shown_percent(one.success_percent)) } " succeed, "
+                (link) ": " b { (shown_percent(one.success_percent)) } " succeed, "
                 (count(one.failures)) " of " (count(one.count)) " requests have failed"
             };
-            lines.push(Point { health, words });
-        } else if let (Health::Failing | Health::Strained, Some(one)) = (health, &row.connections) {
+            lines.push(Point { health: Health::of_percent(one.success_percent), words });
+        }
+        if let Some(one) = &row.connections {
             let words = html! {
-                (named_service_link(&row.name, asked.since)) ": " (count(one.failures)) " of " (count(one.count.max(one.ended)))
-                " connections have failed"
+                (link) ": " (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections have failed"
             };
-            lines.push(Point { health, words });
+            lines.push(Point { health: Health::of_percent(of_connections(one)), words });
         }
     }
+    lines.retain(|line| line.health.is_ill());
     for (name, clients) in out(facts) {
         let words = html! {
             (named_service_link(&name, asked.since)) ": endpoints get no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" }
@@ -155,7 +158,7 @@ fn of_certificates(facts: &Facts) -> Vec<Point> {
                 "the control plane's " a href="/dashboard/certificates" { "certificate" } " (" (purpose.word()) ") "
                 @if left.is_zero() { "has expired" } @else { "ends in " (length(left)) }
             };
-            if health < Health::Well {
+            if health.is_ill() {
                 points.push(Point { health, words });
             }
         }

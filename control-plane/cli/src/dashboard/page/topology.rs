@@ -16,7 +16,7 @@ use crate::{
     seeing::{
         edges::{self, Row, Secured, SeenBy},
         filter::FilterArgs,
-        numbers::shown_percent,
+        numbers::{percent, shown_percent},
     },
 };
 
@@ -65,13 +65,11 @@ impl Flow {
         self.secured.insert(row.secured);
     }
 
+    /// How many percent succeed: of requests or of connections, which do worse.
     fn percent(&self) -> Option<f64> {
-        let (all, failed) = match (self.count, self.connections) {
-            (0, 0) => return None,
-            (0, connections) => (connections, self.broken),
-            (count, _) => (count, self.failures),
-        };
-        Some(crate::seeing::numbers::percent(all.saturating_sub(failed), all))
+        let of = |all: u64, failed: u64| (all > 0).then(|| percent(all.saturating_sub(failed), all));
+        let both = [of(self.count, self.failures), of(self.connections, self.broken)];
+        both.into_iter().flatten().min_by(f64::total_cmp)
     }
 
     fn health(&self) -> Health {
@@ -399,7 +397,7 @@ fn draw_figure(((from, to), flow): &(&(Node, Node), &Flow), points: &[(f64, f64)
     let health = flow.health();
     let x = last.0 + if is_right { -24.0 } else { 24.0 };
     html! {
-        @if matches!(health, Health::Failing | Health::Strained) {
+        @if health.is_ill() {
             g.flow data-from=(from.id()) data-to=(to.id()) {
                 text class={"figure " (health.class())} x=(rounded(x)) y=(rounded(last.1 - 5.0)) text-anchor=(if is_right { "end" } else { "start" }) {
                     (health.sign()) " " (shown_percent(percent))
@@ -488,5 +486,21 @@ fn edges_table(asked: &Asked, map: &Map) -> Markup {
                 @if flows.len() > MOST_ROWS { p.note { "and " (flows.len() - MOST_ROWS) " more" } }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_fail_are_not_hidden_by_requests_that_succeed() {
+        let percent = |count, failures, connections, broken| {
+            Flow { count, failures, connections, broken, ..Flow::default() }.percent()
+        };
+        assert_eq!(percent(0, 0, 0, 0), None);
+        assert_eq!(percent(100, 10, 0, 0), Some(90.0));
+        assert_eq!(percent(100, 0, 4, 4), Some(0.0));
+        assert_eq!(percent(4, 2, 4, 0), Some(50.0));
     }
 }
