@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 use selvedge_control_plane::status::{HistoryKey, HistoryPoint, ServiceShown};
-use selvedge_model::traffic::Carried;
+use selvedge_model::traffic::{Carried, Way};
 
 use super::Asked;
 use crate::{
@@ -34,8 +34,12 @@ fn shown<'a>(facts: &'a Facts, host: &str, port: u16) -> Option<&'a ServiceShown
 }
 
 pub(in crate::dashboard) fn is_there(facts: &Facts, host: &str, port: u16) -> bool {
+    // What was called first in the last half minute is in no piece of time that is over.
+    let mut edges =
+        facts.traffic.workloads.values().flat_map(|workload| &workload.edges).map(|one| &one.edge);
     shown(facts, host, port).is_some()
         || facts.history.lines.keys().any(|key| &*key.host == host && key.port == port)
+        || edges.any(|edge| edge.way == Way::Outbound && &*edge.host == host && edge.port == port)
 }
 
 pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts, host: &str, port: u16) -> Markup {
@@ -146,9 +150,7 @@ fn reasons(facts: &Facts, host: &str, port: u16) -> Markup {
     for workload in facts.traffic.workloads.values() {
         for one in &workload.edges {
             let edge = &one.edge;
-            let is_it = edge.way == selvedge_model::traffic::Way::Outbound
-                && &*edge.host == host
-                && edge.port == port;
+            let is_it = edge.way == Way::Outbound && &*edge.host == host && edge.port == port;
             if !is_it || edge.carried == Carried::WebSocket {
                 continue;
             }
@@ -225,10 +227,11 @@ fn canary(facts: &Facts, host: &str, port: u16, party: &Party) -> Markup {
 
 fn short_backend(row: &routes::Row, host: &str, port: u16) -> String {
     let backend = row.backend.clone().unwrap_or_default();
-    match backend.strip_prefix(&with_port(host, port)) {
-        Some("") => "all endpoints".to_owned(),
-        Some(subset) => subset.trim_start_matches('/').to_owned(),
-        None => backend,
+    let own = with_port(host, port);
+    match backend.split_once('/') {
+        Some((service, subset)) if service == own => subset.to_owned(),
+        None if backend == own => "all endpoints".to_owned(),
+        _ => backend,
     }
 }
 
@@ -454,5 +457,28 @@ fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::R
         @if !calls.is_empty() {
             section aria-labelledby="called" { h2 #called { "What it calls" } (table("Services that its workloads call", &head, &rows)) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_called_by_its_subset_alone_only_at_the_services_own_port() {
+        let row = |backend: &str| routes::Row {
+            service: "a:80".to_owned(),
+            route: String::new(),
+            clients: None,
+            backend: Some(backend.to_owned()),
+            broken: None,
+            configured_percent: 50,
+            seen_percent: None,
+            requests: None,
+            connections: None,
+        };
+        let short = |backend: &str| short_backend(&row(backend), "a", 80);
+        let all = ["a:80", "a:80/v1", "a:8080", "b:80/v1"].map(short);
+        assert_eq!(all, ["all endpoints", "v1", "a:8080", "b:80/v1"]);
     }
 }
