@@ -71,10 +71,10 @@ pub(super) fn failed(history: &History, sums: &[HistoryPoint]) -> Option<Line> {
     })
 }
 
-/// How many percent did not fail.
+/// How many percent did not fail, of all that have come or ended.
 pub(super) fn success(point: &HistoryPoint, _: &PieceOfTime) -> Option<f64> {
-    (point.count > 0)
-        .then(|| (point.count.saturating_sub(point.failures)) as f64 * 100.0 / point.count as f64)
+    let all = point.count.max(point.ended);
+    (all > 0).then(|| all.saturating_sub(point.failures) as f64 * 100.0 / all as f64)
 }
 
 impl Plot<'_> {
@@ -269,6 +269,18 @@ mod tests {
         let points = vec![(3.0, Some(1.0)), (2.0, Some(2.0)), (1.0, None), (0.0, Some(3.0))];
         assert_eq!(path(&points, |x| x, |y| y), "M3 1L2 2M0 3h.01");
         assert_eq!(area(&points, |x| x, |y| y, 0.0), "M3 1L2 2L2 0L3 0Z");
+    }
+
+    #[test]
+    fn connections_that_have_come_before_count_where_they_end() {
+        let piece = PieceOfTime { began: 60, seconds: 60 };
+        let of = |count, ended, failures| {
+            success(&HistoryPoint { count, ended, failures, ..HistoryPoint::default() }, &piece)
+        };
+        assert_eq!(
+            [of(0, 0, 0), of(0, 3, 3), of(1, 4, 1), of(5, 0, 0)],
+            [None, Some(0.0), Some(75.0), Some(100.0)]
+        );
     }
 
     #[test]

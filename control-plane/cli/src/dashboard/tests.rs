@@ -102,7 +102,7 @@ fn history(hosts: impl Iterator<Item = String>) -> HistorySeen {
                 let mut latencies = selvedge_model::traffic::Latencies::default();
                 latencies.note(bucket_of(Duration::from_millis(8 + place as u64 % 7)), count * 9 / 10);
                 latencies.note(bucket_of(Duration::from_millis(60 + 5 * (place as u64 % 11))), count / 10);
-                (place, HistoryPoint { count, failures, latencies })
+                (place, HistoryPoint { count, ended: count, failures, latencies })
             };
             let to = HistoryKey {
                 host: host.as_str().into(),

@@ -72,7 +72,10 @@ pub struct HistoryKey {
 pub struct HistoryPoint {
     /// Requests that have ended, or connections that have come.
     pub count: u64,
-    /// How many of them have failed.
+    /// How many have ended: of connections, also those that had come before.
+    #[serde(default)]
+    pub ended: u64,
+    /// How many of those that have ended have failed.
     pub failures: u64,
     /// How long requests took.
     pub latencies: Latencies,
@@ -82,6 +85,7 @@ impl HistoryPoint {
     /// Adds what has happened elsewhere in the same time.
     pub fn add(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
+        self.ended = self.ended.saturating_add(other.ended);
         self.failures = self.failures.saturating_add(other.failures);
         self.latencies.add(&other.latencies);
     }
@@ -157,11 +161,10 @@ impl Unread {
             for (began, _, piece) in kept {
                 let Ok(place) = pieces.binary_search(&piece_of(began, now)) else { continue };
                 let counts = piece.read();
-                let count = counts.came(edge.carried);
-                let failures = counts.failures(edge.carried);
                 points.entry(place).or_default().add(&HistoryPoint {
-                    count,
-                    failures,
+                    count: counts.came(edge.carried),
+                    ended: counts.ends(),
+                    failures: counts.failures(edge.carried),
                     latencies: counts.latencies,
                 });
             }
