@@ -254,10 +254,14 @@ async fn what_is_new_is_shown_without_a_reload_until_it_is_paused() {
     browser.eval("window.mark = 1").await;
     until(&mut browser, "document.getElementById('state').textContent", |said| shows(said, "Live")).await;
 
+    // The keyboard is at a table, which scrolls, and stays there.
+    browser.eval("document.querySelectorAll('.scroll')[1].focus()").await;
     let words = format!("{} failed of ", failures(&mesh) + 5);
     send(&mesh, 500, 5).await;
     until(&mut browser, "document.getElementById('content').textContent", |said| shows(said, &words)).await;
     assert_eq!(browser.eval("window.mark").await, 1);
+    let place = "[...document.querySelectorAll('.scroll')].indexOf(document.activeElement)";
+    assert_eq!(browser.eval(place).await, 1);
 
     browser.eval("document.getElementById('pause').click()").await;
     until(&mut browser, "document.getElementById('state').textContent", |said| shows(said, "Paused")).await;

@@ -18,15 +18,17 @@
   const swap = (html) => {
     const open = [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
     const scrolled = [...main.querySelectorAll(".scroll, .map")].map((one) => [one.scrollLeft, one.scrollTop]);
-    const active = main.contains(document.activeElement) ? document.activeElement : null;
-    const href = active && active.getAttribute("href");
-    const focus = active && (active.id ? "#" + CSS.escape(active.id) : href ? `a[href="${CSS.escape(href)}"]` : null);
+    const active = main.contains(document.activeElement) && document.activeElement !== main ? document.activeElement : null;
+    const nameOf = (one) => [one.localName, one.id || one.getAttribute("href") || one.getAttribute("aria-label") || ""].join(" ");
+    const name = active && nameOf(active);
+    const alike = () => [...main.querySelectorAll("a, button, summary, [tabindex]")].filter((one) => nameOf(one) === name);
+    const place = alike().indexOf(active);
     main.innerHTML = html;
     open.forEach((id) => { const one = document.getElementById(id); if (one) one.open = true; });
-    main.querySelectorAll(".scroll, .map").forEach((one, place) => {
-      if (scrolled[place]) [one.scrollLeft, one.scrollTop] = scrolled[place];
+    if (active) { const all = alike(), one = all[place] || all[0]; if (one) one.focus({ preventScroll: true }); }
+    main.querySelectorAll(".scroll, .map").forEach((one, at) => {
+      if (scrolled[at]) [one.scrollLeft, one.scrollTop] = scrolled[at];
     });
-    if (focus) { const one = main.querySelector(focus); if (one) one.focus({ preventScroll: true }); }
     light();
   };
 
