@@ -211,7 +211,8 @@ fn panels() -> Vec<String> {
     }
     let filled = found.into_iter().map(|expression| {
         let expression = expression.replace("$__rate_interval", "30s");
-        ["$service", "$workload", "$caller"].iter().fold(expression, |text, name| text.replace(name, ".*"))
+        let variables = ["$service", "$namespace", "$workload", "$caller"];
+        variables.iter().fold(expression, |text, name| text.replace(name, ".*"))
     });
     filled.collect()
 }
