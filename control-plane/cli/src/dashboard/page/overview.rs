@@ -291,10 +291,11 @@ fn connections(asked: &Asked, services: &Report) -> Markup {
         ("Received", true),
         ("Sent", true),
     ];
+    let all = services.rows.iter().filter(|row| row.connections.is_some()).count();
     let rows = html! {
-        @for row in &services.rows {
+        @for row in services.rows.iter().filter(|row| row.connections.is_some()).take(MOST_ROWS) {
             @if let Some(one) = &row.connections {
-                tr {
+                tr.{ (Health::of_percent(of_connections(one)).class()) } {
                     th scope="row" { (named_service_link(&row.name, asked.since)) }
                     td.num { (count(one.count)) } td.num { (count(one.failures)) } td.num { (shown_percent(one.mtls_percent)) }
                     td.num { (bytes(one.received_bytes)) } td.num { (bytes(one.sent_bytes)) }
@@ -303,10 +304,11 @@ fn connections(asked: &Asked, services: &Report) -> Markup {
         }
     };
     html! {
-        @if services.rows.iter().any(|row| row.connections.is_some()) {
+        @if all > 0 {
             section aria-labelledby="connections" {
                 h2 #connections { "Opaque connections" }
                 (table("Connections to each service that are not HTTP", &head, &rows))
+                @if all > MOST_ROWS { p.note { "and " (all - MOST_ROWS) " more: " code { "selvedge stat" } " shows all" } }
             }
         }
     }

@@ -21,6 +21,8 @@ const MOST_IN_MATRIX: usize = 40;
 const PLAIN: &str = "somebody in plaintext";
 /// The most rows of a table.
 const MOST_ROWS: usize = 300;
+/// Of one rule, the most calls that clients' own sidecars refuse: those that were refused last.
+const MOST_OF_RULE: usize = 20;
 /// Reasons of a proxy's that say that a policy or a limit refuses.
 const REFUSALS: [&str; 4] = ["policy", "token", "credentials", "rate-limit"];
 
@@ -121,6 +123,7 @@ fn refused(facts: &Facts, matrix: Option<&[May]>) -> Markup {
             @if refused.is_empty() { p.empty { "Nobody was refused." } } @else {
                 p { b { (count(all)) } " requests and connections were refused." }
                 (table("Who was refused, and why", &head, &rows))
+                @if refused.len() > MOST_ROWS { p.note { "and " (refused.len() - MOST_ROWS) " more rows, of those that are refused less often" } }
             }
         }
     }
@@ -155,10 +158,18 @@ fn forbidden_calls(facts: &Facts) -> Markup {
             ));
         }
     }
+    for calls in by_rule.values_mut() {
+        calls.sort_by_key(|(.., ago)| *ago);
+    }
+    let shown = || {
+        by_rule.iter().take(MOST_ROWS).map(|(rule, calls)| (rule, &calls[..calls.len().min(MOST_OF_RULE)]))
+    };
+    let all: usize = by_rule.values().map(Vec::len).sum();
+    let left_out = all - shown().map(|(_, calls)| calls.len()).sum::<usize>();
     let head = [("Rule", false), ("Client", false), ("Was to be called", false), ("Last", true)];
     let rows = html! {
-        @for (rule, calls) in by_rule.iter().take(MOST_ROWS) {
-            @for (client, target, ago) in calls.iter().take(20) {
+        @for (rule, calls) in shown() {
+            @for (client, target, ago) in calls {
                 tr.warn { th scope="row" { (rule) } td { (client) } td { code { (target) } } td.num { (length(std::time::Duration::from_secs(*ago))) " ago" } }
             }
         }
@@ -168,6 +179,7 @@ fn forbidden_calls(facts: &Facts) -> Markup {
             section aria-labelledby="forbidden" {
                 h2 #forbidden { "Calls that clients' own sidecars refuse " span.of { "in the last hour" } }
                 (table("Calls that network policies do not let out", &head, &rows))
+                @if left_out > 0 { p.note { "and " (left_out) " more: of each rule those that were refused last are shown" } }
             }
         }
     }

@@ -26,6 +26,8 @@ const OUTSIDE: &str = "outside";
 const NOBODY: &str = "clients in plaintext";
 /// The most nodes that are drawn; more are in the table alone.
 const MOST_NODES: usize = 300;
+/// The most edges that are drawn: each has a bend in every column that it crosses.
+const MOST_EDGES: usize = 1_000;
 /// The most edges in the table.
 const MOST_ROWS: usize = 500;
 /// The longest name in a node.
@@ -114,8 +116,8 @@ pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
     html! {
         (chooser(asked, &namespaces))
         @if map.flows.is_empty() { p.empty { "Nobody has talked to anybody in this time." } }
-        @else if nodes.len() > MOST_NODES {
-            p.note { "There are " (nodes.len()) " who talk, too many for one picture: choose a namespace." }
+        @else if nodes.len() > MOST_NODES || map.flows.len() > MOST_EDGES {
+            p.note { "There are " (nodes.len()) " who talk, on " (map.flows.len()) " edges: too many for one picture. Choose a namespace." }
         } @else {
             (legend())
             (picture(asked, &map, &nodes))
