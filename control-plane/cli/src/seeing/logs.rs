@@ -16,7 +16,7 @@ const CONFIGURED: &str = "configured";
 ///
 /// When the time is over, each goes back to its own setting by itself.
 ///
-/// Exit status: 0; 1 if no sidecar was told, or some are too old; 2 if the control plane does not answer.
+/// Exit status: 0; 1 if no sidecar was told, some are too old, or a replica of the control plane does not answer; 2 if none does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// error, warn, info, debug or trace; directives, such as info,selvedge_proxy=debug; or configured: its own setting
