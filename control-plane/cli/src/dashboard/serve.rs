@@ -20,7 +20,7 @@ use axum::{
     routing::get,
 };
 use futures_util::stream::{self, Stream};
-use maud::Markup;
+use maud::{Markup, PreEscaped};
 use selvedge_control_plane::status::Overview;
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
@@ -213,10 +213,10 @@ struct Board<S> {
     listeners: Arc<Semaphore>,
 }
 
-/// What was found out, and until when it is shown again.
+/// What was found out, or why nothing was, and until when that is shown again.
 struct Kept {
     until: Instant,
-    facts: Shared,
+    found: Result<Shared, String>,
 }
 
 impl<S: Source> Board<S> {
@@ -226,16 +226,30 @@ impl<S: Source> Board<S> {
         let mut kept = self.kept.lock().await;
         let began = Instant::now();
         if let Some(known) = kept.get(&question).filter(|known| known.until > began) {
-            return Ok(Arc::clone(&known.facts));
+            return known.found.clone();
         }
-        let facts = Arc::new(self.source.look(wanted).await?);
+        let found = self.source.look(wanted).await.map(Arc::new);
         let now = Instant::now();
         kept.retain(|_, known| known.until > now);
         if kept.len() < MOST_KEPT {
-            let until = now + shown_for(now - began);
-            kept.insert(question, Kept { until, facts: Arc::clone(&facts) });
+            // A failure is for those who have waited with us: who comes later looks anew.
+            let until = now + if found.is_ok() { shown_for(now - began) } else { FRESH };
+            kept.insert(question, Kept { until, found: found.clone() });
         }
-        Ok(facts)
+        found
+    }
+
+    /// The whole page, and whether there is what it is about.
+    async fn whole(&self, page: Page, asked: Asked) -> Result<(StatusCode, Markup), String> {
+        let facts = self.facts(page.wants(&asked, false)).await?;
+        let status = if page.is_there(&facts) { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        Ok((status, drawn(move || frame::whole(&page, &asked, &facts)).await?))
+    }
+
+    /// What is on the page, and changes.
+    async fn content(&self, page: Page, asked: Asked, often: bool) -> Result<Markup, String> {
+        let facts = self.facts(page.wants(&asked, often)).await?;
+        drawn(move || frame::content(&page, &asked, &facts)).await
     }
 
     async fn answer(self: &Arc<Self>, page: Page, said: Said, headers: &HeaderMap) -> Response {
@@ -244,11 +258,8 @@ impl<S: Source> Board<S> {
         if is_for_events(headers) {
             return Arc::clone(self).follow(page, asked, often);
         }
-        match self.facts(page.wants(&asked, false)).await {
-            Ok(facts) => {
-                let status = if page.is_there(&facts) { StatusCode::OK } else { StatusCode::NOT_FOUND };
-                (status, html(&frame::whole(&page, &asked, &facts))).into_response()
-            }
+        match self.whole(page, asked).await {
+            Ok((status, page)) => (status, html(&page)).into_response(),
             Err(error) => {
                 let page = frame::plain("The control plane does not answer", &error);
                 (StatusCode::BAD_GATEWAY, html(&page)).into_response()
@@ -269,6 +280,11 @@ impl<S: Source> Board<S> {
             }
         }
     }
+}
+
+/// What `draw` makes. Of a large mesh it takes a while, in which this thread has streams to serve.
+async fn drawn(draw: impl FnOnce() -> Markup + Send + 'static) -> Result<Markup, String> {
+    tokio::task::spawn_blocking(draw).await.map_err(|error| error.to_string())
 }
 
 /// For how long that is shown which it took so long to find out.
@@ -317,9 +333,8 @@ impl<S: Source> Follower<S> {
     async fn next(&mut self) -> Event {
         let event = Event::default();
         let event = if self.has_begun { event } else { event.retry(Duration::from_secs(1)) };
-        match self.board.facts(self.page.wants(&self.asked, self.often)).await {
-            Ok(facts) => {
-                let content = frame::content(&self.page, &self.asked, &facts).0;
+        match self.board.content(self.page.clone(), self.asked.clone(), self.often).await {
+            Ok(PreEscaped(content)) => {
                 if content == self.last {
                     // Only what says that it is alive.
                     return event.event("same").data("");
