@@ -96,6 +96,7 @@ fn refused(facts: &Facts, matrix: Option<&[May]>) -> Markup {
             }
         }
     }
+    let matrix = matrix.map(by_ends);
     let mut refused: Vec<_> = refused.into_iter().collect();
     refused.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
     let all = refused.iter().fold(0_u64, |sum, (_, number)| sum.saturating_add(*number));
@@ -113,7 +114,7 @@ fn refused(facts: &Facts, matrix: Option<&[May]>) -> Markup {
                 td { (server) ":" (port) }
                 td.num { (count(*number)) }
                 td { code { (reason) } }
-                td.text { @if client == PLAIN { span.rest { "it has shown no certificate of the mesh" } } @else { (rules(matrix, server, client, *port)) } }
+                td.text { @if client == PLAIN { span.rest { "it has shown no certificate of the mesh" } } @else { (rules(matrix.as_ref(), server, client, *port)) } }
             }
         }
     };
@@ -133,12 +134,21 @@ fn is_refusal(reason: &str) -> bool {
     REFUSALS.contains(&reason)
 }
 
+/// The pairs by their server's workload and port, and their client's account.
+type ByEnds<'a> = BTreeMap<(&'a str, u16, &'a str), Vec<&'a May>>;
+
+fn by_ends(matrix: &[May]) -> ByEnds<'_> {
+    let mut found = ByEnds::new();
+    for one in matrix {
+        found.entry((&one.pair.to, one.pair.port, &one.client_account)).or_default().push(one);
+    }
+    found
+}
+
 /// What the documents say of such calls. Without the matrix that is not known.
-fn rules(matrix: Option<&[May]>, server: &str, client: &str, port: u16) -> Markup {
+fn rules(matrix: Option<&ByEnds<'_>>, server: &str, client: &str, port: u16) -> Markup {
     let Some(matrix) = matrix else { return html! { "–" } };
-    let those = matrix
-        .iter()
-        .filter(|one| one.pair.to == server && one.pair.port == port && one.client_account == client);
+    let those = matrix.get(&(server, port, client)).into_iter().flatten();
     let rules: BTreeSet<(Outcome, String)> = those.map(|one| (one.cell.outcome(), one.cell.by())).collect();
     html! {
         @if rules.is_empty() { span.rest { "no workload that is declared now" } }
