@@ -367,6 +367,15 @@ fn a_root_needs_attention_long_before_it_ends_and_an_issuer_that_ends_with_it_do
 }
 
 #[test]
+fn sidecars_of_other_replicas_are_no_alarm() {
+    let mut told = large(1);
+    (told.services.out, told.problems) = (Vec::new(), Vec::new());
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    assert!(text.contains("Nothing needs attention"), "{text}");
+    assert!(text.contains("is not connected to this replica"), "{text}");
+}
+
+#[test]
 fn a_replica_says_that_it_knows_of_its_own_sidecars_alone_and_all_replicas_are_added_up() {
     let one = frame::whole(&Page::Overview, &asked(), &facts(large(3))).0;
     assert!(one.contains("what one replica of the control plane knows"));

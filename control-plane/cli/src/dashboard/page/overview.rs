@@ -92,10 +92,12 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     let more = lines.len().saturating_sub(MOST_LINES);
     html! {
         section.attention aria-labelledby="attention" {
-            @if lines.is_empty() {
-                h2 #attention.well { (Health::Well.mark()) " Nothing needs attention" }
-            } @else {
+            @if lines.iter().any(|line| line.health.is_ill()) {
                 h2 #attention { "Needs attention" }
+            } @else {
+                h2 #attention.well { (Health::Well.mark()) " Nothing needs attention" }
+            }
+            @if !lines.is_empty() {
                 ul {
                     @for line in lines.iter().take(MOST_LINES) { li.{ (line.health.class()) } { (line.health.mark()) span { (line.words) } } }
                     @if more > 0 { li { span { "and " (more) " more, below" } } }
