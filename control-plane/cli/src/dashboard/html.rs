@@ -18,7 +18,7 @@ pub(super) enum Health {
     Failing,
     Strained,
     Well,
-    /// Nothing is known.
+    /// Nothing is known, or nothing has to be done.
     Silent,
 }
 
@@ -58,7 +58,7 @@ impl Health {
             Self::Failing => "failing",
             Self::Strained => "some failures",
             Self::Well => "well",
-            Self::Silent => "no traffic",
+            Self::Silent => "for information",
         }
     }
 
