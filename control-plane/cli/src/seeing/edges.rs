@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use selvedge_control_plane::status::{EdgeTraffic, EndpointShown, ServicesShown};
+use selvedge_control_plane::status::{EdgeTraffic, EndpointShown, ServiceShown, ServicesShown};
 use selvedge_model::{
     SpiffeId, WorkloadName,
     traffic::{Carried, Edge, Way},
@@ -102,6 +102,9 @@ pub(crate) struct Report {
     pub(crate) missing: Missing,
 }
 
+/// Services by their hosts and ports.
+type ByName<'a> = BTreeMap<(&'a str, u16), &'a ServiceShown>;
+
 /// What makes one edge of several.
 type Key = (SeenBy, Option<String>, String, Secured);
 
@@ -124,7 +127,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Report {
     pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, filter: &FilterArgs, all: bool) -> Self {
-        let told = told_by_clients(traffic, services, filter);
+        let services = by_name(services);
+        let told = told_by_clients(traffic, &services, filter);
         let mut rows = BTreeMap::<Key, (Row, Sum)>::new();
         for (teller, workload) in &traffic.workloads {
             for one in workload.edges.iter().filter(|one| filter.admits(teller, &one.edge)) {
@@ -134,7 +138,7 @@ impl Report {
                     continue;
                 }
                 let key = key(teller, one);
-                let mut row = Row::of(&key, &workload.identity, edge, services);
+                let mut row = Row::of(&key, &workload.identity, edge, &services);
                 let servers = std::mem::take(&mut row.server_identities);
                 let (row, sum) = rows.entry(key).or_insert_with(|| (row, Sum::default()));
                 row.server_identities.extend(servers);
@@ -177,10 +181,14 @@ impl Report {
     }
 }
 
+fn by_name(services: &ServicesShown) -> ByName<'_> {
+    services.services.iter().map(|service| ((&*service.host, service.port), service)).collect()
+}
+
 /// Which clients' rows are shown for which servers: each client's identity, with the workloads that it calls over mutual TLS.
 fn told_by_clients<'a>(
     traffic: &'a Traffic,
-    services: &'a ServicesShown,
+    services: &ByName<'a>,
     filter: &FilterArgs,
 ) -> BTreeSet<(&'a SpiffeId, &'a WorkloadName)> {
     let mut told = BTreeSet::new();
@@ -230,7 +238,7 @@ fn to(host: &str, port: u16) -> String {
 }
 
 impl Row {
-    fn of(key: &Key, identity: &SpiffeId, edge: &Edge, services: &ServicesShown) -> Self {
+    fn of(key: &Key, identity: &SpiffeId, edge: &Edge, services: &ByName<'_>) -> Self {
         let (seen_by, from, to, secured) = key.clone();
         let (client_identity, server_identities) = match (edge.way, edge.mtls) {
             (Way::Inbound, true) => (edge.client.clone(), BTreeSet::from([identity.clone()])),
@@ -267,11 +275,11 @@ impl Row {
 }
 
 /// The endpoints of the service that `edge` leads to.
-fn called<'a>(edge: &Edge, services: &'a ServicesShown) -> impl Iterator<Item = &'a EndpointShown> + use<'a> {
+fn called<'a>(edge: &Edge, services: &ByName<'a>) -> impl Iterator<Item = &'a EndpointShown> + use<'a> {
     let (host, port) = match edge.backend.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().unwrap_or_default()),
         None => (&*edge.host, edge.port),
     };
-    let found = services.services.iter().find(|service| &*service.host == host && service.port == port);
+    let found = services.get(&(host, port)).copied();
     found.into_iter().flat_map(|service| &service.endpoints)
 }
