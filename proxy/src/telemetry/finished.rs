@@ -256,7 +256,7 @@ impl Finished {
 
     /// What Envoy calls the way in which it failed; `-`: it did not, as far as proxies know.
     fn flags(&self) -> &'static str {
-        self.reason.map_or("-", flags)
+        self.reason.map_or("-", Reason::response_flags)
     }
 
     fn details(&self) -> &'static str {
@@ -274,27 +274,6 @@ impl Finished {
             (Direction::Outbound, Some((host, port))) => format!("outbound|{port}||{host}"),
             (Direction::Outbound, None) => "PassthroughCluster".to_owned(),
         }
-    }
-}
-
-/// Envoy's word for a reason of ours, as far as it has one.
-pub(super) fn flags(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NoEndpoint => "UH",
-        Reason::ConnectFailure | Reason::AppUnreachable | Reason::Tls | Reason::Identity => "UF",
-        Reason::Reset => "UC",
-        Reason::Timeout => "UT",
-        Reason::Overflow | Reason::Concurrency => "UO",
-        Reason::RateLimit => "RL",
-        Reason::RateLimitServer => "RLSE",
-        Reason::NoRoute => "NR",
-        Reason::NoBackend => "NC",
-        Reason::Canceled => "DC",
-        Reason::Protocol => "UPE",
-        Reason::Fault => "FI",
-        Reason::Policy | Reason::Token | Reason::Credentials => "UAEX",
-        Reason::RequestTimeout | Reason::BadRequest | Reason::HeadTooLarge | Reason::BodyTooLarge => "DPE",
-        _ => "-",
     }
 }
 

@@ -21,7 +21,7 @@ use selvedge_model::{
 use super::{
     Record,
     access_log::{self, Connection},
-    finished::{Finished, Json, Text, Traced, flags, millis},
+    finished::{Finished, Json, Text, Traced, millis},
     lines::{Lines, Stdout},
     outbox::{Outbox, Told},
     trace::{self, Decision},
@@ -351,7 +351,7 @@ fn write_text(connection: &Connection<'_>, out: &mut Vec<u8>) {
     let mut line = Text(out);
     line.time(SystemTime::now().checked_sub(connection.duration).unwrap_or(SystemTime::UNIX_EPOCH));
     line.0.extend_from_slice(b" \"- - -\" 0");
-    line.word(Some(connection.reason.map_or("-", flags)));
+    line.word(Some(connection.reason.map_or("-", Reason::response_flags)));
     line.word(Some(connection.reason.map_or("-", Reason::word)));
     line.word(None);
     line.quoted(None);
@@ -381,7 +381,7 @@ fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
     line.time("start_time", began);
     line.text("direction", Some(connection.direction.word()));
     line.text("protocol", Some("TCP"));
-    line.text("response_flags", Some(connection.reason.map_or("-", flags)));
+    line.text("response_flags", Some(connection.reason.map_or("-", Reason::response_flags)));
     line.number("bytes_received", Some(connection.received));
     line.number("bytes_sent", Some(connection.sent));
     line.number("duration", Some(millis(connection.duration)));
@@ -391,4 +391,37 @@ fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
     line.text("downstream_identity", connection.identity.map(selvedge_model::SpiffeId::as_str));
     line.text("reason", connection.reason.map(Reason::word));
     line.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(connection: &Connection<'_>) -> [String; 2] {
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        write_text(connection, &mut text);
+        write_json(connection, &mut json);
+        [text, json].map(|line| String::from_utf8(line).expect("lines are text"))
+    }
+
+    #[test]
+    fn a_line_has_the_flags_that_metrics_have() {
+        for reason in Reason::ALL {
+            let [text, json] = written(&Connection {
+                direction: Direction::Outbound,
+                peer: std::net::SocketAddr::from(([127, 0, 0, 1], 5000)),
+                identity: None,
+                destination: format_args!("db:5432"),
+                endpoint: None,
+                reason: Some(reason),
+                received: 0,
+                sent: 0,
+                duration: Duration::ZERO,
+            });
+
+            let flags = reason.response_flags();
+            assert!(text.contains(&format!("\"- - -\" 0 {flags} {} ", reason.word())), "{text}");
+            assert!(json.contains(&format!("\"response_flags\":\"{flags}\"")), "{json}");
+        }
+    }
 }
