@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::Method;
 use selvedge_model::{
     SpiffeId,
     telemetry::{LONGEST_TAG, Logged},
@@ -160,12 +161,25 @@ impl Finished {
         }
     }
 
-    /// Cuts off what a client has made longer than a tag may be: many requests wait for a collector, and are sent together.
+    /// Cuts off what a client or a peer has made longer than a tag may be, and lets go of what only others need: many requests
+    /// wait for a collector, and are sent together.
     pub(super) fn shorten(&mut self) {
-        let Head { authority, path, user_agent, forwarded_for, request_id, .. } = &mut *self.head;
+        let Head { method, authority, path, user_agent, forwarded_for, request_id, tapped, .. } =
+            &mut *self.head;
+        *tapped = None;
         let rare = [user_agent, forwarded_for, request_id].into_iter().flatten();
         for text in rare.chain([authority, path]).filter(|text| text.len() > LONGEST_TAG) {
             *text = trace::cut(text);
+        }
+        if let Some(begin) = method.as_str().as_bytes().get(..LONGEST_TAG)
+            && let Ok(shorter) = Method::from_bytes(begin)
+        {
+            *method = shorter;
+        }
+        if let Some(error) = &mut self.error
+            && error.len() > LONGEST_TAG
+        {
+            *error = trace::cut(error).into();
         }
     }
 
@@ -376,5 +390,55 @@ impl Json<'_> {
 
     pub(super) fn end(self) {
         self.out.extend_from_slice(b"}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::watched::Noted, *};
+
+    #[test]
+    fn no_text_waits_for_a_collector_that_is_longer_than_a_tag() {
+        let long = "x".repeat(3 * LONGEST_TAG);
+        let mut request = http::Request::builder().method(long.as_str()).uri(format!("/{long}"));
+        for name in ["host", "user-agent", "x-forwarded-for", "x-request-id"] {
+            request = request.header(name, long.as_str());
+        }
+        let request = request.body(()).expect("a valid request");
+        let mut finished = Finished {
+            direction: Direction::Outbound,
+            at_gateway: true,
+            began: SystemTime::UNIX_EPOCH,
+            came: std::time::Instant::now(),
+            duration: Duration::ZERO,
+            status: None,
+            grpc_status: None,
+            reason: None,
+            error: Some(long.as_str().into()),
+            retries: 0,
+            received: 0,
+            sent: 0,
+            peer: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            identity: None,
+            is_http2: false,
+            is_tls: false,
+            head: Box::new(Head::of(&request, Some(Box::default()), Noted::default())),
+        };
+
+        finished.shorten();
+
+        let Finished { error, head, .. } = &finished;
+        for text in [
+            head.method.as_str(),
+            head.authority.as_str(),
+            head.path.as_str(),
+            head.user_agent.as_deref().expect("it has one"),
+            head.forwarded_for.as_deref().expect("it has one"),
+            head.request_id.as_deref().expect("it has one"),
+            error.as_deref().expect("it has one"),
+        ] {
+            assert_eq!(text.len(), LONGEST_TAG, "{text}");
+        }
+        assert!(head.tapped.is_none());
     }
 }
