@@ -72,7 +72,9 @@ impl Lines {
         }
         format(&mut waiting);
         drop(waiting);
-        if !self.are_waiting.swap(true, Ordering::AcqRel)
+        // Who sees the flag need not set it: it is taken back before the buffers are emptied. All workers share it.
+        if !self.are_waiting.load(Ordering::Relaxed)
+            && !self.are_waiting.swap(true, Ordering::AcqRel)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -101,7 +103,7 @@ impl Lines {
                 thread::park();
                 continue;
             }
-            thread::park_timeout(GATHER);
+            rest(GATHER);
             self.is_writing.store(true, Ordering::Release);
             self.are_waiting.store(false, Ordering::Release);
             for shard in &self.shards {
@@ -122,6 +124,18 @@ impl Lines {
             self.lost.fetch_add(lost as u64, Ordering::Relaxed);
             tracing::debug!(%error, lost, "lines of the access log could not be written");
         }
+    }
+}
+
+/// Waits for so long, whoever wakes this thread meanwhile: who adds the first line while others are written does.
+fn rest(time: Duration) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
     }
 }
 
@@ -192,6 +206,25 @@ mod tests {
         assert_eq!(second.len(), WAITING);
         lines.finish(Duration::from_secs(20));
         assert_eq!(lines.lost(), lost);
+    }
+
+    #[test]
+    fn lines_that_come_while_others_are_written_are_gathered_too() {
+        let (written, seen) = mpsc::channel();
+        let (may_go_on, go_on) = mpsc::channel();
+        let lines = Lines::new(1);
+        lines.start(Slow { written, go_on });
+        lines.add(0, |out| out.extend_from_slice(b"one\n"));
+        seen.recv_timeout(Duration::from_secs(20)).unwrap();
+        lines.add(0, |out| out.extend_from_slice(b"two\n"));
+
+        let over = Instant::now();
+        may_go_on.send(()).unwrap();
+        may_go_on.send(()).unwrap();
+        let second = seen.recv_timeout(Duration::from_secs(20)).unwrap();
+
+        assert_eq!(second, b"two\n");
+        assert!(over.elapsed() >= GATHER, "{:?}", over.elapsed());
     }
 
     #[test]

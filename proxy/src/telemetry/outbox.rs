@@ -65,7 +65,8 @@ impl Outbox {
         }
         waiting.push(told);
         drop(waiting);
-        if !self.are_waiting.swap(true, Ordering::AcqRel) {
+        // Who sees the flag need not set it: it is taken back before the buffers are emptied. All workers share it.
+        if !self.are_waiting.load(Ordering::Relaxed) && !self.are_waiting.swap(true, Ordering::AcqRel) {
             self.news.notify_one();
         }
     }
