@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, Once, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -49,6 +49,8 @@ pub struct Watched {
     /// What goes to a collector.
     pub outbox: Outbox,
     own: OnceLock<Own>,
+    /// It was said that there is no collector. Each rule may ask for one, whenever configuration changes.
+    missing: Once,
     /// What configuration last said.
     last: Mutex<Option<Arc<Telemetry>>>,
 }
@@ -115,6 +117,7 @@ impl Watched {
             lines: Lines::new(workers),
             outbox: Outbox::new(workers),
             own: OnceLock::new(),
+            missing: Once::new(),
             last: Mutex::default(),
         }
     }
@@ -159,7 +162,8 @@ impl Watched {
         (self.lines.lost(), self.outbox.counts())
     }
 
-    /// Waits until everything is written and sent, for a second each at most.
+    /// Waits until everything is sent and written: for two seconds at most until a collector has taken it, and for one until
+    /// standard output has.
     pub async fn finish(&self) {
         self.outbox.finish(Duration::from_secs(2)).await;
         self.lines.finish(Duration::from_secs(1));
@@ -168,6 +172,19 @@ impl Watched {
     fn own(&self) -> Own {
         let usual = Own { format: LineFormat::default(), has_collector: false, is_gateway: false };
         self.own.get().copied().unwrap_or(usual)
+    }
+
+    /// Whether there is a collector for what configuration has sent to one. The first time that there is none, the log says so.
+    fn has_collector(&self) -> bool {
+        let has_collector = self.own().has_collector;
+        if !has_collector {
+            self.missing.call_once(|| {
+                tracing::warn!(
+                    "configuration asks for traces, or for an access log at a collector, and this proxy has none to send them to; set --otlp-endpoint"
+                );
+            });
+        }
+        has_collector
     }
 
     /// Others note what only lines say.
@@ -181,13 +198,7 @@ impl Watched {
     }
 
     fn plan(&self, one_way: &OneWay) -> Plan {
-        let tracing = one_way.tracing.as_ref().filter(|_| {
-            let has_collector = self.own().has_collector;
-            if !has_collector {
-                tracing::warn!("configuration asks for traces, and this proxy has no collector to send them to; set --otlp-endpoint");
-            }
-            has_collector
-        });
+        let tracing = one_way.tracing.as_ref().filter(|_| self.has_collector());
         let tracing = tracing.map(|tracing| {
             let (mut fixed, mut headers) = (Vec::new(), Vec::new());
             for tag in &tracing.tags {
@@ -211,19 +222,14 @@ impl Watched {
     }
 
     fn going(&self, log: &AccessLog) -> Vec<Going> {
-        let Own { format, has_collector, .. } = self.own();
+        let format = self.own().format;
         let mut going: Vec<Going> = Vec::new();
         for to in &log.0 {
             let place = match (to.sink, format) {
                 (LogSink::Text, _) | (LogSink::Stdout, LineFormat::Text) => To::Text,
                 (LogSink::Json, _) | (LogSink::Stdout, LineFormat::Json) => To::Json,
-                (LogSink::Otlp, _) if has_collector => To::Collector,
-                (LogSink::Otlp, _) => {
-                    tracing::warn!(
-                        "configuration sends the access log to a collector, and this proxy knows none; set --otlp-endpoint"
-                    );
-                    continue;
-                }
+                (LogSink::Otlp, _) if self.has_collector() => To::Collector,
+                (LogSink::Otlp, _) => continue,
             };
             if place != To::Collector {
                 self.lines.start(Stdout);
@@ -250,9 +256,9 @@ impl Watched {
 
     /// Writes down a request that is over at `now`, and tells of its spans.
     pub(super) fn tell(&self, record: &mut Record, now: Instant) {
-        let Some(head) = record.head.take() else { return };
+        let Some(mut head) = record.head.take() else { return };
         let plan = self.plans[record.direction() as usize].load();
-        let route = head.route_log.clone();
+        let route = head.route_log.take();
         let log = route.as_ref().map_or(&plan.log, |route| &route.log);
         let is_traced = head.traced.is_some();
         if log.is_empty() && !is_traced {
