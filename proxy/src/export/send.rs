@@ -29,6 +29,8 @@ use crate::checks::drive;
 
 /// For one message, connecting included.
 const LIMIT: Duration = Duration::from_secs(10);
+/// For one of its addresses, so that there is time for others.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 << 10;
 
@@ -203,13 +205,14 @@ impl Link {
         let mut last = "its name has no address".to_owned();
         for ip in found.addresses {
             let address = SocketAddr::new(ip, self.collector.port(self.protocol));
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
+            match timeout(ADDRESS_LIMIT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
                     // Without it a message is only sent later.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Err(error) => last = format!("{address}: {error}"),
+                Ok(Err(error)) => last = format!("{address}: {error}"),
+                Err(_) => last = format!("{address}: it does not answer within {ADDRESS_LIMIT:?}"),
             }
         }
         Err(again(last))
