@@ -9,6 +9,7 @@ mod send;
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message;
 use selvedge_model::WorkloadName;
 use selvedge_ops::Resolver;
 use tokio::time::sleep;
@@ -21,8 +22,11 @@ use crate::{
     telemetry::{Told, Watched},
 };
 
-/// How many requests one message tells of.
+/// How many requests are put into messages at once.
 const AT_ONCE: usize = 512;
+/// How large what one message tells of may be, in bytes. Collectors refuse more than 4 MiB over gRPC unless they are told
+/// otherwise.
+const LARGEST: usize = 2 << 20;
 /// How long it is waited before what was not taken is sent again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,8 +51,13 @@ pub struct Exporter {
 pub async fn run(exporter: Exporter) {
     let Exporter { collector, protocol, workload, store, watched, resolver } = exporter;
     let Some(collector) = collector else { return std::future::pending().await };
+    if protocol == Protocol::Grpc && !collector.path().is_empty() {
+        tracing::warn!(%collector, "the path of --otlp-endpoint is not used: gRPC has paths of its own");
+    }
     let mut link = Link::new(collector, protocol, resolver);
-    let mut complaint = Complaint::new("spans and lines for the collector are lost (--otlp-endpoint)");
+    // Apart: many collectors take spans and no lines.
+    let mut about_spans = Complaint::new("spans for the collector are lost (--otlp-endpoint)");
+    let mut about_lines = Complaint::new("lines for the collector are lost (--otlp-endpoint)");
     loop {
         let told = watched.outbox.next().await;
         let own = store.table().own.clone();
@@ -56,9 +65,12 @@ pub async fn run(exporter: Exporter) {
         for some in told.chunks(AT_ONCE) {
             for parcel in parcels(some, &resource) {
                 let (spans, lines) = parcel.counts();
+                let complaint = if spans > 0 { &mut about_spans } else { &mut about_lines };
                 match deliver(&mut link, &parcel).await {
                     Ok(rejected) => {
-                        if !complaint_of(rejected, &mut complaint) {
+                        if rejected > 0 {
+                            complaint.raise(&"it rejects some of them");
+                        } else {
                             complaint.settle();
                         }
                         // What it has taken, but for what it says that it has not.
@@ -76,26 +88,33 @@ pub async fn run(exporter: Exporter) {
     }
 }
 
-fn complaint_of(rejected: u64, complaint: &mut Complaint) -> bool {
-    if rejected > 0 {
-        complaint.raise(&"it rejects some of them");
-    }
-    rejected > 0
-}
-
 /// What `told` is in OpenTelemetry's words: spans and lines apart.
 fn parcels(told: &[Told], resource: &otlp::Resource) -> Vec<Parcel> {
-    let spans: Vec<_> = told.iter().flat_map(|told| otlp::spans(&told.finished)).collect();
+    let spans = pieces(told.iter().flat_map(|told| otlp::spans(&told.finished)));
     let lines = told.iter().filter(|told| told.is_line).map(|told| otlp::line(&told.finished));
-    let lines: Vec<_> = lines.collect();
-    let mut parcels = Vec::new();
-    if !spans.is_empty() {
-        parcels.push(Parcel::spans(resource.clone(), spans));
+    let spans = spans.into_iter().map(|spans| Parcel::spans(resource.clone(), spans));
+    spans.chain(pieces(lines).into_iter().map(|lines| Parcel::lines(resource.clone(), lines))).collect()
+}
+
+/// `all` in pieces of [`LARGEST`] bytes at most; what is larger by itself is alone.
+fn pieces<M: Message>(all: impl Iterator<Item = M>) -> Vec<Vec<M>> {
+    let mut pieces: Vec<Vec<M>> = Vec::new();
+    let mut left = 0;
+    for one in all {
+        // With its tag and its length.
+        let bytes = one.encoded_len() + 8;
+        match pieces.last_mut() {
+            Some(piece) if bytes <= left => {
+                piece.push(one);
+                left -= bytes;
+            }
+            _ => {
+                pieces.push(vec![one]);
+                left = LARGEST.saturating_sub(bytes);
+            }
+        }
     }
-    if !lines.is_empty() {
-        parcels.push(Parcel::lines(resource.clone(), lines));
-    }
-    parcels
+    pieces
 }
 
 /// Sends it, and once more if that fails. Returns how many the collector has rejected.
@@ -107,5 +126,28 @@ async fn deliver(link: &mut Link, parcel: &Parcel) -> Result<u64, String> {
             sleep(PAUSE).await;
             link.send(parcel).await.map_err(|error| error.what)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_api::otlp::trace::v1::Span;
+
+    use super::*;
+
+    fn span(bytes: usize) -> Span {
+        Span { name: "x".repeat(bytes), ..Span::default() }
+    }
+
+    #[test]
+    fn no_message_is_larger_than_collectors_take_and_nothing_is_left_out() {
+        let sizes = [10, LARGEST, 10, LARGEST / 2, LARGEST / 4, LARGEST / 2];
+
+        let pieces = pieces(sizes.into_iter().map(span));
+
+        let found: Vec<Vec<usize>> =
+            pieces.iter().map(|piece| piece.iter().map(|span| span.name.len()).collect()).collect();
+        assert_eq!(found, [vec![10], vec![LARGEST], vec![10, LARGEST / 2, LARGEST / 4], vec![LARGEST / 2]]);
+        assert!(super::pieces(std::iter::empty::<Span>()).is_empty(), "no message without content");
     }
 }
