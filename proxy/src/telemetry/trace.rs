@@ -122,13 +122,10 @@ pub(super) enum Decision {
 /// Decides about a request with these headers, where `share` of a million are sampled that nobody has decided about.
 pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
     let parent = parent(headers);
-    let is_sampled = match parent {
-        Some(Parent { sampled: Some(sampled), .. }) => sampled,
-        _ if says_no(headers) => false,
-        _ => share > 0 && fastrand::u32(0..1_000_000) < share,
-    };
+    let decided = parent.and_then(|parent| parent.sampled).or_else(|| says(headers));
+    let is_sampled = decided.unwrap_or_else(|| share > 0 && fastrand::u32(0..1_000_000) < share);
     if !is_sampled {
-        let is_first = parent.is_none() && share > 0 && !says_no(headers);
+        let is_first = parent.is_none() && decided.is_none() && share > 0;
         return if is_first { Decision::Leave } else { Decision::Pass };
     }
     let state = || text(headers, &TRACESTATE).filter(|state| state.len() <= LONGEST_STATE).map(str::to_owned);
@@ -210,6 +207,12 @@ fn single(headers: &HeaderMap) -> Option<Parent> {
 fn multi(headers: &HeaderMap) -> Option<Parent> {
     let (trace, short) = b3_trace(text(headers, &B3_TRACE)?)?;
     let span = not_zero(hex(text(headers, &B3_SPAN)?)?)?;
+    let (sampled, debug) = multi_says(headers);
+    Some(Parent { trace, span, sampled, forms: Forms { short, debug, ..Forms::default() } })
+}
+
+/// Whether B3's several fields say that the request is sampled, and whether they ask for everything to be kept.
+fn multi_says(headers: &HeaderMap) -> (Option<bool>, bool) {
     let debug = text(headers, &B3_FLAGS) == Some("1");
     let sampled = match text(headers, &B3_SAMPLED) {
         _ if debug => Some(true),
@@ -217,12 +220,16 @@ fn multi(headers: &HeaderMap) -> Option<Parent> {
         Some("0" | "false") => Some(false),
         _ => None,
     };
-    Some(Parent { trace, span, sampled, forms: Forms { short, debug, ..Forms::default() } })
+    (sampled, debug)
 }
 
-/// Whether B3 says without naming a trace that the request is not sampled.
-fn says_no(headers: &HeaderMap) -> bool {
-    text(headers, &B3) == Some("0") || matches!(text(headers, &B3_SAMPLED), Some("0" | "false"))
+/// Whether B3 says without naming a trace that the request is sampled; `None`: it says nothing.
+fn says(headers: &HeaderMap) -> Option<bool> {
+    match text(headers, &B3) {
+        Some("0") => Some(false),
+        Some("1" | "d") => Some(true),
+        _ => multi_says(headers).0,
+    }
 }
 
 fn b3_trace(text: &str) -> Option<([u8; 16], bool)> {
@@ -489,6 +496,10 @@ mod tests {
                 false,
             ),
             (vec![("x-b3-sampled", "0".to_owned())], false),
+            (vec![("b3", "1".to_owned())], true),
+            (vec![("b3", "d".to_owned())], true),
+            (vec![("x-b3-sampled", "1".to_owned())], true),
+            (vec![("x-b3-flags", "1".to_owned())], true),
         ] {
             let fields: Vec<(&str, &str)> =
                 fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
