@@ -13,7 +13,10 @@ use std::{
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use selvedge_model::{WorkloadName, telemetry::LONGEST_TAG};
 
-use crate::error::Reason;
+use crate::{
+    error::Reason,
+    fields::{get_rare, remove_rare},
+};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -74,7 +77,7 @@ pub struct Trace {
     pub span: SpanId,
     /// The span that it is in; `None`: the trace begins here.
     pub parent: Option<SpanId>,
-    /// `tracestate`, which is passed on as it is.
+    /// `tracestate`, which is passed on as it is with the trace that it came with.
     pub state: Option<String>,
     forms: Forms,
     attempts: Mutex<Vec<AttemptSpan>>,
@@ -142,6 +145,7 @@ pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
 
 /// Writes into `headers` that nobody has to decide again: the request is not sampled.
 pub(super) fn leave(headers: &mut HeaderMap) {
+    remove_rare(headers, &TRACESTATE);
     let mut text = String::with_capacity(55);
     write_w3c(&mut text, &new_trace(), &new_span(), 0);
     insert(headers, TRACEPARENT, &text);
@@ -164,7 +168,7 @@ fn parent(headers: &HeaderMap) -> Option<Parent> {
 
 /// The value of the one field called `name`.
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
+    get_rare(headers, name)?.to_str().ok()
 }
 
 fn w3c(headers: &HeaderMap) -> Option<Parent> {
@@ -298,6 +302,10 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 impl Trace {
     /// Says in the request that whoever gets it is called from the span of the request.
     pub(super) fn settle<B>(self: &Arc<Self>, request: &mut http::Request<B>) {
+        if self.parent.is_none() {
+            // It tells of another trace, or of none (W3C Trace Context, 4.2 and 4.3).
+            remove_rare(request.headers_mut(), &TRACESTATE);
+        }
         self.write(request.headers_mut(), &self.span, self.parent.as_ref());
         request.extensions_mut().insert(Arc::clone(self));
     }
@@ -527,6 +535,19 @@ mod tests {
         }
         let twice = format!("00-{ID}-{SPAN}-01");
         assert!(sampled(&[("traceparent", &twice), ("traceparent", &twice)], 0).is_none());
+    }
+
+    #[test]
+    fn the_state_of_another_trace_does_not_go_on_with_one_that_begins_here() {
+        for parent in ["00-short-b7ad6b7169203331-01", ""] {
+            let fields = [("traceparent", parent), ("tracestate", "a=b")];
+            let (trace, request) = sampled(&fields, 1_000_000).unwrap();
+            assert_eq!((trace.state.as_deref(), said(&request, "tracestate")), (None, String::new()));
+        }
+
+        let mut left = request(&[("tracestate", "a=b")]);
+        leave(left.headers_mut());
+        assert_eq!(said(&left, "tracestate"), "");
     }
 
     #[test]
