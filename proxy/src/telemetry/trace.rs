@@ -171,6 +171,11 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     get_rare(headers, name)?.to_str().ok()
 }
 
+/// The trace in `traceparent`, if that is kept.
+pub(super) fn kept(headers: &HeaderMap) -> Option<[u8; 16]> {
+    w3c(headers).filter(|parent| parent.sampled == Some(true)).map(|parent| parent.trace)
+}
+
 fn w3c(headers: &HeaderMap) -> Option<Parent> {
     let text = text(headers, &TRACEPARENT)?;
     let mut parts = text.split('-');

@@ -4,34 +4,16 @@ use std::fmt;
 
 use http::HeaderMap;
 
+use super::trace;
+
 /// The id of a trace that somebody keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TraceId(pub(super) u128);
 
-/// The bit of the flags that says that whoever called keeps the trace.
-const SAMPLED: u8 = 1;
-
 impl TraceId {
     /// The trace in the `traceparent` of a request (W3C Trace Context); `None`: there is none that is kept.
     pub(super) fn sampled(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get("traceparent")?.as_bytes();
-        // `<version>-<trace id>-<parent id>-<flags>`; versions after the first may say more behind.
-        let [_, _, b'-', rest @ ..] = value else { return None };
-        let (id, rest) = rest.split_at_checked(32)?;
-        let [b'-', rest @ ..] = rest else { return None };
-        let (_, rest) = rest.split_at_checked(16)?;
-        let [b'-', high, low, ..] = rest else { return None };
-        let flags = digit(*high)? << 4 | digit(*low)?;
-        let id = id.iter().try_fold(0_u128, |id, byte| Some(id << 4 | u128::from(digit(*byte)?)))?;
-        (flags & SAMPLED != 0 && id != 0).then_some(Self(id))
-    }
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+        trace::kept(headers).map(|trace| Self(u128::from_be_bytes(trace)))
     }
 }
 
@@ -63,6 +45,8 @@ mod tests {
             "00-short-b7ad6b7169203331-01",
             "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
         ] {
