@@ -166,7 +166,7 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a span is called: nothing that a client can make up any number of.
+/// What a span is called: for gRPC the path, as the conventions have it; else nothing that a client can make up.
 fn name(finished: &Finished) -> String {
     if finished.is_grpc() {
         return finished.path().trim_start_matches('/').to_owned();
