@@ -20,6 +20,8 @@ use crate::{arrival::Direction, error::Reason};
 const UNKNOWN: &str = "unknown";
 /// Where requests go whose destination is in no configuration.
 const PASSTHROUGH: &str = "PassthroughCluster";
+/// Where they would have gone if the outbound traffic policy let them out.
+const BLACK_HOLE: &str = "BlackHoleCluster";
 /// Where those go that come to a port to which no Service leads.
 const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// What Istio calls a cluster that has no other name.
@@ -42,13 +44,17 @@ fn write_requests(page: &mut Page, own: &Own, series: &[Arc<Series>]) {
         if counts.is_empty() {
             continue;
         }
-        let ends = between(own, labels);
+        let ends = between(own, labels, PASSTHROUGH);
+        let of = |end: End| match end.reason() {
+            Some(Reason::RegistryOnly) => of_end(&between(own, labels, BLACK_HOLE), end),
+            _ => of_end(&ends, end),
+        };
         for (end, count) in counts {
-            let written = end.map_or_else(|| of_others(&ends), |end| of_end(&ends, end));
+            let written = end.map_or_else(|| of_others(&ends), of);
             *counted.entry(written).or_default() += count;
         }
         for (end, sum) in series.measured() {
-            measured.entry(of_end(&ends, end)).or_default().add(&sum);
+            measured.entry(of(end)).or_default().add(&sum);
         }
     }
     page.family("istio_requests", "counter", "", "Finished requests, as Istio tells them");
@@ -70,8 +76,10 @@ fn write_tcp(page: &mut Page, own: &Own, series: &[Arc<TcpSeries>]) {
     let [mut sent, mut received, mut opened, mut closed]: [BTreeMap<Written, u64>; 4] = Default::default();
     for series in series.iter().filter(|series| series.activity() > 0) {
         let Some(labels) = series.labels() else { continue };
-        let ends = between(own, labels).with("request_protocol", "tcp");
+        let ends = |nowhere| between(own, labels, nowhere).with("request_protocol", "tcp");
+        let (usual, blocked) = (ends(PASSTHROUGH), ends(BLACK_HOLE));
         let flagged = |reason: Option<Reason>| {
+            let ends = if reason == Some(Reason::RegistryOnly) { &blocked } else { &usual };
             ends.clone().with("response_flags", reason.map_or(NO_FLAGS, Reason::response_flags))
         };
         let [come, from_client, to_client] = series.carried();
@@ -104,8 +112,8 @@ fn write_tcp(page: &mut Page, own: &Own, series: &[Arc<TcpSeries>]) {
     }
 }
 
-/// The labels that say between whom it goes.
-fn between(own: &Own, labels: &Labels) -> Written {
+/// The labels that say between whom it goes. `nowhere` is what the destination is called if it is in no configuration.
+fn between(own: &Own, labels: &Labels, nowhere: &str) -> Written {
     let peer = labels.peer.as_deref();
     let ours = Named {
         namespace: &own.namespace,
@@ -134,7 +142,7 @@ fn between(own: &Own, labels: &Labels) -> Written {
     };
     let host = host(own, labels);
     let (name, namespace) = match (host, labels.direction) {
-        (UNKNOWN, Direction::Outbound) => (PASSTHROUGH, UNKNOWN),
+        (UNKNOWN, Direction::Outbound) => (nowhere, UNKNOWN),
         (UNKNOWN, Direction::Inbound) => (INBOUND_PASSTHROUGH, UNKNOWN),
         _ => parts(host),
     };

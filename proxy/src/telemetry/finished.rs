@@ -286,6 +286,9 @@ impl Finished {
         match (self.direction, self.service()) {
             (Direction::Inbound, _) => "inbound".to_owned(),
             (Direction::Outbound, Some((host, port))) => format!("outbound|{port}||{host}"),
+            (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => {
+                "BlackHoleCluster".to_owned()
+            }
             (Direction::Outbound, None) => "PassthroughCluster".to_owned(),
         }
     }

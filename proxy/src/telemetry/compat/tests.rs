@@ -153,6 +153,28 @@ fn opaque_connections_are_told_by_how_they_ended_and_refused_ones_as_come_and_go
 }
 
 #[test]
+fn what_is_not_let_out_goes_into_the_black_hole_and_not_through() {
+    let metrics = compat();
+    let unknown = metrics.unknown_destination(&own());
+    unknown.ended(0, &ended(&http::Method::GET, 200, None));
+    unknown.ended(0, &ended(&http::Method::GET, 502, Some(Reason::RegistryOnly)));
+    let tcp = metrics.tcp(&Labels::unknown_destination(&own()));
+    tcp.opened(0);
+    tcp.refused(0, Reason::RegistryOnly);
+
+    let text = metrics.render(Vec::new());
+    for name in
+        ["istio_requests_total{", "istio_response_bytes_count{", "istio_tcp_connections_opened_total{"]
+    {
+        for (cluster, flags) in [("PassthroughCluster", "-"), ("BlackHoleCluster", "NR")] {
+            let cluster = format!(r#"destination_service_name="{cluster}""#);
+            let flags = format!(r#"response_flags="{flags}""#);
+            assert_eq!(value(&text, &[name, &cluster, &flags]), "1", "{name}");
+        }
+    }
+}
+
+#[test]
 fn nothing_of_it_is_told_where_nobody_asked_for_it() {
     let metrics = Arc::new(Metrics::of(&own(), 1, MetricsCompat::None));
     let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
