@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
 use selvedge_model::{
     AccessLog, Telemetry,
-    telemetry::{LogFilter, LogSink, OneWay, TagValue, is_readable},
+    telemetry::{LogFilter, LogSink, Logged, OneWay, TagValue, is_readable},
 };
 
 use super::{
@@ -74,7 +74,18 @@ struct Plan {
 #[derive(Debug)]
 struct Going {
     to: To,
-    filter: Option<Arc<LogFilter>>,
+    /// Which requests: what one of these admits. None: all.
+    filters: Vec<Arc<LogFilter>>,
+}
+
+impl Going {
+    fn admits<'l>(&self, logged: impl FnOnce() -> Logged<'l>) -> bool {
+        if self.filters.is_empty() {
+            return true;
+        }
+        let logged = logged();
+        self.filters.iter().any(|filter| filter.admits(&logged))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,9 +245,11 @@ impl Watched {
             if place != To::Collector {
                 self.lines.start(Stdout);
             }
-            // The same place by two names is one.
-            if going.iter().all(|one| one.to != place) {
-                going.push(Going { to: place, filter: to.filter.clone() });
+            match (going.iter_mut().find(|one| one.to == place), &to.filter) {
+                (None, filter) => going.push(Going { to: place, filters: filter.iter().cloned().collect() }),
+                // The same place by two names is one, and has what either name is to have.
+                (Some(one), Some(filter)) if !one.filters.is_empty() => one.filters.push(Arc::clone(filter)),
+                (Some(one), _) => one.filters.clear(),
             }
         }
         going
@@ -289,7 +302,7 @@ impl Watched {
         let worker = record.worker();
         let mut is_line = false;
         for going in log {
-            if going.filter.as_ref().is_some_and(|filter| !filter.admits(&finished.logged())) {
+            if !going.admits(|| finished.logged()) {
                 continue;
             }
             match going.to {
@@ -312,11 +325,7 @@ impl Watched {
     /// Writes down an opaque connection that is over.
     pub fn tell_connection(&self, worker: usize, connection: &Connection<'_>) {
         let plan = self.plans[connection.direction as usize].load();
-        for going in &plan.log {
-            let logged = connection.logged();
-            if going.filter.as_ref().is_some_and(|filter| !filter.admits(&logged)) {
-                continue;
-            }
+        for going in plan.log.iter().filter(|going| going.admits(|| connection.logged())) {
             match going.to {
                 To::Text => self.lines.add(worker, |out| write_text(connection, out)),
                 To::Json => self.lines.add(worker, |out| write_json(connection, out)),
@@ -401,7 +410,28 @@ fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_model::telemetry::LogTo;
+
     use super::*;
+
+    #[test]
+    fn a_place_by_two_names_has_what_either_is_to_have() {
+        let watched = Watched::new(1);
+        let to = |sink, filter: &str| {
+            let filter = (!filter.is_empty()).then(|| Arc::new(filter.parse().expect("an expression")));
+            LogTo { sink, filter }
+        };
+        let failures = to(LogSink::Stdout, "response.code >= 500");
+        for (other, is_for_all) in [("response.code == 404", false), ("", true)] {
+            let going = watched.going(&AccessLog(vec![failures.clone(), to(LogSink::Text, other)]));
+
+            let [going] = going.as_slice() else { panic!("{going:?}") };
+            for (status, is_meant) in [(503, true), (404, true), (200, is_for_all)] {
+                let logged = || Logged { status, ..Logged::default() };
+                assert_eq!(going.admits(logged), is_meant, "{other} {status}");
+            }
+        }
+    }
 
     fn written(connection: &Connection<'_>) -> [String; 2] {
         let (mut text, mut json) = (Vec::new(), Vec::new());
