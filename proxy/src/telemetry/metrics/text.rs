@@ -189,14 +189,14 @@ impl Metrics {
         };
         family(
             "selvedge_access_log_lines_lost",
-            "Lines of the access log that were not written or sent, because it did not take them in time.",
+            "Lines of the access log that are lost, because standard output or the collector did not take them.",
             lost + unsent[1],
         )?;
         family("selvedge_access_log_lines_sent", "Lines of the access log that a collector took.", sent[1])?;
         family("selvedge_trace_spans_sent", "Spans of traces that a collector took.", sent[0])?;
         family(
             "selvedge_trace_spans_lost",
-            "Spans of traces that were not sent, because the collector did not take them in time.",
+            "Spans of traces that are lost, because the collector did not take them.",
             unsent[0],
         )
     }
