@@ -15,7 +15,7 @@ use selvedge_ops::Resolver;
 use tokio::time::sleep;
 
 pub use self::collector::{Collector, Protocol};
-use self::send::{Link, Parcel};
+use self::send::{Link, Parcel, SendError};
 use crate::{
     discovery::Store,
     joining::Complaint,
@@ -79,7 +79,7 @@ pub async fn run(exporter: Exporter) {
                         watched.outbox.lost(left(spans), left(lines));
                     }
                     Err(error) => {
-                        complaint.raise(&error);
+                        complaint.raise_as(error.kind, &error.what);
                         watched.outbox.lost(spans, lines);
                     }
                 }
@@ -118,13 +118,13 @@ fn pieces<M: Message>(all: impl Iterator<Item = M>) -> Vec<Vec<M>> {
 }
 
 /// Sends it, and once more if that fails. Returns how many the collector has rejected.
-async fn deliver(link: &mut Link, parcel: &Parcel) -> Result<u64, String> {
+async fn deliver(link: &mut Link, parcel: &Parcel) -> Result<u64, SendError> {
     match link.send(parcel).await {
         Ok(rejected) => Ok(rejected),
-        Err(error) if error.is_final => Err(error.what),
+        Err(error) if error.is_final => Err(error),
         Err(_) => {
             sleep(PAUSE).await;
-            link.send(parcel).await.map_err(|error| error.what)
+            link.send(parcel).await
         }
     }
 }

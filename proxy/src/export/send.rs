@@ -45,6 +45,8 @@ pub(super) enum Parcel {
 #[derive(Debug)]
 pub(super) struct SendError {
     pub(super) what: String,
+    /// The same without what differs each time, such as an address.
+    pub(super) kind: String,
     /// It would not be taken if it were sent again.
     pub(super) is_final: bool,
 }
@@ -134,7 +136,8 @@ impl Link {
             }
         };
         let sent = timeout(LIMIT, sending).await;
-        let sent = sent.unwrap_or_else(|_| Err(again(format!("it has not answered within {LIMIT:?}"))));
+        let sent =
+            sent.unwrap_or_else(|_| Err(again("too slow", format!("it has not answered within {LIMIT:?}"))));
         sent.map_err(|error| {
             self.channel = None;
             SendError { what: format!("{}: {}", self.collector, error.what), ..error }
@@ -148,6 +151,7 @@ impl Link {
         };
         let refused = |status: tonic::Status| SendError {
             what: format!("{:?}: {}", status.code(), status.message()),
+            kind: format!("{:?}", status.code()),
             is_final: matches!(
                 status.code(),
                 Code::InvalidArgument | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied
@@ -173,26 +177,29 @@ impl Link {
             std::future::ready(stream)
         });
         let authority = self.collector.authority(self.protocol);
-        let endpoint =
-            Endpoint::from_shared(format!("http://{authority}")).map_err(|error| again(error.to_string()))?;
-        endpoint.connect_with_connector(once).await.map_err(|error| again(error.to_string()))
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+            .map_err(|error| again("no connection", error.to_string()))?;
+        endpoint.connect_with_connector(once).await.map_err(|error| again("no connection", error.to_string()))
     }
 
     async fn by_http(&self, parcel: &Parcel) -> Result<u64, SendError> {
         let stream = TokioIo::new(self.stream().await?);
         let handshake = hyper::client::conn::http1::handshake(stream).await;
-        let (mut sender, connection) = handshake.map_err(|error| again(error.to_string()))?;
+        let (mut sender, connection) =
+            handshake.map_err(|error| again("no connection", error.to_string()))?;
         let _driver = drive(connection);
         let request = http::Request::post(format!("{}{}", self.collector.path(), parcel.path()))
             .header(HOST, self.collector.authority(self.protocol))
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::new(parcel.encoded()))
-            .map_err(|error| SendError { what: error.to_string(), is_final: true })?;
-        let answer = sender.send_request(request).await.map_err(|error| again(error.to_string()))?;
+            .map_err(|error| SendError { is_final: true, ..again("no connection", error.to_string()) })?;
+        let answer =
+            sender.send_request(request).await.map_err(|error| again("no connection", error.to_string()))?;
         let status = answer.status();
         if !status.is_success() {
             let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 429);
-            return Err(SendError { what: format!("it answers {status}"), is_final });
+            let (what, kind) = (format!("it answers {status}"), status.to_string());
+            return Err(SendError { what, kind, is_final });
         }
         let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
         Ok(body.map_or(0, |body| parcel.rejected(body.to_bytes())))
@@ -201,7 +208,7 @@ impl Link {
     /// A connection to the first of its addresses that takes one.
     async fn stream(&self) -> Result<TcpStream, SendError> {
         let found = self.resolver.all_addresses(self.collector.host()).await;
-        let found = found.map_err(|error| again(format!("its name {error}")))?;
+        let found = found.map_err(|error| again("no name", format!("its name {error}")))?;
         let mut last = "its name has no address".to_owned();
         for ip in found.addresses {
             let address = SocketAddr::new(ip, self.collector.port(self.protocol));
@@ -215,11 +222,11 @@ impl Link {
                 Err(_) => last = format!("{address}: it does not answer within {ADDRESS_LIMIT:?}"),
             }
         }
-        Err(again(last))
+        Err(again("no connection", last))
     }
 }
 
 /// What may be sent again.
-fn again(what: String) -> SendError {
-    SendError { what, is_final: false }
+fn again(kind: &str, what: String) -> SendError {
+    SendError { what, kind: kind.to_owned(), is_final: false }
 }
