@@ -120,7 +120,7 @@ impl Outcome {
     ///
     /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off, or a gRPC status that says
     /// that the call did not work (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). One that its own client
-    /// gives up before there is an answer does not, and neither does one that a policy or a limit refuses. A connection
+    /// gives up before the answer is over does not, and neither does one that a policy or a limit refuses. A connection
     /// fails if a proxy refuses it or breaks it off.
     pub fn is_failure(&self, carried: Carried) -> bool {
         let refused_or_broken = self.reason.as_deref().is_some_and(|reason| reason != "canceled");
@@ -274,6 +274,7 @@ mod tests {
             (Some(403), None, Some("policy"), false),
             (Some(200), None, Some("reset"), true),
             (Some(404), None, Some("reset"), true),
+            (Some(200), None, Some("canceled"), false),
             (None, None, Some("canceled"), false),
             (None, None, None, true),
             (Some(200), Some(0), None, false),

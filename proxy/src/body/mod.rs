@@ -592,6 +592,13 @@ impl Drop for Body {
         // hyper drops a body without reading it where none may follow (HEAD, 204, 304): that is an end
         // like any other.
         let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_));
+        let has_broken = matches!(self.kind, Kind::Failed(_));
+        if !whole
+            && !has_broken
+            && let Some(record) = self.end.as_mut().and_then(|end| end.record.as_mut())
+        {
+            record.given_up();
+        }
         self.finish(whole);
     }
 }

@@ -22,7 +22,7 @@ pub enum Reason {
     RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
-    /// The client left before its answer came. Only metrics and logs show it.
+    /// The client left before its answer had come to its end. Only metrics and logs show it.
     Canceled,
     /// Our own certificate is missing or has expired.
     Certificate,
@@ -64,7 +64,7 @@ pub enum Reason {
     RateLimitServer,
     /// The destination is in no configuration, and the outbound traffic policy lets only those out.
     RegistryOnly,
-    /// The connection broke before the answer came.
+    /// The connection to the server broke before the answer had come to its end.
     Reset,
     /// The route's time, or the attempt's, is over.
     Timeout,

@@ -231,6 +231,11 @@ impl Record {
         self.reason = Some(Reason::Canceled);
     }
 
+    /// Nobody reads the answer to its end: the client has left.
+    pub fn given_up(&mut self) {
+        self.reason = self.reason.or(Some(Reason::Canceled));
+    }
+
     /// Where the request is counted as a WebSocket, which it has become.
     pub fn websockets(&self, metrics: &Metrics) -> Arc<TcpSeries> {
         metrics.websockets(self.series())

@@ -82,6 +82,19 @@ fn an_answer_that_breaks_off_is_a_reset() {
 }
 
 #[test]
+fn an_answer_that_its_client_does_not_read_to_its_end_is_no_reset() {
+    let unknown = series();
+    let mut record = begun(&unknown);
+
+    record.answered(&answer(200), None, 0, None);
+    record.given_up();
+    record.finish(false, Instant::now());
+
+    let end = only(&unknown);
+    assert_eq!((end.status, end.error_type()), (Some(200), Some("canceled")));
+}
+
+#[test]
 fn a_named_reason_outlives_a_reset() {
     let unknown = series();
     let mut record = begun(&unknown);
