@@ -31,6 +31,9 @@ const VERSIONS: [&str; 3] = ["service.istio.io/canonical-revision", "app.kuberne
 const METHODS: [&str; 10] =
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"];
 
+/// How a call ends whose method its server does not have (gRPC, status codes).
+const UNIMPLEMENTED: u8 = 12;
+
 /// How calls ended that count as errors of the server (OpenTelemetry, gRPC conventions).
 const SERVER_ERRORS: [u8; 6] = [2, 4, 12, 13, 14, 15];
 
@@ -166,9 +169,12 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a span is called: for gRPC the path, as the conventions have it; else nothing that a client can make up.
+/// What a span is called: nothing that a client can make up any number of. So a method of gRPC names it only if a server that knows
+/// the method has answered.
 fn name(finished: &Finished) -> String {
-    if finished.is_grpc() {
+    let is_known =
+        finished.reason.is_none() && finished.grpc_status.is_some_and(|status| status != UNIMPLEMENTED);
+    if finished.is_grpc() && is_known {
         return finished.path().trim_start_matches('/').to_owned();
     }
     let method = method(finished).unwrap_or("HTTP");
