@@ -69,8 +69,10 @@ impl<S: Step<Request>> Service<Request> for Edge<S> {
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         settle(&mut request.http, &request.conn);
-        let id = get_rare(request.http.headers(), &REQUEST_ID).cloned();
-        Edged { inner: self.inner.call(request), id }
+        let headers = request.http.headers();
+        let id = get_rare(headers, &REQUEST_ID).cloned();
+        let addresses = if access_log::enabled() { get_rare(headers, &FORWARDED_FOR).cloned() } else { None };
+        Edged { inner: self.inner.call(request), id, addresses }
     }
 }
 
@@ -82,6 +84,8 @@ pin_project! {
         inner: F,
         // What the request is called behind this gateway, and so in the log.
         id: Option<HeaderValue>,
+        // By which addresses it came, as this gateway says it; `None`: nothing needs it.
+        addresses: Option<HeaderValue>,
     }
 }
 
@@ -99,7 +103,8 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Edged<F> {
                 Err(error) => Some(&mut *error.facts),
             };
             if let Some(facts) = facts {
-                facts.rare().request_id = this.id.take();
+                let rare = facts.rare();
+                (rare.request_id, rare.forwarded_for) = (this.id.take(), this.addresses.take());
             }
             result
         })

@@ -90,7 +90,8 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                         record.went_to(went_to(facts), facts.route.as_ref().and_then(Taken::access_log));
                     }
                     if let Some(rare) = response.facts.rare.take() {
-                        record.explained(rare.error, rare.request_id.as_ref());
+                        let (id, addresses) = (rare.request_id.as_ref(), rare.forwarded_for.as_ref());
+                        record.explained(rare.error, id, addresses);
                     }
                     response.http.body_mut().end().record = Some(record);
                 }

@@ -202,6 +202,8 @@ pub struct RareFacts {
     pub headers: HeaderMap,
     /// What a gateway calls the request; only where the log may need it.
     pub request_id: Option<HeaderValue>,
+    /// What a gateway says of the addresses that the request came by (`x-forwarded-for`); likewise.
+    pub forwarded_for: Option<HeaderValue>,
     /// The failure in all its words, for the access log, if that is on.
     pub error: Option<Box<str>>,
 }

@@ -121,10 +121,11 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
+    use http::HeaderValue;
     use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
 
     use super::*;
-    use crate::telemetry::finish::tests::{begun, series};
+    use crate::telemetry::finish::tests::{begun, begun_at_gateway, series};
 
     #[derive(Debug, Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -190,6 +191,28 @@ mod tests {
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_gateway_says_what_it_has_called_a_request_itself_and_repeats_no_claim() {
+        let filter: Targets = "info,access=debug".parse().expect("a filter");
+        let text = tracing_subscriber::fmt::layer().with_writer(Captured::default());
+        let subscriber = tracing_subscriber::registry().with(filter).with(text);
+        let said = |record: &Record| {
+            let head = record.head.as_ref().expect("the filter asks for it");
+            [head.request_id.clone(), head.forwarded_for.clone()]
+        };
+
+        tracing::subscriber::with_default(subscriber, || {
+            assert_eq!(said(&begun(&series())), ["one-two", "10.0.0.1"].map(|text| Some(text.to_owned())));
+            let mut record = begun_at_gateway();
+            assert_eq!(said(&record), [None, None]);
+
+            let ours = ["ours", "192.0.2.7"].map(HeaderValue::from_static);
+            record.explained(None, Some(&ours[0]), Some(&ours[1]));
+
+            assert_eq!(said(&record), ["ours", "192.0.2.7"].map(|text| Some(text.to_owned())));
+        });
     }
 
     #[test]

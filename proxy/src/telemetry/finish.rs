@@ -23,7 +23,10 @@ impl Record {
         let noted = path.watched.note(request, path.direction);
         let is_needed =
             tapped.is_some() || noted.traced.is_some() || noted.may_be_line || access_log::by_filter();
-        let head = is_needed.then(|| Box::new(Head::of(request, tapped, noted)));
+        let mut head = is_needed.then(|| Box::new(Head::of(request, tapped, noted)));
+        if let Some(head) = head.as_mut().filter(|_| path.watched.is_gateway()) {
+            head.forget_claims();
+        }
         Self::new(path, request, head, client, began)
     }
 

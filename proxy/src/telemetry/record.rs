@@ -212,11 +212,20 @@ impl Record {
         self.retries = retries;
     }
 
-    /// Adds what only the log says: the failure in all its words, and what a gateway has called the request.
-    pub fn explained(&mut self, error: Option<Box<str>>, request_id: Option<&HeaderValue>) {
+    /// Adds what only the log says: the failure in all its words, what a gateway has called the request, and by which
+    /// addresses it says that the request came.
+    pub fn explained(
+        &mut self,
+        error: Option<Box<str>>,
+        request_id: Option<&HeaderValue>,
+        forwarded_for: Option<&HeaderValue>,
+    ) {
         self.error = error;
-        if let (Some(head), Some(Ok(id))) = (&mut self.head, request_id.map(HeaderValue::to_str)) {
-            head.request_id = Some(id.to_owned());
+        let Some(head) = &mut self.head else { return };
+        for (known, said) in [(&mut head.request_id, request_id), (&mut head.forwarded_for, forwarded_for)] {
+            if let Some(said) = said.and_then(|said| said.to_str().ok()) {
+                *known = Some(said.to_owned());
+            }
         }
     }
 
@@ -303,6 +312,11 @@ impl Head {
             traced: noted.traced,
             route_log: None,
         }
+    }
+
+    /// Leaves out what a gateway replaces: until it has said that itself, it is a stranger's claim.
+    pub(super) fn forget_claims(&mut self) {
+        (self.request_id, self.forwarded_for) = (None, None);
     }
 }
 

@@ -180,6 +180,11 @@ impl Watched {
         self.lines.finish(Duration::from_secs(1));
     }
 
+    /// Whether the proxy is a gateway.
+    pub(super) fn is_gateway(&self) -> bool {
+        self.own().is_gateway
+    }
+
     fn own(&self) -> Own {
         let usual = Own { format: LineFormat::default(), has_collector: false, is_gateway: false };
         self.own.get().copied().unwrap_or(usual)
@@ -277,7 +282,7 @@ impl Watched {
         if log.is_empty() && !is_traced {
             return;
         }
-        let is_gateway = record.direction() == Direction::Outbound && self.own().is_gateway;
+        let is_gateway = record.direction() == Direction::Outbound && self.is_gateway();
         let mut finished = Finished {
             direction: record.direction(),
             at_gateway: is_gateway,
