@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::Either;
+use selvedge_model::limit::network;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -55,7 +56,8 @@ fn ask(worker: &Worker, request: &Request) -> Result<(), Error> {
     worker.places.rates().request(client, request.at).map_err(|too_often| {
         worker.metrics.control.client_rate_refusals.inc();
         let most = too_often.each_second;
-        if let Some(left_out) = worker.said.says(("a client's requests", client), Instant::now()) {
+        // As it is limited: one network has more addresses than the log has room for lines.
+        if let Some(left_out) = worker.said.says(("a client's requests", network(client)), Instant::now()) {
             tracing::info!(%client, limit = "--max-request-rate-per-client", most, left_out, "requests refused: their client sends more in a second than it may");
         }
         let what = format!("more than {most} requests in a second from one client's address");

@@ -12,6 +12,7 @@ use http::{
     HeaderValue,
     header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use selvedge_model::limit::network;
 
 use super::{failed, unusable};
 use crate::{
@@ -54,7 +55,7 @@ pub(super) async fn judge(
             Ok(())
         }
         Verdict::Wrong => {
-            if let Some(left_out) = worker.said.says((&*basic.document, address, "wrong"), began) {
+            if let Some(left_out) = worker.said.says((&*basic.document, network(address), "wrong"), began) {
                 tracing::info!(peer = %address, rule = %basic.document, left_out, "refused: no such name and password");
             }
             Err(unproven(worker, basic, matched, "the name or the password is wrong"))
@@ -62,7 +63,8 @@ pub(super) async fn judge(
         Verdict::TooMany(refused) => {
             worker.metrics.policy_decision(&basic.document, Decision::Deny, worker.index);
             let retry_after = whole(refused.retry_after);
-            if let Some(left_out) = worker.said.says((&*basic.document, address, "too many"), began) {
+            if let Some(left_out) = worker.said.says((&*basic.document, network(address), "too many"), began)
+            {
                 tracing::info!(peer = %address, rule = %basic.document, retry_after, left_out, "refused: too many wrong passwords");
             }
             let what = format!(
