@@ -25,7 +25,7 @@ use crate::{
     authenticate::authenticate,
     authorize::authorize,
     bind::BoundPort,
-    clients::{Client, Seat, Whose},
+    clients::{Client, Reached, Seat, Whose},
     detect::{First, detect_until},
     dispatch::dispatch,
     edge::{self, edge},
@@ -122,20 +122,26 @@ struct Begun {
     client: Rc<Client>,
 }
 
-/// Places for a connection from `peer` to `port`: among those of its listener if there are several, and among those of its
-/// address. `None`: there is none, and it is refused.
+/// Places for a connection from `peer` to `port`: among those of its address, and among those of its listener if there are
+/// several. `None`: there is none, and it is refused.
 ///
 /// Connections of a load balancer count for the clients that it names. Proxies that speak HTTP (`--trusted-hops`) name another
 /// client with each request.
 pub fn seats(worker: &Worker, peer: SocketAddr, port: u16) -> Option<Vec<Seat>> {
     let listener = one_of_several(worker, port);
     let is_clients = worker.settings.trusted_hops == 0 && !proxied::is_announced(&worker.settings, peer.ip());
-    let of_listener = listener.map(|port| seat(worker, peer, Whose::Listener(port), None));
-    let of_address = || is_clients.then(|| seat(worker, peer, Whose::Address(peer.ip()), listener));
-    match of_listener {
-        Some(None) => None,
-        of_listener => of_listener.into_iter().chain(of_address()).collect(),
+    let mut seats = Vec::new();
+    // That of its address first: no connection of others is closed for a client that is refused all the same.
+    if is_clients {
+        if comes_too_often(worker, peer) {
+            return None;
+        }
+        seats.push(seat(worker, peer, Whose::Address(peer.ip()), listener)?);
     }
+    if let Some(port) = listener {
+        seats.push(seat(worker, peer, Whose::Listener(port), None)?);
+    }
+    Some(seats)
 }
 
 /// `port`, if the gateway has others.
@@ -143,13 +149,29 @@ fn one_of_several(worker: &Worker, port: u16) -> Option<u16> {
     worker.view.with(|table| table.gateway.len() > 1).then_some(port)
 }
 
+/// Whether the client at `peer` connects more often than it may. It is refused then.
+fn comes_too_often(worker: &Worker, peer: SocketAddr) -> bool {
+    let too_often = worker.places.rates().connect(peer.ip(), Instant::now()).is_err();
+    if too_often {
+        refuse_place(worker, peer, Whose::Address(peer.ip()), Reached::Rate);
+    }
+    too_often
+}
+
 /// A place among those of `whose`, who comes to `listener` if that is one of several. `None`: there are as many as there may
 /// be, and `peer` is refused.
 fn seat(worker: &Worker, peer: SocketAddr, whose: Whose, listener: Option<u16>) -> Option<Seat> {
-    let reached = match worker.places.seat(whose, listener) {
-        Ok(seat) => return Some(seat),
-        Err(reached) => reached,
-    };
+    match worker.places.seat(whose, listener) {
+        Ok(seat) => Some(seat),
+        Err(reached) => {
+            refuse_place(worker, peer, whose, reached);
+            None
+        }
+    }
+}
+
+/// Counts and logs a connection of `peer` that gets no place, because `whose` has `reached` a limit.
+fn refuse_place(worker: &Worker, peer: SocketAddr, whose: Whose, reached: Reached) {
     worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);
     worker.metrics.control.client_limit_refusals.inc();
     if let Some(left_out) = worker.said.says(("a client's limit", reached), Instant::now()) {
@@ -161,7 +183,6 @@ fn seat(worker: &Worker, peer: SocketAddr, whose: Whose, listener: Option<u16>) 
         let what = reached.what();
         tracing::info!(%peer, limit, left_out, "connection refused: {what} {whose} as one may have");
     }
-    None
 }
 
 /// Counts and logs a connection that is not let in.

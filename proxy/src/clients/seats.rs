@@ -3,7 +3,6 @@
 use std::{
     rc::{Rc, Weak},
     sync::atomic::Ordering,
-    time::Instant,
 };
 
 use super::{Client, LOOKS, Places, Reached, Seat, Stage, Whose};
@@ -15,11 +14,8 @@ impl Places {
     /// may, one of its connections without a request in progress is closed for this one.
     ///
     /// # Errors
-    /// If `whose` has as many as it may, and no such connection was found; or if it is an address that connects too often.
+    /// If `whose` has as many as it may, and no such connection was found.
     pub fn seat(&self, whose: Whose, listener: Option<u16>) -> Result<Seat, Reached> {
-        if let Whose::Address(address) = whose {
-            self.rates().connect(address, Instant::now()).map_err(|_| Reached::Rate)?;
-        }
         let places = self.clients.most_plain();
         let sit = || {
             let open = self.clients.open[Direction::Inbound as usize].load(Ordering::Relaxed);

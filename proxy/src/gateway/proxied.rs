@@ -11,7 +11,7 @@ use std::{
 use bytes::Buf;
 use tokio::io::AsyncReadExt;
 
-use super::{Begun, one_of_several, refuse_connection, seat};
+use super::{Begun, comes_too_often, one_of_several, refuse_connection, seat};
 use crate::{
     arrival::Arrival,
     clients::Whose,
@@ -53,13 +53,13 @@ pub(super) async fn named(worker: &Worker, mut begun: Begun, port: u16) -> Optio
     if let Some(client) = client {
         begun.arrival = Arrival { peer: client, via: Some(balancer.peer.ip()), ..balancer };
         if worker.settings.trusted_hops == 0 {
-            match seat(worker, client, Whose::Address(client.ip()), one_of_several(worker, port)) {
-                Some(seat) => begun.client.sit(seat),
-                None => {
-                    reset(&begun.tcp);
-                    return None;
-                }
-            }
+            let listener = one_of_several(worker, port);
+            let place = || seat(worker, client, Whose::Address(client.ip()), listener);
+            let Some(place) = (!comes_too_often(worker, client)).then(place).flatten() else {
+                reset(&begun.tcp);
+                return None;
+            };
+            begun.client.sit(place);
         }
     }
     Some(begun)
