@@ -333,3 +333,25 @@ fn status(
     let words = error.map(str::to_owned).or_else(|| reason.map(|reason| reason.word().to_owned()));
     Some(Status { code: StatusCode::Error.into(), message: words.unwrap_or_default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_called_after_a_method_of_grpc_only_if_a_server_knows_it() {
+        let request = http::Request::post("/shop.Cart/Add").header("content-type", "application/grpc");
+        let request = request.body(()).expect("a request");
+        let named = |grpc_status: Option<u8>, reason: Option<Reason>| {
+            let mut finished = Finished::of(&request);
+            (finished.grpc_status, finished.reason) = (grpc_status, reason);
+            name(&finished)
+        };
+
+        assert_eq!(named(Some(0), None), "shop.Cart/Add");
+        assert_eq!(named(Some(13), None), "shop.Cart/Add");
+        assert_eq!(named(Some(UNIMPLEMENTED), None), "POST");
+        assert_eq!(named(Some(14), Some(Reason::NoEndpoint)), "POST");
+        assert_eq!(named(None, None), "POST");
+    }
+}

@@ -397,8 +397,34 @@ impl Json<'_> {
 }
 
 #[cfg(test)]
+impl Finished {
+    /// `request`, which has come in just now and got no answer.
+    pub(crate) fn of<B>(request: &http::Request<B>) -> Self {
+        Self {
+            direction: Direction::Inbound,
+            at_gateway: false,
+            began: SystemTime::now(),
+            came: std::time::Instant::now(),
+            duration: Duration::ZERO,
+            status: None,
+            grpc_status: None,
+            reason: None,
+            error: None,
+            retries: 0,
+            received: 0,
+            sent: 0,
+            peer: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            identity: None,
+            is_http2: false,
+            is_tls: false,
+            head: Box::new(Head::of(request, Some(Box::default()), super::watched::Noted::default())),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
-    use super::{super::watched::Noted, *};
+    use super::*;
 
     #[test]
     fn no_text_waits_for_a_collector_that_is_longer_than_a_tag() {
@@ -408,25 +434,7 @@ mod tests {
             request = request.header(name, long.as_str());
         }
         let request = request.body(()).expect("a valid request");
-        let mut finished = Finished {
-            direction: Direction::Outbound,
-            at_gateway: true,
-            began: SystemTime::UNIX_EPOCH,
-            came: std::time::Instant::now(),
-            duration: Duration::ZERO,
-            status: None,
-            grpc_status: None,
-            reason: None,
-            error: Some(long.as_str().into()),
-            retries: 0,
-            received: 0,
-            sent: 0,
-            peer: SocketAddr::from(([127, 0, 0, 1], 5000)),
-            identity: None,
-            is_http2: false,
-            is_tls: false,
-            head: Box::new(Head::of(&request, Some(Box::default()), Noted::default())),
-        };
+        let mut finished = Finished { error: Some(long.as_str().into()), ..Finished::of(&request) };
 
         finished.shorten();
 
