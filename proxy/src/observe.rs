@@ -90,8 +90,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                         record.went_to(went_to(facts), facts.route.as_ref().and_then(Taken::access_log));
                     }
                     if let Some(rare) = response.facts.rare.take() {
-                        let (id, addresses) = (rare.request_id.as_ref(), rare.forwarded_for.as_ref());
-                        record.explained(rare.error, id, addresses);
+                        record.explained(rare.error, rare.request_id.as_ref(), rare.forwarded_for.as_ref());
                     }
                     response.http.body_mut().end().record = Some(record);
                 }
