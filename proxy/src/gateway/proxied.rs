@@ -11,7 +11,11 @@ use std::{
 use bytes::Buf;
 use tokio::io::AsyncReadExt;
 
-use super::{Begun, comes_too_often, one_of_several, refuse_connection, seat};
+use super::{
+    Begun,
+    places::{comes_too_often, one_of_several, seat},
+    refuse_connection,
+};
 use crate::{
     arrival::Arrival,
     clients::Whose,
