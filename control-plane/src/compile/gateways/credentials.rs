@@ -18,6 +18,7 @@ use super::{
         Problems,
         certificates::{Certificates, Refused},
     },
+    Named,
     istio::AUTHORITIES_SUFFIX,
     seats::Seat,
     terminate::WantedObject,
@@ -141,26 +142,26 @@ fn named(rule: &Rule) -> Vec<(String, &Credential)> {
     all
 }
 
-/// The Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the one
-/// beside it is not known before it is asked for.
-pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
+/// Adds the Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the
+/// one beside it is not known before it is asked for.
+pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut Named<'a>) {
     let rules: Vec<(&Rule, Vec<(String, &Credential)>)> = resources
         .destination_rules
         .iter()
         .map(|rule| (&**rule, named(rule)))
         .filter(|(_, named)| !named.is_empty())
         .collect();
-    let mut wanted = BTreeSet::new();
     if rules.is_empty() {
-        return wanted;
+        return;
     }
     let namespaces: BTreeSet<&str> =
         super::istio::workloads(resources).into_iter().map(|(namespace, _)| namespace).collect();
     for namespace in namespaces {
-        for (_, named) in rules.iter().filter(|(rule, _)| is_for(rule, namespace)) {
-            for (_, credential) in named {
+        for (rule, credentials) in rules.iter().filter(|(rule, _)| is_for(rule, namespace)) {
+            let named = all.entry(&*rule.name.namespace).or_default();
+            for (_, credential) in credentials {
                 let beside = format!("{}{AUTHORITIES_SUFFIX}", credential.secret);
-                wanted.extend([credential.secret.clone(), beside].map(|name| WantedObject {
+                named.extend([credential.secret.clone(), beside].map(|name| WantedObject {
                     kind: "Secret",
                     namespace: namespace.to_owned(),
                     name,
@@ -168,5 +169,4 @@ pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
             }
         }
     }
-    wanted
 }

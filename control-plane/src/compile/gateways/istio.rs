@@ -21,7 +21,7 @@ use selvedge_model::{
 use self::hosts::{Served, served};
 pub(super) use self::{
     secure::AUTHORITIES_SUFFIX,
-    wanted::{wanted, workloads},
+    wanted::{add_wanted, workloads},
 };
 use super::{
     super::{

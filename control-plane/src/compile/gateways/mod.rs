@@ -120,15 +120,35 @@ pub(super) fn gateways(
     gateways
 }
 
-/// The Secrets and ConfigMaps that gateways, `Ingress`es and `BackendTLSPolicy`s name, without those that they are not
+/// The objects that documents of Istio name, by the namespace of the documents. They are in the namespace of a gateway's
+/// workload, which need not have permitted it.
+type Named<'a> = BTreeMap<&'a str, BTreeSet<WantedObject>>;
+
+/// The Secrets and ConfigMaps that gateways, `Ingress`es and policies name, each once, without those that they are not
 /// permitted to name. Where nobody lists them (in a cluster), they are to be fetched by name and [put](Resources::put)
 /// into the resources; one that is not there is reported by [`compile`](super::compile).
-pub fn wanted_objects(resources: &Resources) -> BTreeSet<WantedObject> {
-    let mut wanted = gateway_api::wanted(resources);
-    wanted.extend(ingress::wanted(resources));
-    wanted.extend(istio::wanted(resources));
-    wanted.extend(credentials::wanted(resources));
-    wanted.extend(terminate::of_backend_policies(resources));
+///
+/// If they are too many, the first count: those that somebody names or permits who may write into their namespace, and then
+/// those that Istio's documents of other namespaces name, one of each namespace after the other. So nobody takes the places
+/// of others by naming much.
+pub fn wanted_objects(resources: &Resources) -> Vec<WantedObject> {
+    let mut known = gateway_api::wanted(resources);
+    known.extend(ingress::wanted(resources));
+    known.extend(terminate::of_backend_policies(resources));
+    let mut named = Named::new();
+    istio::add_wanted(resources, &mut named);
+    credentials::add_wanted(resources, &mut named);
+    let mut from_elsewhere = Vec::new();
+    for (namespace, objects) in named {
+        let (own, others): (Vec<_>, Vec<_>) =
+            objects.into_iter().partition(|object| *object.namespace == *namespace);
+        known.extend(own);
+        from_elsewhere.extend(others.into_iter().enumerate());
+    }
+    from_elsewhere.sort_unstable();
+    let mut wanted: Vec<WantedObject> = known.iter().cloned().collect();
+    let from_elsewhere = from_elsewhere.into_iter().map(|(_, object)| object);
+    wanted.extend(from_elsewhere.filter(|object| known.insert(object.clone())));
     wanted
 }
 

@@ -32,31 +32,31 @@ use crate::{
 
 /// How many objects of one namespace are watched.
 const MOST_WATCHED: usize = 100;
-/// How many objects of one namespace may be named. Whoever names one in another namespace needs that one's permission.
+/// How many objects of one namespace may be named: the first of them.
 const MOST_IN_NAMESPACE: usize = 2000;
 /// Between two questions, and between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_OF_ROUND: Duration = Duration::from_secs(10);
 
 /// Finds the objects that documents name.
-type Names = dyn Fn(&Resources) -> BTreeSet<DocumentName> + Send + Sync;
+type Names = dyn Fn(&Resources) -> Vec<DocumentName> + Send + Sync;
 
 /// Which objects documents name.
 #[derive(Clone)]
 pub struct Naming(Arc<Names>);
 
 impl Naming {
-    /// Those that `names` finds.
-    pub fn new(names: impl Fn(&Resources) -> BTreeSet<DocumentName> + Send + Sync + 'static) -> Self {
+    /// Those that `names` finds, each once. If they are too many, the first count.
+    pub fn new(names: impl Fn(&Resources) -> Vec<DocumentName> + Send + Sync + 'static) -> Self {
         Self(Arc::new(names))
     }
 
     /// No objects.
     pub fn nothing() -> Self {
-        Self::new(|_| BTreeSet::new())
+        Self::new(|_| Vec::new())
     }
 
-    pub(super) fn of(&self, resources: &Resources) -> BTreeSet<DocumentName> {
+    pub(super) fn of(&self, resources: &Resources) -> Vec<DocumentName> {
         (self.0)(resources)
     }
 }
@@ -86,7 +86,7 @@ impl NamedObjects {
     }
 
     /// Watches what `named` names from now on, and nothing else: what is named no longer is forgotten.
-    pub(super) fn follow(&mut self, named: &BTreeSet<DocumentName>, held: &mut ClusterObjects) {
+    pub(super) fn follow(&mut self, named: &[DocumentName], held: &mut ClusterObjects) {
         let mut counts = BTreeMap::<&str, usize>::new();
         let (mut wanted, mut too_many) = (BTreeSet::new(), BTreeSet::new());
         let (mut watched, mut asked) = (BTreeSet::new(), Vec::new());

@@ -4,24 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_model::facts;
 
-use super::{super::WantedObject, Gateway, secure::AUTHORITIES_SUFFIX};
+use super::{
+    super::{Named, WantedObject},
+    Gateway,
+    secure::AUTHORITIES_SUFFIX,
+};
 use crate::resources::{Resources, istio_gateway::ServerTls};
 
-/// Those that some workload which is a gateway needs. Whether there is the companion Secret of a certificate, in which its
+/// Adds those that some workload which is a gateway needs. Whether there is the companion Secret of a certificate, in which its
 /// clients' authorities may be, is not known before it is asked for.
-pub(in super::super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
-    let mut wanted = BTreeSet::new();
+pub(in super::super) fn add_wanted<'a>(resources: &'a Resources, all: &mut Named<'a>) {
     for (namespace, labels) in workloads(resources) {
         let serves = |gateway: &&Gateway| facts::selects(&gateway.spec.selector, labels);
         for gateway in resources.istio_gateways.iter().map(|gateway| &**gateway).filter(serves) {
+            let named = all.entry(&*gateway.name.namespace).or_default();
             for tls in gateway.spec.servers.iter().filter_map(|server| server.tls.as_ref()) {
                 let secret =
                     |name: String| WantedObject { kind: "Secret", namespace: namespace.to_owned(), name };
-                wanted.extend(secrets(tls).into_iter().map(secret));
+                named.extend(secrets(tls).into_iter().map(secret));
             }
         }
     }
-    wanted
 }
 
 /// The namespace and the labels of each workload that is a gateway.

@@ -139,3 +139,23 @@ fn secrets_are_wanted_where_the_workloads_are_that_serve_the_gateway() {
     assert_eq!(wanted(named), ["Secret shop/clients", "Secret shop/tls"]);
     assert_eq!(wanted("mode: PASSTHROUGH"), [""; 0]);
 }
+
+#[test]
+fn nobody_takes_the_places_of_other_namespaces_secrets_by_naming_much() {
+    let names = |secrets: &str| {
+        format!(
+            "{{selector: {{istio: ingressgateway}}, servers: [{{port: {{number: 443, name: tls, protocol: HTTPS}}, hosts: ['*'], \
+             tls: {{mode: SIMPLE, credentialNames: [{secrets}]}}}}]}}"
+        )
+    };
+    let rule = "{host: a.example, trafficPolicy: {tls: {mode: SIMPLE, credentialName: a5}}}";
+    let text = labelled()
+        + &istio("Gateway", "loud/gw", &names("a1, a2, a3, a4"))
+        + &istio("DestinationRule", "loud/rule", rule)
+        + &istio("Gateway", "other/gw", &names("a1, y"))
+        + &istio("Gateway", "shop/gw", &names("z"));
+
+    let (resources, _) = resources(&text);
+    let wanted: Vec<String> = wanted_objects(&resources).into_iter().map(|one| one.name).collect();
+    assert_eq!(wanted, ["z", "a1", "a2", "y", "a3", "a4", "a5", "a5-cacert"]);
+}
