@@ -82,6 +82,8 @@ pub struct PolicyBlocks {
     /// `portLevelSettings`, by the service's port: each replaces all blocks above that it can have, also those that it
     /// does not give. It can have none of the last three.
     pub ports: BTreeMap<u16, Self>,
+    /// Of one of `ports`: its place among `portLevelSettings`.
+    pub place: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -238,7 +240,7 @@ fn read_policy(
             tls: yaml.tls,
             ..PolicyYaml::default()
         };
-        let policy = read_policy(yaml, &field, false, annotated, reading)?;
+        let policy = PolicyBlocks { place: index, ..read_policy(yaml, &field, false, annotated, reading)? };
         report_setting(&policy, &field, reading);
         if ports.insert(port, policy).is_some() {
             return Err(wrong(field, format!("port {port} is given twice; keep one of them")));
@@ -276,6 +278,7 @@ fn read_policy(
         proxy_protocol,
         tunnel,
         ports,
+        place: 0,
     })
 }
 

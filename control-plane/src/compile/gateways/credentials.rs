@@ -130,8 +130,8 @@ fn named(rule: &Rule) -> Vec<(String, &Credential)> {
             let credential = settings.credential.as_ref();
             all.extend(credential.map(|credential| (format!("{field}.tls.credentialName"), credential)));
         }
-        for (index, of_port) in blocks.ports.values().enumerate() {
-            of_blocks(of_port, &format!("{field}.portLevelSettings[{index}]"), all);
+        for of_port in blocks.ports.values() {
+            of_blocks(of_port, &format!("{field}.portLevelSettings[{}]", of_port.place), all);
         }
     }
     let mut all = Vec::new();

@@ -159,3 +159,20 @@ fn nobody_takes_the_places_of_other_namespaces_secrets_by_naming_much() {
     let wanted: Vec<String> = wanted_objects(&resources).into_iter().map(|one| one.name).collect();
     assert_eq!(wanted, ["z", "a1", "a2", "y", "a3", "a4", "a5", "a5-cacert"]);
 }
+
+#[test]
+fn what_is_wrong_with_the_credential_of_a_port_is_told_where_that_is_written() {
+    let port = |number: u16, secret: &str| {
+        format!("{{port: {{number: {number}}}, tls: {{mode: SIMPLE, credentialName: {secret}}}}}")
+    };
+    let ports = [port(90, "other"), port(80, "gone")].join(", ");
+    let rule = format!("{{host: web, trafficPolicy: {{portLevelSettings: [{ports}]}}}}");
+    let documents = http("shop/gw", "'*'")
+        + &virtual_service("shop/a", "'*'", &all("web"))
+        + &istio("DestinationRule", "shop/rule", &rule);
+
+    let (_, problems) = served(&documents);
+    let told = problems.iter().filter(|problem| problem.message.contains("there is no Secret shop/gone"));
+    let fields: Vec<&str> = told.map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["spec.trafficPolicy.portLevelSettings[1].tls.credentialName"], "{problems:?}");
+}
