@@ -242,26 +242,27 @@ fn access_log(ranks: &[Rank<'_>], is_for: &impl Fn(Ways) -> bool) -> AccessLog {
         }
         let named: Vec<LogSink> = rules.iter().flat_map(|rule| rule.sinks.iter().copied()).collect();
         if !named.is_empty() {
-            sinks = named.iter().map(|sink| (*sink, sinks.get(sink).unwrap_or(&all).clone())).collect();
+            sinks = named.iter().map(|sink| (*sink, Going::default())).collect();
         } else if sinks.is_empty() {
             sinks = [(LogSink::Stdout, all.clone())].into();
         }
         for rule in rules {
-            let say = |going: &mut Going| {
-                // Who turns it on again for a narrower rank need not say `disabled: false`, if he names where it goes.
-                going.is_off = rule.disabled.unwrap_or(going.is_off && rule.sinks.is_empty());
-                if let Some(filter) = &rule.filter {
-                    going.filter = Some(Arc::clone(filter));
-                }
-            };
+            // As in Istio, whatever is said turns on again what a wider rank has turned off, unless it says `disabled`. (That is
+            // otherwise with traces.)
+            let is_off = rule.disabled.unwrap_or(false);
             if rule.sinks.is_empty() {
+                let say = |going: &mut Going| {
+                    going.is_off = is_off;
+                    if let Some(filter) = &rule.filter {
+                        going.filter = Some(Arc::clone(filter));
+                    }
+                };
                 say(&mut all);
                 sinks.values_mut().for_each(say);
             } else {
-                sinks
-                    .iter_mut()
-                    .filter(|(sink, _)| rule.sinks.contains(sink))
-                    .for_each(|(_, going)| say(going));
+                // Where they are named, they have the filter that stands there, or none.
+                let going = Going { is_off, filter: rule.filter.clone() };
+                sinks.extend(rule.sinks.iter().map(|sink| (*sink, going.clone())));
             }
         }
     }

@@ -70,6 +70,18 @@ fn a_workload_replaces_its_namespace_and_that_the_mesh_field_by_field() {
     assert_eq!(short(&found.outbound), (lines, None));
     assert_eq!(said(&problems), [""; 0]);
 
+    // Whoever names a provider again says anew which requests are lines, and turns on what was off.
+    let filtered =
+        "{accessLogging: [{providers: [{name: json}], filter: {expression: response.code >= 400}}]}";
+    let filtered = document("mesh", "istio-system", filtered);
+    let (found, _) = telemetry(&format!("{filtered}{namespace}"));
+    assert_eq!(short(&found.inbound).0, ["Json", "Otlp"]);
+    let off =
+        document("mesh", "istio-system", "{accessLogging: [{providers: [{name: json}], disabled: true}]}");
+    let on = document("wide", "default", "{accessLogging: [{filter: {expression: connection.mtls}}]}");
+    assert_eq!(short(&telemetry(&off).0.inbound).0, [""; 0]);
+    assert_eq!(short(&telemetry(&format!("{off}{on}")).0.inbound).0, ["Json connection.mtls"]);
+
     // Another workload has the namespace's.
     let (mesh, _) = compiled(&format!("{MESH}{own}{namespace}"));
     let other =
