@@ -48,6 +48,8 @@ impl Facing<'_> {
 #[derive(Debug)]
 struct Meant<'w> {
     by_namespace: HashMap<&'w str, Vec<Facing<'w>>>,
+    /// Those that are gateways: their namespaces, and their places there.
+    gateways: Vec<(&'w str, usize)>,
     /// Namespaces and service accounts of workloads.
     accounts: HashSet<(&'w str, &'w str)>,
 }
@@ -86,10 +88,15 @@ pub(super) fn report<'w>(
 
 impl<'w> Meant<'w> {
     fn new(all: impl Iterator<Item = Facing<'w>>) -> Self {
-        let mut meant = Self { by_namespace: HashMap::new(), accounts: HashSet::new() };
+        let mut meant = Self { by_namespace: HashMap::new(), gateways: Vec::new(), accounts: HashSet::new() };
         for one in all {
-            meant.accounts.insert((one.selected.namespace, one.account));
-            meant.by_namespace.entry(one.selected.namespace).or_default().push(one);
+            let namespace = one.selected.namespace;
+            meant.accounts.insert((namespace, one.account));
+            let here = meant.by_namespace.entry(namespace).or_default();
+            if one.selected.gateway.is_some() {
+                meant.gateways.push((namespace, here.len()));
+            }
+            here.push(one);
         }
         meant
     }
@@ -106,15 +113,17 @@ impl<'m, 'w> Asked<'m, 'w> {
     /// The workloads that a policy in `namespace` with these `targets` is for.
     fn chosen(&self, namespace: &str, targets: &Targets<'_>) -> Vec<Chosen<'m, 'w>> {
         let chosen = |one: &'m Facing<'w>| Some((one, targets.ports(one.selected)?));
+        let meant: &'m Meant<'w> = self.meant;
         match targets::only_namespace(namespace, self.settings) {
-            // A gateway may run in another namespace than its Gateway is in.
-            Some(_) if targets.names_gateways() => {
-                self.meant.by_namespace.values().flatten().filter_map(chosen).collect()
-            }
             Some(namespace) => {
-                self.meant.by_namespace.get(namespace).into_iter().flatten().filter_map(chosen).collect()
+                // A gateway may run in another namespace than its Gateway is in.
+                let elsewhere = meant.gateways.iter().filter(|(at, _)| *at != namespace);
+                let elsewhere = elsewhere.filter_map(|(at, place)| meant.by_namespace.get(at)?.get(*place));
+                let elsewhere = elsewhere.filter(|_| targets.names_gateways());
+                let here = meant.by_namespace.get(namespace).into_iter().flatten();
+                here.chain(elsewhere).filter_map(chosen).collect()
             }
-            None => self.meant.by_namespace.values().flatten().filter_map(chosen).collect(),
+            None => meant.by_namespace.values().flatten().filter_map(chosen).collect(),
         }
     }
 
