@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, hash_map::Entry},
+    mem::{Discriminant, discriminant},
 };
 
 use selvedge_model::{StringMatch, filter::PathRewrite, gateway::Hostname};
@@ -35,7 +36,12 @@ pub(super) struct Host<'a> {
     pub(super) name: Hostname,
     /// In the order in which they are tried.
     pub(super) paths: Vec<Path<'a>>,
+    /// The place of each among them, until they are in that order: there may be many.
+    places: HashMap<Asked, usize>,
 }
+
+/// What a path asks, by which it is found.
+type Asked = (Discriminant<StringMatch>, String);
 
 /// Who gets the requests for a path.
 #[derive(Clone)]
@@ -80,6 +86,7 @@ impl<'a> Hosts<'a> {
         hosts.report_shared(problems);
         hosts.hide_passwords(problems);
         for host in &mut hosts.list {
+            host.places = HashMap::new();
             host.paths.sort_by_key(|path| Reverse(rank(&path.asks)));
         }
         hosts
@@ -93,7 +100,7 @@ impl<'a> Hosts<'a> {
     fn host(&mut self, name: &Hostname) -> &mut Host<'a> {
         let list = &mut self.list;
         let at = *self.places.entry(name.clone()).or_insert_with(|| {
-            list.push(Host { name: name.clone(), paths: Vec::new() });
+            list.push(Host { name: name.clone(), paths: Vec::new(), places: HashMap::new() });
             list.len() - 1
         });
         &mut self.list[at]
@@ -113,14 +120,19 @@ impl<'a> Hosts<'a> {
             problems.warning(ingress, &rule.field, message);
         }
         for (place, path) in rule.paths.iter().enumerate() {
-            if let Some(first) = host.paths.iter().find(|first| first.asks == path.asks) {
-                let message = format!(
-                    "has no effect: {} ({}) is older and has this path of {}; remove one of them",
-                    first.ingress.name, first.ingress.location, rule.host
-                );
-                problems.overruled(ingress, &format!("{}.path", path.field), message);
-                continue;
-            }
+            let new = match host.places.entry(asked(&path.asks)) {
+                Entry::Vacant(new) => new,
+                Entry::Occupied(there) => {
+                    let first = host.paths[*there.get()].ingress;
+                    let message = format!(
+                        "has no effect: {} ({}) is older and has this path of {}; remove one of them",
+                        first.name, first.location, rule.host
+                    );
+                    problems.overruled(ingress, &format!("{}.path", path.field), message);
+                    continue;
+                }
+            };
+            new.insert(host.paths.len());
             host.paths.push(Path {
                 ingress,
                 called: path_name(index, place),
@@ -140,9 +152,8 @@ impl<'a> Hosts<'a> {
         for name in own.chain([&Hostname::Any]) {
             let asks = StringMatch::PathPrefix("/".to_owned());
             let host = self.host(name);
-            if host.paths.iter().any(|path| path.asks == asks) {
-                continue;
-            }
+            let Entry::Vacant(new) = host.places.entry(asked(&asks)) else { continue };
+            new.insert(host.paths.len());
             host.paths.push(Path {
                 ingress,
                 called: DEFAULT_BACKEND.to_owned(),
@@ -164,7 +175,10 @@ impl<'a> Hosts<'a> {
     ) {
         let Some(canary) = &ingress.spec.nginx.canary else { return };
         let host = self.places.get(&rule.host).map(|at| &mut self.list[*at]);
-        let main = host.and_then(|host| host.paths.iter_mut().find(|main| main.asks == path.asks));
+        let main = host.and_then(|host| {
+            let place = *host.places.get(&asked(&path.asks))?;
+            host.paths.get_mut(place)
+        });
         let Some(main) = main else {
             let message = format!(
                 "gets nothing: no Ingress that is not a canary has this path of {}; add one",
@@ -270,7 +284,7 @@ impl<'a> Hosts<'a> {
         for alias in aliases {
             if let Entry::Vacant(place) = self.places.entry(alias.clone()) {
                 place.insert(self.list.len());
-                self.list.push(Host { name: alias.clone(), ..host.clone() });
+                self.list.push(Host { name: alias.clone(), places: HashMap::new(), ..host.clone() });
             }
         }
     }
@@ -285,6 +299,16 @@ impl Host<'_> {
         };
         self.paths.iter().map(size).sum()
     }
+}
+
+/// By which a path is found that asks this.
+fn asked(asks: &StringMatch) -> Asked {
+    let text: &str = match asks {
+        StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::PathPrefix(text) => text,
+        StringMatch::Regex(regex) => regex.source(),
+        StringMatch::Present => "",
+    };
+    (discriminant(asks), text.to_owned())
 }
 
 /// The greater is tried first: an exact path, then the longer one.
