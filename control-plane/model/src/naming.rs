@@ -88,8 +88,12 @@ fn owner<'n>(name: &'n str, labels: &'n BTreeMap<String, String>) -> &'n str {
 
 /// The CronJob of a Job, whose name it ends with the minute for which it made it.
 fn cron_job(job: &str) -> &str {
-    let minute =
-        |text: &str| (8..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    // It is counted from 1970 on. A day such as 20261130 is less than any minute since 2009.
+    let minute = |text: &str| {
+        (8..=10).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_digit())
+            && text.parse().is_ok_and(|number: u64| number >= 21_000_000)
+    };
     match job.rsplit_once('-') {
         Some((owner, behind)) if !owner.is_empty() && minute(behind) => owner,
         _ => job,
@@ -119,6 +123,7 @@ mod tests {
             ("agent-x2x4z", &[("controller-revision-hash", "5c9")], "agent"),
             ("report-28461230-abcde", &[("job-name", "report-28461230")], "report"),
             ("import-abcde", &[("batch.kubernetes.io/job-name", "import")], "import"),
+            ("import-20261130-abcde", &[("job-name", "import-20261130")], "import-20261130"),
             ("reviews-v1", &[("app", "reviews")], "reviews-v1"),
             ("web-7d9c5b-x2x4z", &[("pod-template-hash", "other")], "web-7d9c5b-x2x4z"),
             ("-0", &[("statefulset.kubernetes.io/pod-name", "-0")], "-0"),

@@ -121,7 +121,10 @@ const INSTEAD: &[(&str, &str)] = &[
     ("x-forwarded-prefix", "set it with an HTTPRoute (RequestHeaderModifier)"),
     ("connection-proxy-header", "connections to apps are kept open; remove it"),
     ("http2-push-preload", "browsers take no pushed answers any more; remove it"),
-    ("enable-access-log", "what is logged is for the whole gateway (config.selvedge.io/log-level)"),
+    (
+        "enable-access-log",
+        "the access log is for the whole gateway: config.selvedge.io/access-log on its workload, or a Telemetry",
+    ),
     ("enable-rewrite-log", "what is logged is for the whole gateway (config.selvedge.io/log-level)"),
     ("preserve-trailing-slash", "a redirect goes to the path as it is written; remove it"),
     ("use-port-in-redirects", "redirects name the port that is served; remove it"),
