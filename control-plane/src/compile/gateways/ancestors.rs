@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::gateway_api::GatewayApi;
+use super::{super::grants::Grants, gateway_api::GatewayApi};
 use crate::{
     problem::DocumentName,
     resources::{Resources, gateway::GATEWAY_GROUP, policy_target::PolicyTarget},
 };
+
+/// So many an API server keeps of one policy. The others are not told.
+const MOST: usize = 16;
 
 /// A namespace and a name.
 type Name<'a> = (&'a str, &'a str);
@@ -22,7 +25,7 @@ pub(super) fn ancestors(resources: &Resources, api: &GatewayApi<'_>) -> BTreeMap
     if policies.is_empty() {
         return BTreeMap::new();
     }
-    let gateways = gateways_of_services(api);
+    let gateways = gateways_of_services(api, &Grants::new(resources));
     let of = |(name, targets): (&DocumentName, &[PolicyTarget])| {
         (name.clone(), of_policy(&name.namespace, targets, &gateways))
     };
@@ -35,33 +38,34 @@ fn of_policy(
     targets: &[PolicyTarget],
     gateways: &BTreeMap<Name<'_>, BTreeSet<Name<'_>>>,
 ) -> Vec<Value> {
-    let mut found = Vec::new();
+    let mut found: Vec<Value> = Vec::new();
     for target in targets {
         let key = (namespace, target.name.as_str());
-        let through = gateways.get(&key).filter(|_| target.is_service()).into_iter().flatten();
-        let before = found.len();
-        for (namespace, name) in through {
-            found.push(
-                json!({"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name}),
-            );
-        }
-        if found.len() == before {
-            found.push(json!({"group": target.group, "kind": target.kind, "name": target.name}));
-        }
-    }
-    let mut once: Vec<Value> = Vec::new();
-    for one in found {
-        if !once.contains(&one) {
-            once.push(one);
+        let through = gateways.get(&key).filter(|_| target.is_service());
+        let itself = || json!({"group": target.group, "kind": target.kind, "name": target.name});
+        let itself = through.is_none().then(itself);
+        let through = through.into_iter().flatten().map(|(namespace, name)| {
+            json!({"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name})
+        });
+        for one in through.chain(itself) {
+            if found.len() == MOST {
+                return found;
+            }
+            if !found.contains(&one) {
+                found.push(one);
+            }
         }
     }
-    once
+    found
 }
 
 /// The gateways of ours with a route to each Service.
-fn gateways_of_services<'a>(api: &GatewayApi<'a>) -> BTreeMap<Name<'a>, BTreeSet<Name<'a>>> {
+fn gateways_of_services<'a>(
+    api: &GatewayApi<'a>,
+    grants: &Grants<'_>,
+) -> BTreeMap<Name<'a>, BTreeSet<Name<'a>>> {
     let mut gateways: BTreeMap<Name<'a>, BTreeSet<Name<'a>>> = BTreeMap::new();
-    for (service, gateway) in api.services() {
+    for (service, gateway) in api.services(grants) {
         gateways.entry(service).or_default().insert(gateway);
     }
     gateways

@@ -12,7 +12,12 @@ use selvedge_model::{
 };
 
 use super::{
-    super::{Problems, network::NamespaceLabels, parent_field},
+    super::{
+        Problems,
+        grants::{Grants, Named},
+        network::NamespaceLabels,
+        parent_field,
+    },
     HolderFacts,
     attach::{AtListener, Attaching},
     copies::Copies,
@@ -106,13 +111,14 @@ impl<'a> GatewayApi<'a> {
         self.holders.gateways.keys().copied()
     }
 
-    /// Each Service that a route attached to a gateway sends to, and that gateway: the namespace and name of both.
-    pub(super) fn services(&self) -> Vec<(GatewayName<'a>, GatewayName<'a>)> {
+    /// Each Service that a route attached to a gateway sends to, and may name, and that gateway: the namespace and name of both.
+    pub(super) fn services(&self, grants: &Grants<'_>) -> Vec<(GatewayName<'a>, GatewayName<'a>)> {
         let mut services = Vec::new();
         for (gateway, holders) in &self.routes {
             let mut add = |route: &'a DocumentName, backend: &'a BackendRef| {
-                if backend.is_service() {
-                    let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+                let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+                let named = Named { group: "", kind: "Service", namespace, name: &backend.name };
+                if backend.is_service() && grants.permit(route, named) {
                     services.push(((namespace, backend.name.as_str()), *gateway));
                 }
             };

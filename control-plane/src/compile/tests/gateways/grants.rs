@@ -54,3 +54,25 @@ fn a_grant_for_one_route_is_none_for_another_of_the_same_host() {
     assert_eq!(sent_to(&mesh, 80, "a.example", "/a"), "500");
     assert_eq!(sent_to(&mesh, 80, "a.example", "/b"), "far");
 }
+
+#[test]
+fn a_policys_ancestors_are_gateways_whose_routes_may_name_its_service() {
+    let policy = "{targetRefs: [{group: '', kind: Service, name: far}], \
+                  validation: {hostname: far.example, wellKnownCACertificates: System}}";
+    let grant = "{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}], \
+                 to: [{group: '', kind: Service}]}";
+    let text = format!("{EDGE}{}", gateway(HTTP))
+        + &route("shop", "a", "", "{backendRefs: [{name: far, namespace: other, port: 80}]}")
+        + &document("BackendTLSPolicy", "other", "tls", policy);
+    let ancestors = |text: &str| -> Vec<String> {
+        let attached = Attached::new(&resources(text).0);
+        let all = attached.ancestors.into_values().flatten();
+        all.map(|one| format!("{} {}", one["kind"], one["name"])).collect()
+    };
+
+    assert_eq!(ancestors(&text), [r#""Service" "far""#]);
+    assert_eq!(
+        ancestors(&(text + &document("ReferenceGrant", "other", "all", grant))),
+        [r#""Gateway" "edge""#]
+    );
+}
