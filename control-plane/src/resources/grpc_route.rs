@@ -66,7 +66,7 @@ struct MethodYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    telemetry_annotations::check(reading)?;
+    telemetry_annotations::check(reading, yaml.rules.len())?;
     let parents = read_http_parents(yaml.parent_refs, reading)?;
     let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Grpc)?;

@@ -187,7 +187,7 @@ struct RetryYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    telemetry_annotations::check(reading)?;
+    telemetry_annotations::check(reading, yaml.rules.as_ref().map_or(1, Vec::len))?;
     let parents = read_http_parents(yaml.parent_refs, reading)?;
     let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Http)?;

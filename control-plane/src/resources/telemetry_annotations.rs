@@ -69,12 +69,23 @@ impl TelemetryAnnotations {
     }
 }
 
-/// Refuses a route whose annotations cannot be used. What they say is asked of its metadata.
-pub(super) fn check(reading: &Reading<'_>) -> Result<(), FieldError> {
-    match TelemetryAnnotations::read(&reading.metadata.annotations) {
-        Ok(_) => Ok(()),
-        Err((name, why)) => Err(wrong(place(name), why)),
+/// The most that the filter of a route may take at all of its rules together, in bytes. It is written once, and sent with
+/// each of them.
+const MOST_OF_ROUTE: usize = 32 * 1024;
+
+/// Refuses a route of so many `rules` whose annotations cannot be used. What they say is asked of its metadata.
+pub(super) fn check(reading: &Reading<'_>, rules: usize) -> Result<(), FieldError> {
+    let read = TelemetryAnnotations::read(&reading.metadata.annotations);
+    let read = read.map_err(|(name, why)| wrong(place(name), why))?;
+    let bytes = read.filter.as_ref().map_or(0, |filter| filter.text().len());
+    if bytes.saturating_mul(rules) > MOST_OF_ROUTE {
+        let message = format!(
+            "has {bytes} bytes, and each of the {rules} rules has it; together they may have {MOST_OF_ROUTE}: write a shorter \
+             one, or split the document"
+        );
+        return Err(wrong(place(ACCESS_LOG_FILTER_ANNOTATION), message));
     }
+    Ok(())
 }
 
 /// Where lines go: `off`, or places with commas between them.

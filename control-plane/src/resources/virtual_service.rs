@@ -157,7 +157,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     if yaml.hosts.is_empty() {
         yaml.check_delegate()?;
     }
-    telemetry_annotations::check(reading)?;
+    telemetry_annotations::check(reading, yaml.http.len())?;
     let export_to = export_to::read(yaml.export_to)?;
     let followed_by = gateways::read(yaml.gateways.as_deref(), "spec.gateways", reading.namespace)?;
     let mut http = Vec::new();

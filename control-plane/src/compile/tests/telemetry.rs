@@ -167,6 +167,18 @@ fn a_route_says_where_lines_about_its_requests_go() {
     let rule = reviews(&mesh).routes.rules()[0].access_log.clone();
     assert_eq!(rule.map(|log| log.is_off()), Some(true), "{route}");
 
+    // Each rule is sent with its filter.
+    let filter = format!("config.selvedge.io/access-log-filter: \"request.path != '{}'\"", "x".repeat(1_980));
+    let of_rules = |rules: usize| {
+        let rule = "{route: [{destination: {host: reviews}}]}";
+        let route =
+            virtual_service("r", &format!("{{hosts: [reviews], http: [{}]}}", vec![rule; rules].join(", ")));
+        let route = route.replacen("metadata: {", &format!("metadata: {{annotations: {{{filter}}}, "), 1);
+        errors(&compiled(&format!("{MESH}{route}")).1).concat()
+    };
+    assert!(!of_rules(16).contains("rules has it"), "{}", of_rules(16));
+    assert!(of_rules(17).contains("each of the 17 rules has it"), "{}", of_rules(17));
+
     let (_, problems) = compiled(&format!("{MESH}{}", route.replace("'off'", "nowhere")));
     assert!(errors(&problems).concat().contains("not where an access log goes"), "{problems:?}");
 }
