@@ -122,6 +122,13 @@ impl GivenAuthorities {
     }
 }
 
+impl From<Arc<Vec<Vec<u8>>>> for GivenAuthorities {
+    /// These certificates, which others have, too.
+    fn from(certificates: Arc<Vec<Vec<u8>>>) -> Self {
+        Self(certificates)
+    }
+}
+
 impl Hash for GivenAuthorities {
     /// A bundle may have hundreds of certificates, and is part of what each endpoint is found by.
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -85,7 +85,7 @@ impl<'a> Credentials<'a> {
         for secret in [own, beside] {
             match self.certificates.authorities("Secret", self.namespace, &secret) {
                 Ok((authorities, _)) => {
-                    let given = GivenAuthorities::new(authorities.to_vec());
+                    let given = GivenAuthorities::from(Arc::clone(authorities));
                     return Ok(Held { trusted: Some(Trusted::Given(given)), shown });
                 }
                 Err(refused) if refused.at_object.is_some() => return Err(refused),
