@@ -18,11 +18,8 @@ use selvedge_kubernetes::{Error, Secret};
 use selvedge_model::TrustDomain;
 
 use super::{Cluster, patiently};
-pub use crate::serve::attestation::records::SECRET as TOKEN_KEY_SECRET;
 use crate::serve::attestation::{KEY, KEY_LENGTH, TokenKey};
-
-/// The Secret with the CA: `tls.crt`, `tls.key`, `ca.crt`.
-pub const CA_SECRET: &str = "selvedge-ca";
+pub use crate::{compile::CA_SECRET, serve::attestation::records::SECRET as TOKEN_KEY_SECRET};
 
 /// How much longer a root's new issuer must last than the one in use.
 const WORTH_RENEWING: Duration = Duration::from_secs(86_400);

@@ -15,12 +15,17 @@ use crate::{
     },
 };
 
+/// The Secret with the mesh's CA, in the control plane's own namespace: `tls.crt`, `tls.key`, `ca.crt`.
+pub const CA_SECRET: &str = "selvedge-ca";
+
 /// Every object that holds certificates, by its namespace and name.
 pub(super) struct Certificates<'a> {
     secrets: HashMap<(&'a str, &'a str), &'a Document<SecretSpec>>,
     config_maps: HashMap<(&'a str, &'a str), &'a Document<ConfigMapSpec>>,
     /// What is expired and what is not yet valid is told by this.
     now: SystemTime,
+    /// The control plane's own namespace.
+    own_namespace: &'a str,
 }
 
 /// Why an object that is named does not give what is wanted of it.
@@ -127,13 +132,13 @@ fn described<T>(document: &Document<T>) -> String {
 }
 
 impl<'a> Certificates<'a> {
-    pub(super) fn new(resources: &'a Resources, now: SystemTime) -> Self {
+    pub(super) fn new(resources: &'a Resources, now: SystemTime, own_namespace: &'a str) -> Self {
         fn name(name: &DocumentName) -> (&str, &str) {
             (&name.namespace, &name.name)
         }
         let secrets = resources.secrets.iter().map(|one| (name(&one.name), &**one));
         let config_maps = resources.config_maps.iter().map(|one| (name(&one.name), &**one));
-        Self { secrets: secrets.collect(), config_maps: config_maps.collect(), now }
+        Self { secrets: secrets.collect(), config_maps: config_maps.collect(), now, own_namespace }
     }
 
     /// The Secret `name` in `namespace`.
@@ -172,6 +177,14 @@ impl<'a> Certificates<'a> {
 
     /// The certificate of the Secret `name` in `namespace` with its key, and what is wrong if they are not its newest.
     fn pair(&self, namespace: &str, name: &str) -> Result<Pair<'a>, Refused> {
+        // A gateway may run in that namespace, and whoever names a Secret by Istio's documents needs no permit. With this key
+        // a gateway could be anybody.
+        if namespace == self.own_namespace && name == CA_SECRET {
+            let message = format!(
+                "the Secret {namespace}/{name} is the control plane's own: no gateway gets its key; name another"
+            );
+            return Err(Refused::new(message));
+        }
         let Some(document) = self.secret(namespace, name) else {
             let message = format!(
                 "there is no Secret {namespace}/{name}; add one of the type kubernetes.io/tls, or correct the name"

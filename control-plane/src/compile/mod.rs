@@ -49,7 +49,7 @@ use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName};
 
 pub(crate) use self::gateways::our_listeners;
 pub use self::{
-    certificates::next_advice,
+    certificates::{CA_SECRET, next_advice},
     gateways::{
         Attached, HolderFacts, INGRESS_GATEWAY, WantedObject, our_gateways, our_ingresses, wanted_objects,
     },
@@ -152,7 +152,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         &mut workloads,
         &mut problems,
     );
-    let certificates = certificates::Certificates::new(resources, SystemTime::now());
+    let certificates = certificates::Certificates::new(resources, SystemTime::now(), &settings.own_namespace);
     let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
     let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
     let of_backends = (backend_tls, backend_traffic);

@@ -176,3 +176,23 @@ fn what_is_wrong_with_the_credential_of_a_port_is_told_where_that_is_written() {
     let fields: Vec<&str> = told.map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["spec.trafficPolicy.portLevelSettings[1].tls.credentialName"], "{problems:?}");
 }
+
+#[test]
+fn no_gateway_gets_the_key_of_the_meshs_ca() {
+    // One that runs in the control plane's namespace, as that of all `Ingress`es does.
+    let edge = labelled().replace("  namespace: shop\n  annotations", "  namespace: selvedge\n  annotations");
+    let (chain, key) = pair_with(&["a.example"], |_| ());
+    let secret = secret("selvedge", "selvedge-ca", &[("tls.crt", &*chain), ("tls.key", &*key)]);
+    let rule = "{host: web, trafficPolicy: {tls: {mode: MUTUAL, credentialName: selvedge-ca}}}";
+    let as_server = server("HTTPS", "a.example", "mode: SIMPLE, credentialName: selvedge-ca");
+    let as_client = http("shop/gw", "'*'")
+        + &virtual_service("shop/a", "'*'", &all("web"))
+        + &istio("DestinationRule", "shop/rule", rule);
+
+    for documents in [as_server, as_client] {
+        let (mesh, problems) = compiled(&format!("{edge}{secret}{documents}"));
+        let told = errors(&problems).concat();
+        assert!(told.contains("the Secret selvedge/selvedge-ca is the control plane's own"), "{told}");
+        assert!(mesh.gateways.values().all(|gateway| gateway.certificates.is_empty()), "{documents}");
+    }
+}
