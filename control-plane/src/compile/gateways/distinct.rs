@@ -5,7 +5,9 @@
 //! (<https://gateway-api.sigs.k8s.io/reference/spec/#gatewayspec>, "Handling indistinct Listeners"; the order of
 //! `ListenerSet`s is that of <https://gateway-api.sigs.k8s.io/geps/gep-1713/>).
 
-use selvedge_model::gateway::{Carries, ListenerTls};
+use std::collections::HashMap;
+
+use selvedge_model::gateway::{Carries, Hostname, ListenerTls};
 
 use super::{super::Problems, draft::NewListener};
 use crate::problem::{Fault, ListenerFault, Problem};
@@ -14,22 +16,49 @@ use crate::problem::{Fault, ListenerFault, Problem};
 pub(super) fn served(listeners: &[&NewListener], problems: &mut Problems) -> Vec<bool> {
     // Whoever comes later must not be in their way. One that only its own siblings exclude keeps its place: somebody
     // else's listener there would serve its clients.
-    let mut holding: Vec<&NewListener> = Vec::new();
+    let mut holding = Holding::default();
     let mut served = vec![false; listeners.len()];
     for (place, one) in listeners.iter().copied().enumerate() {
-        let elder = holding.iter().find_map(|other| Some((*other, conflict(one, other)?)));
+        let elder = holding.elder(one).map(|elder| listeners[elder]);
+        let elder = elder.and_then(|elder| Some((elder, conflict(one, elder)?)));
         if let Some((elder, why)) = elder.filter(|(elder, _)| !is_sibling(one, elder)) {
             report(one, elder, why, "so this one is not served", problems);
             continue;
         }
-        holding.push(one);
-        let mut siblings = listeners.iter().filter(|other| is_sibling(one, other));
+        holding.add(one, place);
+        let siblings: &[&NewListener] = if one.has_equal_siblings { listeners } else { &[] };
+        let mut siblings = siblings.iter().filter(|other| is_sibling(one, other));
         match siblings.find_map(|other| Some((*other, conflict(one, other)?))) {
             Some((sibling, why)) => report(one, sibling, why, "so neither is served", problems),
             None => served[place] = true,
         }
     }
     served
+}
+
+/// The listeners that have their places, by what nobody else can have beside them: there may be many.
+#[derive(Default)]
+struct Holding<'n> {
+    /// The first place of each host name.
+    by_hostname: HashMap<&'n Hostname, usize>,
+    /// The first place of each that clients begin with.
+    by_carries: Vec<(Carries, usize)>,
+}
+
+impl<'n> Holding<'n> {
+    fn add(&mut self, one: &'n NewListener, place: usize) {
+        self.by_hostname.entry(&one.hostname).or_insert(place);
+        if !self.by_carries.iter().any(|(carries, _)| *carries == one.carries) {
+            self.by_carries.push((one.carries, place));
+        }
+    }
+
+    /// The first place of one that excludes `one`, as [`conflict`] says why.
+    fn elder(&self, one: &NewListener) -> Option<usize> {
+        let others = self.by_carries.iter().filter(|(carries, _)| *carries != one.carries);
+        let others = others.map(|(_, place)| *place);
+        others.chain(self.by_hostname.get(&one.hostname).copied()).min()
+    }
 }
 
 /// Whether they are two listeners of one document of which neither goes before the other.

@@ -4,6 +4,8 @@
 //! `Gateway` is in. All hosts of a server show the same certificates and ask for the same ones, so that a connection for
 //! one of them may carry requests for another ([`Listener::shares`](selvedge_model::gateway::Listener::shares)).
 
+use std::collections::HashSet;
+
 use selvedge_model::{
     Layer,
     gateway::{Carries, CertificateName, ClientValidation, Hostname, ListenerTls, Termination},
@@ -34,12 +36,9 @@ pub(super) fn add<'a>(
     routing: &Routing<'_>,
     problems: &mut Problems,
 ) {
-    let mut hostnames: Vec<&Hostname> = Vec::new();
-    for host in &server.hosts {
-        if !hostnames.contains(&&host.hostname) {
-            hostnames.push(&host.hostname);
-        }
-    }
+    let mut seen = HashSet::new();
+    let hostnames = server.hosts.iter().map(|host| &host.hostname);
+    let hostnames: Vec<&Hostname> = hostnames.filter(|hostname| seen.insert(*hostname)).collect();
     let at = (bound.gateway, server);
     let does = at_each(at, tls, &hostnames, draft, problems);
     for (hostname, does) in hostnames.into_iter().zip(does) {
