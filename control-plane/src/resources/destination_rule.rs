@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_model::{
     ClientCertificate, Credential, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection,
-    ProxyProtocol, RetryBudget, TlsOrigination, Trusted, UpstreamTls,
+    ProxyProtocol, RetryBudget, TlsOrigination, Trusted, UpstreamTls, WorkloadName,
 };
 use serde::Deserialize;
 
@@ -340,8 +340,10 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
     let mutual = matches!(yaml.mode, TlsMode::Mutual);
     let credential = yaml.credential_name.map(|secret| Credential { secret, mutual });
     if let Some(Credential { secret, .. }) = &credential {
-        if secret.is_empty() || secret.contains('/') {
-            let message = "is the name of a Secret in the namespace of the gateways that call; write it without a namespace";
+        if WorkloadName::new("a", secret).is_err() {
+            let message = format!(
+                "{secret:?} is not the name of a Secret, which is in the namespace of the gateways that call; write the name alone"
+            );
             return Err(wrong(format!("{field}.credentialName"), message));
         }
         let message = "is acted on at gateways. Sidecars have no such Secret: they go by the files that caCertificates, \

@@ -131,6 +131,15 @@ fn a_subset_that_only_clients_of_another_namespace_have_is_told_as_that() {
 }
 
 #[test]
+fn a_credential_is_the_name_of_a_secret_alone() {
+    for name in ["''", "shop/tls", "'a,metadata.namespace=b'"] {
+        let tls = format!("host: reviews, trafficPolicy: {{tls: {{mode: SIMPLE, credentialName: {name}}}}}");
+        let (_, problems) = compiled(&format!("{MESH}{}", rule("default", "a", "", &tls)));
+        assert!(errors(&problems).concat().contains("is not the name of a Secret"), "{name}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_cookie_that_proxies_give_is_signed_with_a_key_of_its_name_and_the_apps_own_is_not() {
     let key = |cookie: &str, settings: &MeshSettings| {
         let text = format!(

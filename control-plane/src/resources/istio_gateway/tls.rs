@@ -9,6 +9,9 @@ use crate::resources::{
     typed::{FieldError, Present},
 };
 
+/// The most Secrets of one server, each of which is looked at for each of its hosts.
+const MOST_SECRETS: usize = 16;
+
 /// What a server does with TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTls {
@@ -158,6 +161,11 @@ impl Yaml {
             (Some(name), true) => vec![name.clone()],
             (None, _) => self.credential_names.clone(),
         };
+        if secrets.len() > MOST_SECRETS {
+            let message =
+                format!("has more than {MOST_SECRETS} names; a server has one for each kind of key");
+            return Err(wrong(format!("{field}.credentialNames"), message));
+        }
         let is_shut = self.shuts(field, mode, reading);
         if secrets.is_empty() && !is_shut {
             let message = "is missing; name a Secret of type kubernetes.io/tls with the server's certificate";
