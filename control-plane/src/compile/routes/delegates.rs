@@ -13,6 +13,12 @@ use crate::resources::{
     virtual_service::{DelegateTo, Destination, HttpRoute, PortMatch},
 };
 
+/// How much the routes of delegates may come to for those of one namespace that delegate to them, in bytes, nearly. Each has
+/// them once more, and each match of its own once more again.
+const MOST: usize = 64 << 20;
+/// What one of them takes at least, in bytes.
+const LEAST: usize = 512;
+
 /// A route as it counts for the hosts of a document.
 #[derive(Debug, Clone)]
 pub(super) struct Effective<'a> {
@@ -50,13 +56,15 @@ pub(super) struct Delegates<'a> {
     by_name: BTreeMap<(&'a str, &'a str), &'a VirtualService>,
     /// Those to which some document delegates.
     named: BTreeSet<(&'a str, &'a str)>,
+    /// What the documents of each namespace have taken of [`MOST`].
+    used: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Delegates<'a> {
     pub(super) fn new(resources: &'a Resources) -> Self {
         let documents = resources.virtual_services.iter().map(|document| &**document);
         let by_name = documents.map(|document| ((&*document.name.namespace, &*document.name.name), document));
-        Self { by_name: by_name.collect(), named: BTreeSet::new() }
+        Self { by_name: by_name.collect(), named: BTreeSet::new(), used: BTreeMap::new() }
     }
 
     /// The routes of `document`, those of its delegates in their places.
@@ -99,7 +107,8 @@ impl<'a> Delegates<'a> {
         to: &DelegateTo,
         problems: &mut Problems,
     ) -> Vec<Effective<'a>> {
-        let delegate = match self.find(root, to) {
+        let found = self.find(root, to);
+        let delegate = match found.and_then(|delegate| self.take(root, route, delegate).map(|()| delegate)) {
             Ok(delegate) => delegate,
             Err(why) => {
                 let field = format!("spec.http[{}].delegate", route.index);
@@ -132,6 +141,34 @@ impl<'a> Delegates<'a> {
             }
         }
         routes
+    }
+
+    /// Takes room for the routes of `delegate` below `route` of `root`.
+    fn take(
+        &mut self,
+        root: &'a VirtualService,
+        route: &HttpRoute,
+        delegate: &VirtualService,
+    ) -> Result<(), String> {
+        let asks = |route: &HttpRoute| route.matches.as_ref().map_or(1, |matches| matches.len().max(1));
+        let children: usize = delegate.spec.http.iter().map(asks).sum();
+        let own = (root.size / root.spec.http.len().max(1)).saturating_add(LEAST);
+        let each = delegate.size.saturating_add(own.saturating_mul(children));
+        let needed = each.saturating_mul(asks(route));
+        let namespace: &'a str = &root.name.namespace;
+        let used = self.used.entry(namespace).or_default();
+        if needed > MOST - *used {
+            return Err(format!(
+                "the routes of {} would take {} KiB here, and the namespace {namespace} has {} of {} KiB left for those of \
+                 delegates; delegate to it less often, or by fewer matches",
+                delegate.name,
+                needed.div_ceil(1024),
+                (MOST - *used) / 1024,
+                MOST / 1024,
+            ));
+        }
+        *used += needed;
+        Ok(())
     }
 
     fn find(&self, root: &VirtualService, to: &DelegateTo) -> Result<&'a VirtualService, String> {

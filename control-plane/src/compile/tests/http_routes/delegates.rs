@@ -52,6 +52,24 @@ fn a_delegates_routes_stand_in_the_place_of_the_one_that_names_it() {
 }
 
 #[test]
+fn documents_that_delegate_take_no_more_memory_than_their_namespace_may() {
+    // Nobody's, so that what is left of it is not followed.
+    let root = |times: usize| {
+        let routes = vec!["{delegate: {name: child, namespace: team}}"; times].join(", ");
+        virtual_service("root", &format!("{{hosts: [nobody.example], http: [{routes}]}}"))
+    };
+    let child = vec![format!("{{{TO_REVIEWS}}}"); 2_000].join(", ");
+    let child = delegate("team", "child", &format!("{{http: [{child}]}}"));
+    let told = |times: usize| {
+        let (_, problems) = compiled(&format!("{MESH}{SUBSETS}{}{child}", root(times)));
+        errors(&problems).iter().filter(|told| told.contains("KiB left for those of delegates")).count()
+    };
+
+    assert_eq!(told(2), 0);
+    assert!(told(80) > 0);
+}
+
+#[test]
 fn a_delegates_hosts_are_those_of_its_own_namespace() {
     let child = "{http: [{route: [{destination: {host: reviews}}]}]}";
     let (_, problems) =
