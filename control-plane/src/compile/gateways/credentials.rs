@@ -18,7 +18,7 @@ use super::{
         Problems,
         certificates::{Certificates, Refused},
     },
-    Named,
+    WantedFrom,
     istio::AUTHORITIES_SUFFIX,
     seats::Seat,
     terminate::WantedObject,
@@ -144,7 +144,7 @@ fn named(rule: &Rule) -> Vec<(String, &Credential)> {
 
 /// Adds the Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the
 /// one beside it is not known before it is asked for.
-pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut Named<'a>) {
+pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>) {
     let rules: Vec<(&Rule, Vec<(String, &Credential)>)> = resources
         .destination_rules
         .iter()

@@ -18,12 +18,12 @@ use super::{
         network::NamespaceLabels,
         parent_field,
     },
-    HolderFacts,
+    HolderFacts, WantedFrom,
     attach::{AtListener, Attaching},
     copies::Copies,
     draft::{Draft, NewListener},
     holders::{GatewayName, Holder, Holders, Standing, is_ours},
-    terminate::{Ending, WantedObject, all_wanted, termination, to_backends},
+    terminate::{Ending, add_all_wanted, termination, to_backends},
 };
 use crate::{
     problem::{Detached, DocumentName, Fault, ListenerFault, Problem, Severity},
@@ -274,11 +274,11 @@ pub(super) fn ours_with_listeners(resources: &Resources) -> Vec<(&Gateway, Vec<&
     ours(resources).map(|gateway| (gateway, of(gateway))).collect()
 }
 
-/// What the gateways that are ours name, may name, and that nobody lists.
-pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
+/// Adds what the gateways that are ours name, may name, and that nobody lists.
+pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>) {
     let namespaces = NamespaceLabels::new(resources);
     let holders = Holders::new(resources, &namespaces, &mut Problems::default());
-    all_wanted(&holders, resources)
+    add_all_wanted(&holders, resources, all);
 }
 
 /// Adds the listener of `ending` with its routes.

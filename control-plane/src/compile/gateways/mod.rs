@@ -120,22 +120,21 @@ pub(super) fn gateways(
     gateways
 }
 
-/// The objects that documents of Istio name, by the namespace of the documents. They are in the namespace of a gateway's
-/// workload, which need not have permitted it.
-type Named<'a> = BTreeMap<&'a str, BTreeSet<WantedObject>>;
+/// The objects that documents name, by the namespace of the documents. Those of Istio name what is in the namespace of a
+/// gateway's workload, and others what a grant permits.
+type WantedFrom<'a> = BTreeMap<&'a str, BTreeSet<WantedObject>>;
 
 /// The Secrets and ConfigMaps that gateways, `Ingress`es and policies name, each once, without those that they are not
 /// permitted to name. Where nobody lists them (in a cluster), they are to be fetched by name and [put](Resources::put)
 /// into the resources; one that is not there is reported by [`compile`](super::compile).
 ///
-/// If they are too many, the first count: those that somebody names or permits who may write into their namespace, and then
-/// those that Istio's documents of other namespaces name, one of each namespace after the other. So nobody takes the places
-/// of others by naming much.
+/// If they are too many, the first count: those that documents of their own namespace name, and then those that documents of
+/// other namespaces name, one of each namespace after the other. So nobody takes the places of others by naming much.
 pub fn wanted_objects(resources: &Resources) -> Vec<WantedObject> {
-    let mut known = gateway_api::wanted(resources);
-    known.extend(ingress::wanted(resources));
+    let mut known = ingress::wanted(resources);
     known.extend(terminate::of_backend_policies(resources));
-    let mut named = Named::new();
+    let mut named = WantedFrom::new();
+    gateway_api::add_wanted(resources, &mut named);
     istio::add_wanted(resources, &mut named);
     credentials::add_wanted(resources, &mut named);
     let mut from_elsewhere = Vec::new();

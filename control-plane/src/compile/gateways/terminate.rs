@@ -11,6 +11,7 @@ use super::{
         certificates::{Certificates, Found, OF_AUTHORITIES, OF_SERVERS, Refused, Remark, Shown, kind_of},
         grants::{Grants, Named},
     },
+    WantedFrom,
     draft::Draft,
     holders::{Holder, Holders},
 };
@@ -71,17 +72,16 @@ pub(super) fn to_backends(
     }
 }
 
-/// Adds the Secrets and ConfigMaps that a listener names to `wanted`, without those that no ReferenceGrant permits it to
-/// name.
-fn wanted(ending: Ending<'_>, grants: &Grants<'_>, wanted: &mut BTreeSet<WantedObject>) {
+/// Adds the Secrets and ConfigMaps that a listener names to `all`, without those that no ReferenceGrant permits it to name.
+fn add_wanted<'a>(ending: Ending<'a>, grants: &Grants<'_>, all: &mut WantedFrom<'a>) {
     let Ending { holder, listener, .. } = ending;
     if !listener.ends_tls() {
         return;
     }
-    let mut add = |from: &DocumentName, reference: &ObjectRef, kinds| {
+    let mut add = |from: &'a DocumentName, reference: &ObjectRef, kinds| {
         if let Ok((kind, namespace)) = permitted(from, reference, kinds, grants) {
             let (namespace, name) = (namespace.to_owned(), reference.name.clone());
-            wanted.insert(WantedObject { kind, namespace, name });
+            all.entry(&*from.namespace).or_default().insert(WantedObject { kind, namespace, name });
         }
     };
     listener.tls.certificates.iter().for_each(|one| add(holder.name(), one, OF_SERVERS));
@@ -231,10 +231,9 @@ fn report(
     at_object.into_iter().for_each(|problem| problems.add(*problem));
 }
 
-/// Everything that the listeners of `holders` name, may name, and that nobody lists.
-pub(super) fn all_wanted(holders: &Holders<'_>, resources: &Resources) -> BTreeSet<WantedObject> {
+/// Adds everything that the listeners of `holders` name, may name, and that nobody lists.
+pub(super) fn add_all_wanted<'a>(holders: &Holders<'a>, resources: &Resources, all: &mut WantedFrom<'a>) {
     let grants = Grants::new(resources);
-    let mut all = BTreeSet::new();
     for list in holders.gateways.values() {
         let Some(Holder::Gateway(gateway)) = list.first().copied() else { continue };
         let to_backends = gateway.spec.to_backends.as_ref();
@@ -242,15 +241,15 @@ pub(super) fn all_wanted(holders: &Holders<'_>, resources: &Resources) -> BTreeS
             && let Ok((kind, namespace)) = permitted(&gateway.name, reference, OF_SERVERS, &grants)
         {
             let (namespace, name) = (namespace.to_owned(), reference.name.clone());
-            all.insert(WantedObject { kind, namespace, name });
+            let here = all.entry(&*gateway.name.namespace).or_default();
+            here.insert(WantedObject { kind, namespace, name });
         }
         for holder in list {
             for listener in holder.listeners() {
-                wanted(Ending { holder: *holder, gateway, listener }, &grants, &mut all);
+                add_wanted(Ending { holder: *holder, gateway, listener }, &grants, all);
             }
         }
     }
-    all
 }
 
 /// What policies name that say whose certificates backends must show.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use selvedge_model::facts;
 
 use super::{
-    super::{Named, WantedObject},
+    super::{WantedFrom, WantedObject},
     Gateway,
     secure::AUTHORITIES_SUFFIX,
 };
@@ -13,7 +13,7 @@ use crate::resources::{Resources, istio_gateway::ServerTls};
 
 /// Adds those that some workload which is a gateway needs. Whether there is the companion Secret of a certificate, in which its
 /// clients' authorities may be, is not known before it is asked for.
-pub(in super::super) fn add_wanted<'a>(resources: &'a Resources, all: &mut Named<'a>) {
+pub(in super::super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>) {
     for (namespace, labels) in workloads(resources) {
         let serves = |gateway: &&Gateway| facts::selects(&gateway.spec.selector, labels);
         for gateway in resources.istio_gateways.iter().map(|gateway| &**gateway).filter(serves) {
