@@ -303,7 +303,7 @@ impl<'a> Routing<'a> {
                 let port = Port { host, key: &key, protocol: *protocol };
                 let before = previous.get(&key);
                 let default = self.view(None, &port, problems);
-                let mut by_namespace = BTreeMap::new();
+                let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
                 let involved = involved_hosts(&default);
                 let namespaces: BTreeSet<&str> = self
                     .rules
@@ -316,7 +316,10 @@ impl<'a> Routing<'a> {
                     let own = self.view(Some(namespace), &port, problems);
                     if own != default {
                         let before = before.and_then(|views| views.by_namespace.get(namespace));
-                        by_namespace.insert(Arc::from(namespace), keep(own, before));
+                        // A document may be for very many namespaces: those that see the same share it.
+                        let same = by_namespace.values().next_back().filter(|last| ***last == own).cloned();
+                        let own = same.unwrap_or_else(|| keep(own, before));
+                        by_namespace.insert(Arc::from(namespace), own);
                     }
                 }
                 let default = keep(default, before.map(|views| &views.default));

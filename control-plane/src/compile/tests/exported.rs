@@ -119,3 +119,11 @@ fn what_is_no_namespace_is_refused() {
         "{problems:?}"
     );
 }
+
+#[test]
+fn namespaces_that_see_the_same_share_it() {
+    let (mesh, _) = compiled(&format!("{SERVICES}{}", to_other("shop", "one", "[a, b]")));
+
+    let views = &mesh.services[&ServiceKey::new(DB, 80)].by_namespace;
+    assert!(Arc::ptr_eq(&views["a"], &views["b"]));
+}
