@@ -15,6 +15,7 @@ use rustix::{
     thread::{set_thread_res_gid, set_thread_res_uid},
 };
 use selvedge_tests::{SOON, poll};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     SELVEDGE_INIT,
@@ -35,6 +36,16 @@ fn connections_go_to_the_sidecar() {
         for tool in TOOLS {
             redirected(Kind::Bridge, tool);
             redirected(Kind::Ipv6, tool);
+        }
+    });
+}
+
+#[test]
+fn a_port_that_is_used_again_leads_neither_past_the_sidecar_nor_back_to_it() {
+    netns(async || {
+        for tool in TOOLS {
+            used_again(Kind::Bridge, tool);
+            used_again(Kind::Ipv6, tool);
         }
     });
 }
@@ -123,6 +134,27 @@ fn redirected(kind: Kind, tool: &str) {
         succeeds(&pod.namespace, &["--cleanup"]);
         assert_eq!(pod_asks(to_peer(80)), "peer");
         assert_eq!(peer_asks(to_pod(8080)), "app");
+    }
+}
+
+/// The app and the proxy call the same peer from the same port, one soon after the other has broken off. The kernel takes the
+/// second connection for the first.
+fn used_again(kind: Kind, tool: &str) {
+    let Two { pod, peer, .. } = &Two::on(kind);
+    greet(&pod.namespace, SocketAddr::new(loopback(pod.address), 4140), "sidecar, outbound");
+    greet(&peer.namespace, any(80), "peer");
+    let peer = SocketAddr::new(peer.address, 80);
+    succeeds(&pod.namespace, &["--tool", tool]);
+
+    let (app, proxy) = (1000, 2102);
+    for (first, second, greeting, port) in
+        [(app, proxy, "sidecar, outbound", 50_001), (proxy, app, "peer", 50_002)]
+    {
+        assert_eq!(break_off(&pod.namespace, first, port, peer).unwrap(), greeting, "{tool}");
+        let refused = break_off(&pod.namespace, second, port, peer).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused), "{tool}, user {second} after {first}");
+        // From the next port, it goes where it should.
+        assert_ne!(break_off(&pod.namespace, second, port + 10, peer).unwrap(), greeting, "{tool}");
     }
 }
 
@@ -278,6 +310,42 @@ fn answer(namespace: &Namespace, address: SocketAddr, text: &'static str) {
             let _ = stream.and_then(|mut stream| stream.write_all(text.as_bytes())); // he may be gone
         }
     });
+}
+
+/// As [`answer`], and waits until the client has gone.
+fn greet(namespace: &Namespace, address: SocketAddr, text: &'static str) {
+    let listener = namespace.inside(|| TcpListener::bind(address)).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.read(&mut [0])); // he breaks off
+        }
+    });
+}
+
+/// Connects as this user, from this port, says who greets it, and breaks off.
+fn break_off(namespace: &Namespace, uid: u32, port: u16, address: SocketAddr) -> io::Result<String> {
+    namespace.inside(|| {
+        let client = thread::spawn(move || {
+            let uid = Uid::from_raw(uid);
+            set_thread_res_uid(uid, uid, uid)?;
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            let from = match address {
+                SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            };
+            socket.bind(&from.into())?;
+            socket.connect_timeout(&address.into(), LIMIT)?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            socket.set_linger(Some(Duration::ZERO))?;
+            let mut stream = TcpStream::from(socket);
+            let mut text = vec![0; 64];
+            let length = stream.read(&mut text)?;
+            text.truncate(length);
+            Ok(String::from_utf8(text).unwrap())
+        });
+        client.join().unwrap()
+    })
 }
 
 /// Connects as this user, and says who answers.

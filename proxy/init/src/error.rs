@@ -48,9 +48,10 @@ pub enum Error {
     },
     /// The kernel cannot do it.
     #[error(
-        "this kernel does not redirect connections for {tool} ({said}); load its NAT modules on the host \
-         (`modprobe -a nft_chain_nat nft_redir nft_fib_inet` for nft, `modprobe -a iptable_nat ip6table_nat \
-         xt_REDIRECT xt_owner xt_addrtype` for iptables), or try the other one with --tool"
+        "this kernel does not redirect connections for {tool} ({said}); load its modules on the host (`modprobe -a \
+         nft_chain_nat nft_redir nft_fib_inet nft_ct nft_reject_inet` for nft, `modprobe -a iptable_nat ip6table_nat \
+         iptable_filter ip6table_filter xt_REDIRECT xt_owner xt_addrtype xt_conntrack ipt_REJECT ip6t_REJECT` for \
+         iptables), or try the other one with --tool"
     )]
     NoNat {
         /// Which tool was told so.

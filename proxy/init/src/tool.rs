@@ -130,7 +130,8 @@ fn refuse(options: &Options, foreign: Option<String>) -> Result<(), Error> {
 }
 
 fn save(family: Family) -> Result<String, Error> {
-    run(family.save(), &["-t", "nat"], "")
+    let tables = iptables::TABLE_NAMES.map(|table| run(family.save(), &["-t", table], ""));
+    tables.into_iter().collect()
 }
 
 /// Waits for others who change rules at the same moment: some seconds, as `-w` counts them.

@@ -334,7 +334,8 @@ impl Fleet {
         self.nobody_else(service, &before)?;
         let compile = self.compiling().await?.saturating_sub(compiling) / times;
         // Beside proxies that come and go, what was used is not a change's own.
-        let (cpu, own) = if self.is_restless { (None, None) } else { (Some(used / times), Some(own / times)) };
+        let (cpu, own) =
+            if self.is_restless { (None, None) } else { (Some(used / times), Some(own / times)) };
         Ok(Case { name, seconds, cpu, own, compile: Some(compile), ..Case::default() })
     }
 

@@ -6,7 +6,7 @@
 use super::{iptables, nft};
 
 /// Those that we make with iptables.
-const OUR_CHAINS: [&str; 2] = [iptables::OUTBOUND, iptables::INBOUND];
+const OUR_CHAINS: [&str; 3] = [iptables::OUTBOUND, iptables::INBOUND, iptables::STALE];
 
 /// The first foreign rule in what `nft list ruleset` prints that redirects, with its table and chain.
 pub fn in_nft(listing: &str) -> Option<String> {

@@ -13,14 +13,30 @@ use crate::Options;
 /// Our chain for connections that leave.
 pub const OUTBOUND: &str = "SELVEDGE_OUTBOUND";
 
+/// Our chain, in the table `filter`, for new connections that the kernel takes for old ones.
+pub const STALE: &str = "SELVEDGE_STALE";
+
 /// Our chain for connections that come in.
 pub const INBOUND: &str = "SELVEDGE_INBOUND";
 
 /// The rule that leaves alone what is not addressed to this host. Rules without it were set by an older version.
 pub const FOR_OTHERS: &str = "-m addrtype ! --dst-type LOCAL -j RETURN";
 
-/// Where the built-in chains lead into ours.
-const JUMPS: [(&str, &str); 2] = [("OUTPUT", OUTBOUND), ("PREROUTING", INBOUND)];
+/// A table, with the rules of its built-in chains that lead into chains of ours.
+struct Table {
+    name: &'static str,
+    /// The rule, without `-A` and its target, and the target.
+    jumps: &'static [(&'static str, &'static str)],
+}
+
+/// Those in which we have chains.
+const TABLES: [Table; 2] = [
+    Table { name: "nat", jumps: &[("OUTPUT -p tcp", OUTBOUND), ("PREROUTING -p tcp", INBOUND)] },
+    Table { name: "filter", jumps: &[("OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", STALE)] },
+];
+
+/// Their names.
+pub const TABLE_NAMES: [&str; 2] = [TABLES[0].name, TABLES[1].name];
 
 /// iptables has one program for each family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,70 +75,92 @@ impl Family {
     }
 }
 
-/// Sets our chains again. `saved`: what `iptables-save -t nat` prints now.
+/// Sets our chains again. `saved`: what `iptables-save` prints now of [`TABLE_NAMES`].
 pub fn set(options: &Options, family: Family, saved: &str) -> String {
-    let mut text = beginning();
     let Options { proxy_uid, proxy_gid, outbound_port, inbound_port, admin_port, .. } = options;
-    let and_group = proxy_gid.map(|gid| format!("--gid-owner {gid} ")).unwrap_or_default();
-    let mut outbound = |rule: &str| writeln!(text, "-A {OUTBOUND} {rule}").expect(GROWS);
-    outbound("-o lo -j RETURN");
-    outbound(&format!("-m owner --uid-owner {proxy_uid} {and_group}-j RETURN"));
+    let and_group = proxy_gid.map(|gid| format!(" --gid-owner {gid}")).unwrap_or_default();
+    let proxys = format!("-m owner --uid-owner {proxy_uid}{and_group}");
+    let mut left_alone = vec!["-o lo -j RETURN".to_owned(), format!("{proxys} -j RETURN")];
     for ports in &options.skip_outbound_ports {
-        outbound(&format!("-p tcp --dport {} -j RETURN", ports.written(':')));
+        left_alone.push(format!("-p tcp --dport {} -j RETURN", ports.written(':')));
     }
     for network in options.skip_outbound_networks.iter().filter(|network| family.has(network)) {
-        outbound(&format!("-d {} -j RETURN", network.trunc()));
+        left_alone.push(format!("-d {} -j RETURN", network.trunc()));
     }
-    outbound(&format!("-p tcp -j REDIRECT --to-ports {outbound_port}"));
 
-    let mut inbound = |rule: &str| writeln!(text, "-A {INBOUND} {rule}").expect(GROWS);
-    inbound("-i lo -j RETURN");
-    inbound(FOR_OTHERS);
-    inbound(&format!("-p tcp --dport {inbound_port} -j RETURN"));
-    inbound(&format!("-p tcp --dport {admin_port} -j RETURN"));
+    let mut outbound = left_alone.clone();
+    outbound.push(format!("-p tcp -j REDIRECT --to-ports {outbound_port}"));
+
+    let mut inbound = vec!["-i lo -j RETURN".to_owned(), FOR_OTHERS.to_owned()];
+    inbound.push(format!("-p tcp --dport {inbound_port} -j RETURN"));
+    inbound.push(format!("-p tcp --dport {admin_port} -j RETURN"));
     for ports in &options.skip_inbound_ports {
-        inbound(&format!("-p tcp --dport {} -j RETURN", ports.written(':')));
+        inbound.push(format!("-p tcp --dport {} -j RETURN", ports.written(':')));
     }
-    inbound(&format!("-p tcp -j REDIRECT --to-ports {inbound_port}"));
+    inbound.push(format!("-p tcp -j REDIRECT --to-ports {inbound_port}"));
 
-    for (hook, chain) in JUMPS {
-        if !jumps(saved, hook, chain) {
-            writeln!(text, "-A {}", jump(hook, chain)).expect(GROWS);
+    let translated = "-m conntrack --ctstate DNAT";
+    let reset = "-j REJECT --reject-with tcp-reset";
+    let mut stale = vec![format!("{proxys} {translated} -p tcp --dport {outbound_port} {reset}")];
+    stale.push(format!("{translated} -j RETURN"));
+    stale.extend(left_alone);
+    stale.push(format!("-p tcp {reset}"));
+
+    let mut text = String::new();
+    for table in TABLES {
+        begin(&mut text, &table);
+        for (_, chain) in table.jumps {
+            let rules = match *chain {
+                OUTBOUND => &outbound,
+                INBOUND => &inbound,
+                _ => &stale,
+            };
+            for rule in rules {
+                writeln!(text, "-A {chain} {rule}").expect(GROWS);
+            }
         }
+        for (from, chain) in table.jumps {
+            if !jumps(saved, from, chain) {
+                writeln!(text, "-A {from} -j {chain}").expect(GROWS);
+            }
+        }
+        text.push_str("COMMIT\n");
     }
-    text.push_str("COMMIT\n");
     text
 }
 
-/// Whether our chains are there. `saved`: what `iptables-save -t nat` prints now.
+/// Whether our chains are there. `saved`: what `iptables-save` prints now of [`TABLE_NAMES`].
 pub fn is_set(saved: &str) -> bool {
-    JUMPS.iter().any(|(_, chain)| saved.lines().any(|line| line.starts_with(&format!(":{chain} "))))
+    let is_there = |chain| saved.lines().any(|line| line.starts_with(&format!(":{chain} ")));
+    TABLES.iter().flat_map(|table| table.jumps).any(|(_, chain)| is_there(chain))
 }
 
-/// Removes our chains, whether they are there or not. `saved`: what `iptables-save -t nat` prints now.
+/// Removes our chains, whether they are there or not. `saved`: what `iptables-save` prints now of [`TABLE_NAMES`].
 pub fn remove(saved: &str) -> String {
-    let mut text = beginning();
-    for (hook, chain) in JUMPS {
-        if jumps(saved, hook, chain) {
-            writeln!(text, "-D {}", jump(hook, chain)).expect(GROWS);
+    let mut text = String::new();
+    for table in TABLES {
+        begin(&mut text, &table);
+        for (from, chain) in table.jumps {
+            if jumps(saved, from, chain) {
+                writeln!(text, "-D {from} -j {chain}").expect(GROWS);
+            }
+            writeln!(text, "-X {chain}").expect(GROWS);
         }
-        writeln!(text, "-X {chain}").expect(GROWS);
+        text.push_str("COMMIT\n");
     }
-    text.push_str("COMMIT\n");
     text
 }
 
 const GROWS: &str = "a String grows";
 
-fn beginning() -> String {
-    format!("*nat\n:{OUTBOUND} - [0:0]\n:{INBOUND} - [0:0]\n")
+fn begin(text: &mut String, table: &Table) {
+    writeln!(text, "*{}", table.name).expect(GROWS);
+    for (_, chain) in table.jumps {
+        writeln!(text, ":{chain} - [0:0]").expect(GROWS);
+    }
 }
 
-fn jump(hook: &str, chain: &str) -> String {
-    format!("{hook} -p tcp -j {chain}")
-}
-
-fn jumps(saved: &str, hook: &str, chain: &str) -> bool {
-    let rule = format!("-A {}", jump(hook, chain));
+fn jumps(saved: &str, from: &str, chain: &str) -> bool {
+    let rule = format!("-A {from} -j {chain}");
     saved.lines().any(|line| line.trim_end() == rule)
 }

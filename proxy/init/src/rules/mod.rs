@@ -1,6 +1,6 @@
 //! The rules: a pure function of the options to the text that a tool takes.
 //!
-//! Five decisions that a reader may question:
+//! Six decisions that a reader may question:
 //!
 //! - What goes out on `lo` is left alone. That is 127.0.0.0/8 and ::1, Docker's resolver at 127.0.0.11 among
 //!   them, and also the namespace's own addresses: an app that calls itself stays inside, as with Linkerd and
@@ -15,6 +15,10 @@
 //!   resolver, for one, has its rules in the same `nat` table.
 //! - Only the first packet of a connection meets a NAT rule, so that connections which are there when the rules
 //!   come stay as they are. Set the rules before the app starts.
+//! - The kernel remembers a connection that was reset for 10 s more, and takes a new one between the same addresses and
+//!   ports for it: that meets no NAT rule, and goes where the old one went. The app and its proxy call the same addresses,
+//!   so an app's connection could go out past the proxy in plaintext, and a proxy's own come back to it. Where NAT has
+//!   not done what our rule says, a new connection is therefore reset at once. Its client dials again, from another port.
 
 pub mod foreign;
 pub mod iptables;

@@ -20,7 +20,7 @@ pub fn set(options: &Options) -> String {
     writeln!(text, "table {TABLE} {{").expect(GROWS);
 
     // The priority -100 is that of iptables' nat table; its name, dstnat, is not known at the output hook.
-    chain(&mut text, "outbound", "output", |text| {
+    let left_alone = |text: &mut String| {
         rule(text, "oifname \"lo\" return");
         rule(text, &format!("meta skuid {proxy_uid} {and_group}return"));
         for ports in &options.skip_outbound_ports {
@@ -29,9 +29,20 @@ pub fn set(options: &Options) -> String {
         for network in &options.skip_outbound_networks {
             rule(text, &format!("{} daddr {} return", family(network), network.trunc()));
         }
+    };
+    chain(&mut text, "outbound", "nat hook output priority -100", |text| {
+        left_alone(text);
         rule(text, &format!("meta l4proto tcp redirect to :{outbound_port}"));
     });
-    chain(&mut text, "inbound", "prerouting", |text| {
+    chain(&mut text, "stale", "filter hook output priority 0", |text| {
+        rule(text, "tcp flags & (fin | syn | rst | ack) != syn return");
+        let proxys = format!("meta skuid {proxy_uid} {and_group}");
+        rule(text, &format!("{proxys}ct status dnat tcp dport {outbound_port} reject with tcp reset"));
+        rule(text, "ct status dnat return");
+        left_alone(text);
+        rule(text, "meta l4proto tcp reject with tcp reset");
+    });
+    chain(&mut text, "inbound", "nat hook prerouting priority -100", |text| {
         rule(text, "iifname \"lo\" return");
         rule(text, FOR_OTHERS);
         rule(text, &format!("tcp dport {inbound_port} return"));
@@ -53,9 +64,9 @@ pub fn remove() -> String {
 
 const GROWS: &str = "a String grows";
 
-fn chain(text: &mut String, name: &str, hook: &str, rules: impl FnOnce(&mut String)) {
+fn chain(text: &mut String, name: &str, place: &str, rules: impl FnOnce(&mut String)) {
     writeln!(text, "\tchain {name} {{").expect(GROWS);
-    rule(text, &format!("type nat hook {hook} priority -100; policy accept;"));
+    rule(text, &format!("type {place}; policy accept;"));
     rules(text);
     text.push_str("\t}\n");
 }

@@ -28,7 +28,8 @@ fn the_rules_are_these() {
 #[test]
 fn iptables_jumps_are_written_once_and_removed_if_they_are_there() {
     let there = "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j SELVEDGE_OUTBOUND\n\
-                 -A PREROUTING -p tcp -j SELVEDGE_INBOUND\nCOMMIT\n";
+                 -A PREROUTING -p tcp -j SELVEDGE_INBOUND\nCOMMIT\n*filter\n\
+                 -A OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j SELVEDGE_STALE\nCOMMIT\n";
 
     let again = iptables::set(&Options::default(), Family::V4, there);
     assert!(!again.contains("-A OUTPUT") && !again.contains("-A PREROUTING"), "{again}");
