@@ -1,39 +1,103 @@
-//! What it costs to compile a cluster's documents, by its size: `cargo bench -p selvedge-control-plane`.
+//! What it costs to compile a configuration, by its size: `cargo bench -p selvedge-control-plane`.
 //!
-//! Every change compiles everything, so this is the price of one pod that becomes ready. Five changes are
-//! compiled after the first, because most parts are then equal to those before.
+//! For a cluster's pods and for `WorkloadEntry`s: everything for the first time, everything after a change of one endpoint, and
+//! such a change alone. Five changes of each are compiled, because most parts are then equal to those before.
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use selvedge_control_plane::{
-    compile::{MeshSettings, compile},
+    compile::{Compiler, MeshSettings, compile},
     resources::{DecodeOutcome, Resources, decode_value},
 };
 use selvedge_model::Mesh;
 use serde_json::{Value, json};
 
 fn main() {
-    for (pods, services) in [(500, 50), (5_000, 500), (10_000, 1_000)] {
-        let start = Instant::now();
-        let documents = cluster(pods, services, 0);
-        let decoded = start.elapsed();
-        let start = Instant::now();
-        let (mut mesh, problems) = compile(&documents, &MeshSettings::default(), &Mesh::default());
-        let first = start.elapsed();
-        assert_eq!(problems, []);
-        let mut next = Vec::new();
-        for round in 1..=5 {
-            let documents = cluster(pods, services, round);
-            let start = Instant::now();
-            mesh = black_box(compile(&documents, &MeshSettings::default(), &mesh).0);
-            next.push(start.elapsed());
-        }
-        next.sort_unstable();
-        println!(
-            "{pods} pods, {services} services: decoding {decoded:.1?}, first {first:.1?}, a change {:.1?}",
-            next[next.len() / 2]
-        );
+    for (workloads, services) in [(500, 50), (5_000, 500), (10_000, 500), (10_000, 1_000)] {
+        measure("pods", workloads, services, cluster);
+        measure("entries", workloads, services, entries);
     }
+}
+
+fn measure(kind: &str, workloads: usize, services: usize, documents: fn(usize, usize, usize) -> Resources) {
+    let settings = MeshSettings::default();
+    let start = Instant::now();
+    let mut known = documents(workloads, services, 0);
+    let decoded = start.elapsed();
+    let start = Instant::now();
+    let (mut mesh, problems) = compile(&known, &settings, &Mesh::default());
+    let first = start.elapsed();
+    assert_eq!(problems, []);
+    let mut compiler = Compiler::default();
+    let mut part = compiler.compile(&known, &settings, &mesh).mesh;
+    let (mut next, mut alone) = (Vec::new(), Vec::new());
+    for round in 1..=5 {
+        take_over(&mut known, documents(workloads, services, round));
+        let start = Instant::now();
+        mesh = black_box(compile(&known, &settings, &mesh).0);
+        next.push(start.elapsed());
+        let start = Instant::now();
+        let compiled = compiler.compile(&known, &settings, &part);
+        alone.push(start.elapsed());
+        assert!(compiled.is_part);
+        part = compiled.mesh;
+    }
+    println!(
+        "{workloads} {kind}, {services} services: decoding {decoded:.1?}, first {first:.1?}, a change {:.1?}, a change alone \
+         {:.2?}",
+        middle(next),
+        middle(alone)
+    );
+}
+
+fn middle(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Makes `known` what `read` says. As sources do, it keeps what says the same.
+fn take_over(known: &mut Resources, read: Resources) {
+    fn list<T: PartialEq>(known: &mut [T], read: Vec<T>) {
+        for (known, read) in known.iter_mut().zip(read) {
+            if *known != read {
+                *known = read;
+            }
+        }
+    }
+    list(&mut known.workload_entries, read.workload_entries);
+    list(&mut known.pods, read.pods);
+    list(&mut known.endpoint_slices, read.endpoint_slices);
+}
+
+/// Services in front of as many meshed workloads each; in each round the first one has another weight.
+fn entries(workloads: usize, services: usize, round: usize) -> Resources {
+    let mut resources = Resources::default();
+    let mut add = |object: Value| match decode_value(object, "default").outcome {
+        DecodeOutcome::Understood(resource) => resources.push(resource),
+        other => panic!("{other:?}"),
+    };
+    for service in 0..services {
+        let (name, namespace) = (format!("service-{service}"), format!("team-{}", service % 20));
+        add(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+        }));
+        for workload in 0..workloads / services {
+            let weight = if (service, workload) == (0, 0) { 1 + round } else { 1 };
+            add(json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+                "metadata": {"name": format!("{name}-{workload}"), "namespace": namespace},
+                "spec": {
+                    "address": format!("10.{}.{}.{workload}", service / 250, service % 250),
+                    "serviceAccount": format!("{name}-{workload}"), "weight": weight,
+                    "labels": {"app": name, "security.istio.io/tlsMode": "istio"}}
+            }));
+        }
+    }
+    resources
 }
 
 /// Services in front of as many meshed pods each; in each round another pod is not ready.

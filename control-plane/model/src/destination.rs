@@ -145,9 +145,9 @@ mod tests {
             place: None,
         };
         Mesh {
-            services: BTreeMap::from([with_address, service("db.shop.svc.cluster.local", &[])]),
-            service_addresses: BTreeMap::from([(own, declared)]),
-            addresses: BTreeMap::from([(endpoint, found)]),
+            services: BTreeMap::from([with_address, service("db.shop.svc.cluster.local", &[])]).into(),
+            service_addresses: BTreeMap::from([(own, declared)]).into(),
+            addresses: BTreeMap::from([(endpoint, found)]).into(),
             cluster_domain: "cluster.local".into(),
             ..Mesh::default()
         }

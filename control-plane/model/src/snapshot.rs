@@ -3,6 +3,8 @@
 //! Parts are shared by `Arc`: what a change did not touch keeps its pointer, so a diff is a comparison
 //! of pointers and never of contents.
 
+mod shared;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -11,6 +13,8 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use shared::Shared;
 
 use crate::{
     AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
@@ -23,33 +27,33 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Mesh {
     /// Every workload, by name.
-    pub workloads: BTreeMap<WorkloadName, Arc<Workload>>,
+    pub workloads: Shared<BTreeMap<WorkloadName, Arc<Workload>>>,
     /// Every service port, by key.
-    pub services: BTreeMap<ServiceKey, ServiceViews>,
+    pub services: Shared<BTreeMap<ServiceKey, ServiceViews>>,
     /// Every service port's endpoints.
-    pub endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
+    pub endpoints: Shared<BTreeMap<ServiceKey, Arc<Endpoints>>>,
     /// Workloads by each address and port that their apps serve, and the other endpoints of services.
-    pub addresses: BTreeMap<SocketAddr, Endpoint>,
+    pub addresses: Shared<BTreeMap<SocketAddr, Endpoint>>,
     /// Workloads by the addresses that are theirs at every port, whether anybody declares it or not.
-    pub occupants: BTreeMap<IpAddr, Occupant>,
+    pub occupants: Shared<BTreeMap<IpAddr, Occupant>>,
     /// Services by each address and port that is theirs alone (a clusterIP, a `ServiceEntry`'s address).
-    pub service_addresses: BTreeMap<SocketAddr, Declared>,
+    pub service_addresses: Shared<BTreeMap<SocketAddr, Declared>>,
     /// The same for ranges of addresses (a `ServiceEntry`'s), by their ports; the smallest ranges first. A range has
     /// only those addresses that nobody names more closely.
-    pub service_ranges: BTreeMap<u16, Vec<(IpNet, Declared)>>,
+    pub service_ranges: Shared<BTreeMap<u16, Vec<(IpNet, Declared)>>>,
     /// Services without addresses of their own, by each address and port of their endpoints; first those of the
     /// namespace that declared the address first.
-    pub callers: BTreeMap<SocketAddr, Vec<Declared>>,
+    pub callers: Shared<BTreeMap<SocketAddr, Vec<Declared>>>,
     /// The namespaces whose clients know of a service's port, where that is not all.
-    pub exported: BTreeMap<ServiceKey, BTreeSet<String>>,
+    pub exported: Shared<BTreeMap<ServiceKey, BTreeSet<String>>>,
     /// What is known by a DNS name, which only the proxies know the addresses of.
-    pub named: NamedAddresses,
+    pub named: Shared<NamedAddresses>,
     /// Who is refused although its certificate is still valid.
     pub revocations: Arc<Revocations>,
     /// The parts of the sets of workloads that network policies name.
-    pub sets: BTreeMap<PartName, Arc<SetPart>>,
+    pub sets: Shared<BTreeMap<PartName, Arc<SetPart>>>,
     /// What each workload serves that is a gateway.
-    pub gateways: BTreeMap<WorkloadName, Arc<Gateway>>,
+    pub gateways: Shared<BTreeMap<WorkloadName, Arc<Gateway>>>,
     /// Which namespace has which addresses by documents in files. No proxy is told.
     pub owners: Arc<Owners>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.

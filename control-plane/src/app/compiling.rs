@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::kept_owners::KeptOwners;
 use crate::{
-    compile::{Attached, MeshSettings, compile, next_advice},
+    compile::{Attached, Compiled, Compiler, MeshSettings, next_advice},
     keys::{FetchedKeys, Keys},
     metrics::{Metrics, Stage},
     problem::{Problem, Severity},
@@ -58,7 +58,8 @@ impl Compiling {
     pub(super) async fn run(mut self, mut loaded: watch::Receiver<Arc<Loaded>>) {
         let mut first = true;
         let mut compiled_last: Option<(Arc<Loaded>, FetchedKeys, Vec<Problem>)> = None;
-        let mut attached = Arc::default();
+        let mut attached: Arc<Attached> = Arc::default();
+        let mut compiler = Compiler::default();
         let mut due = None;
         let mut breather = Instant::now();
         while let Some(since) = self.changed(&mut loaded, std::mem::take(&mut first), due).await {
@@ -87,18 +88,29 @@ impl Compiling {
             let settings = MeshSettings { keys: keys.clone(), ..self.settings.clone() };
             let start = Instant::now();
             let source = Arc::clone(&newest);
+            let mut last = std::mem::take(&mut compiler);
+            let attached_before = Arc::clone(&attached);
             // Large configurations take long enough to hold up the streams of a worker thread.
             let compiled = tokio::task::spawn_blocking(move || {
-                (compile(&source.resources, &settings, &previous), Attached::new(&source.resources))
+                let compiled = match is_due {
+                    true => last.compile_whole(&source.resources, &settings, &previous),
+                    false => last.compile(&source.resources, &settings, &previous),
+                };
+                // Workloads and endpoints have no part in it.
+                let attached = match compiled.is_part {
+                    true => attached_before,
+                    false => Arc::new(Attached::new(&source.resources)),
+                };
+                (last, compiled, attached)
             });
-            let Ok(((mesh, problems), newly_attached)) = compiled.await else {
+            let Ok((last, Compiled { mesh, problems, .. }, newly_attached)) = compiled.await else {
                 tracing::error!("the configuration could not be compiled; the last good one stays in use");
                 // Tried again when something changes, and not over and over because its time has come.
                 due = due.filter(|due| *due > SystemTime::now());
                 continue;
             };
             self.metrics.compiled(start.elapsed());
-            attached = Arc::new(newly_attached);
+            (compiler, attached) = (last, newly_attached);
             self.report(newest.problems.iter().chain(&problems).cloned().collect(), &newest, &attached);
             due = next_advice(&newest.resources, SystemTime::now());
             compiled_last = Some((newest, keys, problems));

@@ -57,13 +57,8 @@ struct Meant<'w> {
 /// A workload that a policy is for, and the ports of it.
 type Chosen<'m, 'w> = (&'m Facing<'w>, Ports);
 
-/// Reports all policies. `workloads` are looked at if there are any.
-pub(super) fn report<'w>(
-    resources: &Resources,
-    settings: &MeshSettings,
-    workloads: impl Iterator<Item = Facing<'w>>,
-    problems: &mut Problems,
-) {
+/// Whether there are no policies of which anything is reported.
+pub(super) fn is_nothing(resources: &Resources) -> bool {
     let counts = [
         resources.peer_authentications.len(),
         resources.authorization_policies.len(),
@@ -74,7 +69,17 @@ pub(super) fn report<'w>(
         resources.server_authorizations.len(),
         resources.mesh_tls_authentications.len(),
     ];
-    if counts == [0; 8] {
+    counts == [0; 8]
+}
+
+/// Reports all policies. `workloads` are looked at if there are any.
+pub(super) fn report<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    problems: &mut Problems,
+) {
+    if is_nothing(resources) {
         return;
     }
     let meant = Meant::new(workloads);

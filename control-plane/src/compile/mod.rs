@@ -1,9 +1,9 @@
 //! Documents to a mesh: what the words of all documents together mean.
 //!
-//! Pure, but for the clock, which reports about the dates of certificates ask. Always whole: every change compiles
-//! everything again, because a route depends on documents of four kinds and three namespaces, and tracking that by hand
-//! is where such programs go wrong. What comes out equal to before keeps its old `Arc`, so that later stages compare
-//! pointers.
+//! Pure, but for the clock, which reports about the dates of certificates ask. [`compile`] is the whole: it says what documents
+//! mean. A route depends on documents of four kinds and three namespaces, so that a change of one compiles everything again.
+//! Where only workloads and endpoints have changed, [`Compiler`] compiles what they have to do with, and the result
+//! is the same. What comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
 mod authentication;
 mod authorization;
@@ -19,6 +19,7 @@ mod gateways;
 mod grants;
 mod hosts;
 mod inbound;
+mod incremental;
 mod meant;
 mod naming;
 mod network;
@@ -47,12 +48,15 @@ use std::{
 
 use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName};
 
+use self::incremental::Connections;
+
 pub(crate) use self::gateways::our_listeners;
 pub use self::{
     certificates::{CA_SECRET, next_advice},
     gateways::{
         Attached, HolderFacts, INGRESS_GATEWAY, WantedObject, our_gateways, our_ingresses, wanted_objects,
     },
+    incremental::{Compiled, Compiler},
     naming::naming,
     routes::{RuleLocations, Written},
 };
@@ -124,6 +128,16 @@ impl Default for MeshSettings {
 ///
 /// Parts that are equal to those of `previous` are the same `Arc`s.
 pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
+    let (mesh, problems, _) = whole(resources, settings, previous);
+    (mesh, problems)
+}
+
+/// The same, with what is to be known for the next change to be compiled alone.
+fn whole(
+    resources: &Resources,
+    settings: &MeshSettings,
+    previous: &Mesh,
+) -> (Mesh, Vec<Problem>, incremental::Facts) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
     let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
@@ -157,7 +171,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
     let of_backends = (backend_tls, backend_traffic);
     let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut problems);
-    routing.report_tls(&endpoints, &mut problems);
+    let reported = routing.report_tls(&endpoints, &mut problems);
     places::report(&catalog, &endpoints, &mut problems);
     selected::report_pods(resources, &mut problems);
 
@@ -172,8 +186,13 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         limits: &limits,
         telemetries: &telemetries,
     };
-    let connections = |key: &_, namespace: &_| routing.app_connections(key, namespace);
-    let finished = workloads.finish(&previous.workloads, asked, connections, &mut problems);
+    let connections = Connections::default();
+    let finished = workloads.finish(
+        &previous.workloads,
+        asked,
+        |key, namespace| connections.get(key, namespace, || routing.app_connections(key, namespace)),
+        &mut problems,
+    );
     authorizations.report_unused(&mut problems);
     authentications.report_unused(&mut problems);
     servers.report(&mut problems);
@@ -194,22 +213,24 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let mesh = Mesh {
         owners: keep(owners.in_files(), Some(&previous.owners)),
         revocations: keep(revocations, Some(&previous.revocations)),
-        sets: network.into_sets(),
-        callers: dialled::callers(&catalog, &endpoints, &owners),
-        named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants),
+        sets: network.into_sets().into(),
+        callers: dialled::callers(&catalog, &endpoints, &owners).into(),
+        named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants).into(),
         occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),
-        workloads: finished,
+        workloads: finished.into(),
         service_addresses: catalog
-            .addresses(|address, namespace| owners.may_serve(address, namespace), &mut problems),
-        exported: catalog.exported(),
-        service_ranges: catalog.ranges(&mut problems),
-        services: routing.views(&previous.services, &mut problems),
-        endpoints: endpoints::kept(endpoints, &previous.endpoints),
-        addresses,
-        gateways,
+            .addresses(|address, namespace| owners.may_serve(address, namespace), &mut problems)
+            .into(),
+        exported: catalog.exported().into(),
+        service_ranges: catalog.ranges(&mut problems).into(),
+        services: routing.views(&previous.services, &mut problems).into(),
+        endpoints: endpoints::kept(endpoints, &previous.endpoints).into(),
+        addresses: addresses.into(),
+        gateways: gateways.into(),
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
-    (mesh, problems.into_sorted())
+    let facts = incremental::Facts::new(&catalog, reported, connections);
+    (mesh, problems.into_sorted(), facts)
 }
 
 /// `text`, shared with the one `before` if it is the same.
@@ -229,12 +250,15 @@ fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
 #[derive(Debug, Default)]
 struct Problems {
     found: HashSet<Problem>,
+    /// How often something was found, whether that was known or not.
+    times: usize,
     /// The routes that decide on some port, each with the parent by which it is attached there.
     deciding: HashSet<(DocumentName, usize)>,
 }
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
+        self.times += 1;
         self.found.insert(problem);
     }
 
@@ -280,16 +304,21 @@ impl Problems {
     }
 
     fn into_sorted(self) -> Vec<Problem> {
-        let Self { found, deciding } = self;
+        let Self { found, deciding, .. } = self;
         let mut problems: Vec<Problem> =
             found.into_iter().map(|problem| weighed(problem, &deciding)).collect();
-        let place = |problem: &Problem| (problem.path.clone(), problem.line);
-        problems.sort_by(|a, b| {
-            let words = (&a.document, &a.field, &a.message).cmp(&(&b.document, &b.field, &b.message));
-            place(a).cmp(&place(b)).then(words)
-        });
+        sort(&mut problems);
         problems
     }
+}
+
+/// Puts `problems` into the order of files and lines.
+fn sort(problems: &mut [Problem]) {
+    let place = |problem: &Problem| (problem.path.clone(), problem.line);
+    problems.sort_by(|a, b| {
+        let words = (&a.document, &a.field, &a.message).cmp(&(&b.document, &b.field, &b.message));
+        place(a).cmp(&place(b)).then(words)
+    });
 }
 
 /// `problem`, which is a smaller one if it is that of a route which decides elsewhere.

@@ -15,7 +15,7 @@ mod tcp;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -37,7 +37,7 @@ use super::{
     MeshSettings, Problems, RouteOwnership,
     backend_tls::BackendTls,
     backend_traffic::BackendTraffic,
-    destination_rules::{DestinationRules, report_checks},
+    destination_rules::{DestinationRules, RuleSet, report_checks},
     hosts::{closeness, resolve, suggestion},
     keep,
     services::{Catalog, KnownHost},
@@ -265,28 +265,48 @@ impl<'a> Routing<'a> {
     }
 
     /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of their hosts, or each other: in TLS,
-    /// health checks, the PROXY protocol, tunnels, places and budgets.
-    pub(super) fn report_tls(&self, endpoints: &BTreeMap<ServiceKey, Endpoints>, problems: &mut Problems) {
+    /// health checks, the PROXY protocol, tunnels, places and budgets. Gives the ports of which something is reported.
+    pub(super) fn report_tls(
+        &self,
+        endpoints: &BTreeMap<ServiceKey, Endpoints>,
+        problems: &mut Problems,
+    ) -> HashSet<ServiceKey> {
+        let mut reported = HashSet::new();
         for host in self.catalog.hosts() {
             let rules = self.rules.find(None, host);
             for port in host.ports.keys() {
                 let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
                 let Some(endpoints) = endpoints.get(&key) else { continue };
-                self.backend_tls.report(host, endpoints, problems);
-                report_checks(host, endpoints, problems);
-                let Some(rules) = rules else { continue };
-                rules.report_checks(endpoints, problems);
-                rules.report_passed_over(host, endpoints, problems);
-                rules.report_places(host, endpoints, problems);
-                if let Some(traffic) = self.backend_traffic.find(host).filter(|one| one.spec.retry.is_some())
-                {
-                    rules.report_replaced_budget(host, &traffic.name, problems);
-                }
-                match self.backend_tls.find(host, *port) {
-                    None => rules.report_tls(host, endpoints, problems),
-                    Some(_) => rules.report_replaced_tls(host, *port, problems),
+                let before = problems.times;
+                self.report_tls_of(host, endpoints, rules, problems);
+                if problems.times > before {
+                    reported.insert(key);
                 }
             }
+        }
+        reported
+    }
+
+    fn report_tls_of(
+        &self,
+        host: &KnownHost<'_>,
+        endpoints: &Endpoints,
+        rules: Option<&RuleSet<'a>>,
+        problems: &mut Problems,
+    ) {
+        self.backend_tls.report(host, endpoints, problems);
+        report_checks(host, endpoints, problems);
+        let Some(rules) = rules else { return };
+        rules.report_checks(endpoints, problems);
+        rules.report_passed_over(host, endpoints, problems);
+        rules.report_places(host, endpoints, problems);
+        if let Some(traffic) = self.backend_traffic.find(host).filter(|one| one.spec.retry.is_some()) {
+            rules.report_replaced_budget(host, &traffic.name, problems);
+        }
+        let port = endpoints.key.port;
+        match self.backend_tls.find(host, port) {
+            None => rules.report_tls(host, endpoints, problems),
+            Some(_) => rules.report_replaced_tls(host, port, problems),
         }
     }
 

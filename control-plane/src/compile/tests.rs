@@ -24,6 +24,7 @@ mod exported;
 mod gateway_routes;
 mod gateways;
 mod http_routes;
+mod incremental;
 mod ingress;
 mod locations;
 mod meant;

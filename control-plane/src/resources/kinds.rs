@@ -205,6 +205,13 @@ macro_rules! table {
                 found
             }
 
+            /// Whether all documents but pods, `WorkloadEntry`s and `EndpointSlice`s say the same as those of `other`,
+            /// whose `Arc`s are then taken over.
+            pub(crate) fn takes_over_all_but_workloads(&mut self, other: &Self) -> bool {
+                const WORKLOADS: [&str; 3] = ["pods", "workload_entries", "endpoint_slices"];
+                true $(&& (WORKLOADS.contains(&stringify!($list)) || takes_over(&mut self.$list, &other.$list)))*
+            }
+
             /// Removes the document of `resource`.
             pub fn remove(&mut self, resource: &Resource) {
                 match resource {
@@ -240,6 +247,19 @@ macro_rules! table {
 fn same<T: PartialEq>(one: &[Arc<Document<T>>], other: &[Arc<Document<T>>]) -> bool {
     let mut pairs = one.iter().zip(other);
     one.len() == other.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other) || one == other)
+}
+
+/// Whether both lists say the same; the `Arc`s of `other` are taken over as far as they do.
+fn takes_over<T: PartialEq>(one: &mut [Arc<Document<T>>], other: &[Arc<Document<T>>]) -> bool {
+    let same = |(one, other): (&mut Arc<Document<T>>, &Arc<Document<T>>)| {
+        let is_it = Arc::ptr_eq(one, other);
+        let same = is_it || *one == *other;
+        if same && !is_it {
+            *one = Arc::clone(other);
+        }
+        same
+    };
+    one.len() == other.len() && one.iter_mut().zip(other).all(same)
 }
 
 fn put<T>(list: &mut Vec<Arc<Document<T>>>, document: Arc<Document<T>>) {

@@ -109,6 +109,9 @@ fn different<K: Ord, V>(
     same: impl Fn(&V, &V) -> bool,
     mut tell: impl FnMut(&K),
 ) {
+    if std::ptr::eq(before, after) {
+        return;
+    }
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     loop {
         match (old.peek(), new.peek()) {

@@ -67,7 +67,7 @@ struct Members {
 impl Members {
     /// The same after `mesh` has followed on `before`, at `now`.
     fn next(&self, before: &Mesh, mesh: &Mesh, now: SystemTime) -> Self {
-        if before.workloads.keys().eq(mesh.workloads.keys()) {
+        if before.workloads.is(&mesh.workloads) || before.workloads.keys().eq(mesh.workloads.keys()) {
             return self.clone();
         }
         let gone = |name: &&WorkloadName| !mesh.workloads.contains_key(*name);

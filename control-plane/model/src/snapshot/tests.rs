@@ -28,12 +28,13 @@ fn mesh() -> Mesh {
     let db = Occupant { workload: workload(MtlsMode::Disable), skipped: vec![(9000, 9001)] };
     let own = "10.0.0.5:5432".parse().unwrap();
     Mesh {
-        addresses: BTreeMap::from([(own, db.at(own))]),
-        occupants: BTreeMap::from([(own.ip(), db)]),
+        addresses: BTreeMap::from([(own, db.at(own))]).into(),
+        occupants: BTreeMap::from([(own.ip(), db)]).into(),
         service_addresses: BTreeMap::from([(
             "10.96.0.1:80".parse().unwrap(),
             declared("shop", "db.shop.svc.cluster.local"),
-        )]),
+        )])
+        .into(),
         ..Mesh::default()
     }
 }

@@ -218,6 +218,18 @@ impl<'a> KnownHost<'a> {
         }
     }
 
+    /// Whether a `Service` defines it, and its endpoints are those that are behind this `Service`.
+    pub(in super::super) fn is_service_alone(&self) -> bool {
+        let is_own = |port: &PortDocument<'_>| port.source.is(&self.first) && port.alias_of.is_none();
+        matches!(self.first, HostDocument::Service(document) if document.spec.external_name.is_none())
+            && self.sources.values().all(is_own)
+    }
+
+    /// The service ports that it is another name of.
+    pub(in super::super) fn alias_targets(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.sources.values().filter_map(|port| port.alias_of.as_ref())
+    }
+
     /// Where the endpoints of `port` come from.
     pub(in super::super) fn backing(&self, port: u16) -> Option<Backing<'a>> {
         let PortDocument { source, below_wildcard, alias_of } = self.sources.get(&port)?;

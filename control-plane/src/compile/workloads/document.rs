@@ -225,4 +225,32 @@ impl<'a> WorkloadDocument<'a> {
             Self::Pod(document) => problems.error_alone(document, "metadata", message),
         }
     }
+
+    /// Whether both say the same, but for the weight of a `WorkloadEntry`.
+    pub(super) fn is_same_but_weight(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Entry(one), Self::Entry(other)) => {
+                std::ptr::eq(one, other)
+                    || (&one.metadata, &one.location, one.unusable)
+                        == (&other.metadata, &other.location, other.unusable)
+                        && one.spec == WorkloadEntrySpec { weight: one.spec.weight, ..other.spec.clone() }
+            }
+            (Self::Pod(one), Self::Pod(other)) => std::ptr::eq(one, other) || one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether policies ask the same of both, but for their names, accounts and addresses.
+    pub(super) fn is_alike(self, other: Self) -> bool {
+        self.labels() == other.labels()
+            && self.annotations() == other.annotations()
+            && (self.is_unusable(), self.meshed(), self.shares_address())
+                == (other.is_unusable(), other.meshed(), other.shares_address())
+            && self.in_cluster() == other.in_cluster()
+            && self.inbound().is_some() == other.inbound().is_some()
+            && self.skipped() == other.skipped()
+            && self.opaque_ports() == other.opaque_ports()
+            && self.named_ports() == other.named_ports()
+            && self.gateway() == other.gateway()
+    }
 }

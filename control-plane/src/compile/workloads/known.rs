@@ -211,3 +211,33 @@ pub(in super::super) fn expected_identity(
 ) -> Option<SpiffeId> {
     (meshed && policy.takes_mtls(port)).then(|| identity.clone())
 }
+
+impl KnownWorkload<'_> {
+    /// Whether policies make the same of both, and say the same of them.
+    pub(in super::super) fn is_same_but_weight(&self, other: &Self) -> bool {
+        self.source.is_same_but_weight(other.source)
+            && (&self.name, &self.identity, &self.hosts, &self.place)
+                == (&other.name, &other.identity, &other.hosts, &other.place)
+            && self.has_same_ports(other)
+            && self.gateway == other.gateway
+    }
+
+    /// Whether policies ask the same of both, but for their names, accounts, addresses and places.
+    pub(in super::super) fn is_alike(&self, other: &Self) -> bool {
+        self.source.is_alike(other.source)
+            && self.name.namespace() == other.name.namespace()
+            && self.has_same_ports(other)
+            && self.gateway == other.gateway
+    }
+
+    fn has_same_ports(&self, other: &Self) -> bool {
+        (&self.labels, &self.ports, &self.lost) == (&other.labels, &other.ports, &other.lost)
+            && (&self.protocols, &self.services) == (&other.protocols, &other.services)
+            && self.policy == other.policy
+    }
+
+    /// Whether what policies say is enforced at all of its ports.
+    pub(in super::super) fn enforces_all(&self) -> bool {
+        self.source.meshed() && !self.source.shares_address() && self.source.skipped().is_empty()
+    }
+}

@@ -1,0 +1,323 @@
+//! A change of workloads and endpoints, compiled alone.
+//!
+//! Which inputs each output reads is this, and nothing more:
+//!
+//! - a workload reads its own document, the services that it is behind, those who share its address, and policies;
+//! - the endpoints of a service port, and what is at an address, read the documents of the workloads and slices that are
+//!   behind the service or name the address, and the `Service`s there;
+//! - routes, gateways and all else read other kinds of documents alone.
+//!
+//! So, if only `WorkloadEntry`s, pods and `EndpointSlice`s have changed, [`Index::affected`] follows these ties from what has
+//! changed until there are no more. What it finds is compiled twice by the code that compiles everything ([`Local`]): as it
+//! was, and as it is. The difference is taken over into the mesh and the problems. What it was must be what the mesh
+//! has: so documents that have to do with each other in a way which the ties do not know are noticed, and not
+//! believed. Then, and wherever more is to be found out than a few documents tell, everything is compiled.
+
+mod edits;
+mod facts;
+mod index;
+mod local;
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use selvedge_model::{Endpoints, Mesh, ServiceKey, Workload, WorkloadName, snapshot::Shared};
+
+pub(super) use self::facts::{Connections, Facts};
+use self::{
+    edits::Edits,
+    index::{Everything, Index},
+    local::Local,
+};
+use super::{MeshSettings, Problems, inbound, meant, sort, whole, workloads::KnownWorkload};
+use crate::{problem::Problem, resources::Resources};
+
+/// Workloads as their own sidecars see them.
+type Finished = BTreeMap<WorkloadName, Arc<Workload>>;
+
+/// Compiles one configuration after another.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    last: Option<Last>,
+}
+
+/// What was compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The mesh.
+    pub mesh: Mesh,
+    /// What is wrong between documents.
+    pub problems: Vec<Problem>,
+    /// Whether only workloads and endpoints had changed, and what they have to do with was compiled alone.
+    pub is_part: bool,
+}
+
+/// What was compiled last, and from what.
+#[derive(Debug)]
+struct Last {
+    resources: Resources,
+    settings: MeshSettings,
+    mesh: Mesh,
+    problems: Vec<Problem>,
+    facts: Facts,
+    index: Index,
+}
+
+impl Compiler {
+    /// The same as [`compile`](super::compile), of whose result this is one part or all. `previous` is a mesh from before, which
+    /// is the last one that this gave if only a part is to be compiled.
+    pub fn compile(&mut self, resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> Compiled {
+        let last =
+            self.last.take().filter(|last| is_same(&last.mesh, previous) && last.settings == *settings);
+        if let Some(mut last) = last
+            && let Ok(()) = last.follow(resources)
+        {
+            let (mesh, problems) = (last.mesh.clone(), last.problems.clone());
+            self.last = Some(last);
+            return Compiled { mesh, problems, is_part: true };
+        }
+        self.compile_whole(resources, settings, previous)
+    }
+
+    /// The same, and everything is compiled: other things are to be said of the same documents, because time has passed.
+    pub fn compile_whole(
+        &mut self,
+        resources: &Resources,
+        settings: &MeshSettings,
+        previous: &Mesh,
+    ) -> Compiled {
+        let (mesh, problems, facts) = whole(resources, settings, previous);
+        self.last = Index::new(resources, &settings.cluster_domain, &facts).map(|index| Last {
+            resources: resources.clone(),
+            settings: settings.clone(),
+            mesh: mesh.clone(),
+            problems: problems.clone(),
+            facts,
+            index,
+        });
+        Compiled { mesh, problems, is_part: false }
+    }
+}
+
+impl Last {
+    /// Makes this what was compiled of `resources`.
+    ///
+    /// # Errors
+    /// Everything must be compiled. Nothing in this is true any more.
+    fn follow(&mut self, resources: &Resources) -> Result<(), Everything> {
+        if !self.resources.takes_over_all_but_workloads(resources) {
+            return Err(Everything);
+        }
+        let (all, index) = (&mut self.resources, &mut self.index);
+        let new = &resources.workload_entries;
+        let entries = Edits::new(&mut all.workload_entries, new, |one| index.entry_again(one));
+        let pods = Edits::new(&mut all.pods, &resources.pods, |one| index.pod_again(one));
+        let new = &resources.endpoint_slices;
+        let slices = Edits::new(&mut all.endpoint_slices, new, |one| index.slice_again(one));
+        let in_place = entries.is_in_place && pods.is_in_place;
+        let affected = index.affected(&entries.changed, &pods.changed, &slices.changed)?;
+        let before = affected.of(index, all);
+        index.change_entries(&entries.apply(&mut all.workload_entries))?;
+        index.change_pods(&pods.apply(&mut all.pods))?;
+        index.change_slices(&slices.apply(&mut all.endpoint_slices))?;
+        let after = affected.of(index, all);
+        self.take_over(&before, &after, in_place)
+    }
+
+    /// Takes over what has become of the documents `before`, which are `after` now. `in_place`: workloads have the same names in
+    /// the same order.
+    fn take_over(&mut self, before: &Resources, after: &Resources, in_place: bool) -> Result<(), Everything> {
+        let nowhere = &mut Problems::default();
+        let policies = inbound::Policies::new(&self.resources, &self.settings, nowhere);
+        let mut old = Local::new(before, &self.settings, &policies, &self.mesh).ok_or(Everything)?;
+        let mut new = Local::new(after, &self.settings, &policies, &self.mesh).ok_or(Everything)?;
+        // What is known by name is ranked by the places of all workloads.
+        let named = &self.mesh.named;
+        let are_named = !named.endpoints.is_empty() || !named.occupants.is_empty();
+        if are_named && !(in_place && old.names().eq(new.names())) {
+            return Err(Everything);
+        }
+        let (old_finished, new_finished) = self.finished(&mut old, &mut new)?;
+        let mut mesh = self.mesh.clone();
+        self.take_over_endpoints(&mut mesh, &old, &new)?;
+        let (occupied, occupants) = (old.occupants(&old_finished), new.occupants(&new_finished));
+        splice(&mut mesh.occupants, &occupied, occupants)?;
+        splice(&mut mesh.addresses, &old.addresses, std::mem::take(&mut new.addresses))?;
+        let addresses = std::mem::take(&mut new.service_addresses);
+        splice(&mut mesh.service_addresses, &old.service_addresses, addresses)?;
+        splice(&mut mesh.callers, &old.callers, std::mem::take(&mut new.callers))?;
+        splice(&mut mesh.workloads, &old_finished, new_finished)?;
+        is_part(&mesh.owners.0, &old.owners.0, &new.owners.0)?;
+        if old.owners != new.owners {
+            let owners = std::mem::take(&mut new.owners.0);
+            replace(&mut Arc::make_mut(&mut mesh.owners).0, &old.owners.0, owners);
+        }
+        let (gone, come) = (old.problems.found, new.problems.found);
+        self.mesh = mesh;
+        self.say(&gone, come)
+    }
+
+    /// What policies make of the workloads of `old` and `new`.
+    ///
+    /// # Errors
+    /// Policies make something else of others too, or something else is to be said of policies.
+    fn finished(&self, old: &mut Local<'_>, new: &mut Local<'_>) -> Result<(Finished, Finished), Everything> {
+        if !self.is_beyond_policies(old, new)? {
+            let there = |local: &Local<'_>| -> Option<Finished> {
+                let found = local
+                    .names()
+                    .map(|name| Some((name.clone(), Arc::clone(self.mesh.workloads.get(name)?))));
+                found.collect()
+            };
+            return there(old).zip(there(new)).ok_or(Everything);
+        }
+        let is_unknown = Cell::new(false);
+        let connections = |service: &ServiceKey, namespace: &str| {
+            let known = self.facts.connections.known(service, namespace);
+            is_unknown
+                .set(is_unknown.get() || known.is_none() && !self.resources.destination_rules.is_empty());
+            known.unwrap_or_default()
+        };
+        let finish =
+            |local: &mut Local<'_>| local.finish(&self.resources, &self.settings, &self.mesh, connections);
+        let ((old, said), (new, says)) = (finish(old), finish(new));
+        if is_unknown.get() || said != says { Err(Everything) } else { Ok((old, new)) }
+    }
+
+    /// Whether policies are to be asked, because workloads are not what they were but for their weights.
+    ///
+    /// # Errors
+    /// There are policies that may make something else of other workloads, or may be told something else of all
+    /// workloads together.
+    fn is_beyond_policies(&self, old: &Local<'_>, new: &Local<'_>) -> Result<bool, Everything> {
+        let mut differing = old.differing(new);
+        differing.extend(new.differing(old));
+        let all = &self.resources;
+        // They make sets of workloads, and name two of several Telemetry by the order of workloads.
+        if !differing.is_empty()
+            && (!all.network_policies.is_empty()
+                || !all.calico_policies.is_empty()
+                || all.telemetries.len() > 1)
+        {
+            return Err(Everything);
+        }
+        // What is said of all workloads that a policy is for is not changed by one more of a sort at which all is enforced.
+        let is_one_more = |one: &&KnownWorkload<'_>| one.enforces_all() && new.has_one_like(one, &differing);
+        if !differing.is_empty() && !meant::is_nothing(all) && !differing.iter().all(is_one_more) {
+            return Err(Everything);
+        }
+        Ok(!differing.is_empty())
+    }
+
+    /// Gives `mesh` the endpoints that are different.
+    fn take_over_endpoints(
+        &self,
+        mesh: &mut Mesh,
+        old: &Local<'_>,
+        new: &Local<'_>,
+    ) -> Result<(), Everything> {
+        if old.endpoints.len() != new.endpoints.len() {
+            return Err(Everything);
+        }
+        for (key, endpoints) in &new.endpoints {
+            let (there, before) = (self.mesh.endpoints.get(key), old.endpoints.get(key));
+            let there = there.filter(|there| Some(&***there) == before).ok_or(Everything)?;
+            if **there != *endpoints {
+                self.has_no_rules_that_differ(there, endpoints)?;
+                mesh.endpoints.insert(key.clone(), Arc::new(endpoints.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// Something else may have to be said of rules that are for these endpoints.
+    fn has_no_rules_that_differ(&self, before: &Endpoints, after: &Endpoints) -> Result<(), Everything> {
+        let all = &self.resources;
+        if all.destination_rules.is_empty() && all.backend_tls_policies.is_empty() {
+            return Ok(());
+        }
+        let may_be_said =
+            self.facts.reported.contains(&before.key) && !local::are_same_but_weights(before, after);
+        if may_be_said || local::differ_for_rules(before, after) { Err(Everything) } else { Ok(()) }
+    }
+
+    /// Says `come`, and no longer `gone`.
+    fn say(&mut self, gone: &HashSet<Problem>, come: HashSet<Problem>) -> Result<(), Everything> {
+        if *gone == come {
+            return Ok(());
+        }
+        let there = self.problems.len();
+        let is_gone = |problem: &Problem| gone.contains(problem) && !come.contains(problem);
+        self.problems.retain(|problem| !is_gone(problem));
+        if there - self.problems.len() != gone.difference(&come).count() {
+            return Err(Everything);
+        }
+        let new = come.into_iter().filter(|problem| !gone.contains(problem));
+        let new: Vec<Problem> = new.filter(|problem| !self.problems.contains(problem)).collect();
+        self.problems.extend(new);
+        sort(&mut self.problems);
+        Ok(())
+    }
+}
+
+/// Whether both are the very same, part by part.
+fn is_same(one: &Mesh, other: &Mesh) -> bool {
+    one.workloads.is(&other.workloads)
+        && one.services.is(&other.services)
+        && one.endpoints.is(&other.endpoints)
+        && one.addresses.is(&other.addresses)
+        && one.occupants.is(&other.occupants)
+        && one.service_addresses.is(&other.service_addresses)
+        && one.service_ranges.is(&other.service_ranges)
+        && one.callers.is(&other.callers)
+        && one.exported.is(&other.exported)
+        && one.named.is(&other.named)
+        && one.sets.is(&other.sets)
+        && one.gateways.is(&other.gateways)
+        && Arc::ptr_eq(&one.revocations, &other.revocations)
+        && Arc::ptr_eq(&one.owners, &other.owners)
+        && Arc::ptr_eq(&one.cluster_domain, &other.cluster_domain)
+}
+
+/// Gives `map` what has become of its part `old`.
+///
+/// # Errors
+/// That is no part of it.
+fn splice<K: Ord + Clone, V: PartialEq + Clone>(
+    map: &mut Shared<BTreeMap<K, V>>,
+    old: &BTreeMap<K, V>,
+    new: BTreeMap<K, V>,
+) -> Result<(), Everything> {
+    is_part(map, old, &new)?;
+    if *old != new {
+        replace(map, old, new);
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `map` has not `old` in it, or has already what is new in `new`.
+fn is_part<K: Ord, V: PartialEq>(
+    map: &BTreeMap<K, V>,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) -> Result<(), Everything> {
+    let is_there = old.iter().all(|(key, value)| map.get(key) == Some(value));
+    let mut added = new.keys().filter(|key| !old.contains_key(*key));
+    if is_there && !added.any(|key| map.contains_key(key)) { Ok(()) } else { Err(Everything) }
+}
+
+fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, old: &BTreeMap<K, V>, new: BTreeMap<K, V>) {
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        map.remove(key);
+    }
+    for (key, value) in new {
+        if old.get(&key) != Some(&value) {
+            map.insert(key, value);
+        }
+    }
+}

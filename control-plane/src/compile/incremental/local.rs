@@ -1,0 +1,167 @@
+//! What some documents come to that have nothing to do with others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use selvedge_model::{
+    AppConnections, Endpoint, Endpoints, Mesh, ServiceKey, Workload, WorkloadName,
+    snapshot::{Declared, Occupant, Owners},
+};
+
+use super::super::{
+    MeshSettings, Problems, authentication, authorization, candidates, dialled, endpoints, inbound, meant,
+    network, owners, places, rate_limits, servers, services, telemetry,
+    workloads::{self, KnownWorkload},
+};
+use crate::{problem::Problem, resources::Resources};
+
+/// What documents of workloads, endpoints and services come to, but for what policies make of workloads.
+pub(super) struct Local<'a> {
+    part: &'a Resources,
+    workloads: workloads::Workloads<'a>,
+    catalog: services::Catalog<'a>,
+    pub(super) endpoints: BTreeMap<ServiceKey, Endpoints>,
+    pub(super) addresses: BTreeMap<SocketAddr, Endpoint>,
+    pub(super) service_addresses: BTreeMap<SocketAddr, Declared>,
+    pub(super) callers: BTreeMap<SocketAddr, Vec<Declared>>,
+    pub(super) owners: Owners,
+    pub(super) problems: Problems,
+}
+
+impl<'a> Local<'a> {
+    /// `None`: something in it is known by name, which has a rank among all that is.
+    pub(super) fn new(
+        part: &'a Resources,
+        settings: &'a MeshSettings,
+        policies: &inbound::Policies<'_>,
+        previous: &Mesh,
+    ) -> Option<Self> {
+        let mut problems = Problems::default();
+        let mut workloads =
+            workloads::Workloads::new(part, settings, policies, &previous.workloads, &mut problems);
+        let catalog = services::Catalog::new(part, settings, &mut problems);
+        let candidates = candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
+        let owners =
+            owners::Owners::new(part, &catalog, &candidates, &mut workloads, &previous.owners, &mut problems);
+        let endpoints = endpoints::endpoints(
+            settings,
+            &catalog,
+            policies,
+            &candidates,
+            &owners,
+            &mut workloads,
+            &mut problems,
+        );
+        if endpoints.values().any(|one| !one.named.is_empty()) || workloads.named().next().is_some() {
+            return None;
+        }
+        places::report(&catalog, &endpoints, &mut problems);
+        let mut addresses = workloads.addresses();
+        endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
+        let callers = dialled::callers(&catalog, &endpoints, &owners);
+        let may_serve = |address, namespace: &str| owners.may_serve(address, namespace);
+        let service_addresses = catalog.addresses(may_serve, &mut problems);
+        let owners = owners.in_files();
+        Some(Self {
+            part,
+            workloads,
+            catalog,
+            endpoints,
+            addresses,
+            service_addresses,
+            callers,
+            owners,
+            problems,
+        })
+    }
+
+    fn list(&self) -> impl Iterator<Item = &KnownWorkload<'a>> {
+        (0..self.workloads.len()).map(|index| self.workloads.at(index))
+    }
+
+    /// The names of its workloads.
+    pub(super) fn names(&self) -> impl Iterator<Item = &WorkloadName> {
+        self.list().map(|known| &known.name)
+    }
+
+    /// Those of `finished` that have all of their address.
+    pub(super) fn occupants(
+        &self,
+        finished: &BTreeMap<WorkloadName, Arc<Workload>>,
+    ) -> BTreeMap<IpAddr, Occupant> {
+        let all = self.workloads.occupants(finished).into_iter();
+        all.filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect()
+    }
+
+    /// The workloads that are not in `other`, or otherwise.
+    pub(super) fn differing<'s>(&'s self, other: &'s Self) -> Vec<&'s KnownWorkload<'a>> {
+        let theirs: HashMap<&WorkloadName, &KnownWorkload<'_>> =
+            other.list().map(|known| (&known.name, known)).collect();
+        let is_same = |known: &&KnownWorkload<'_>| {
+            theirs.get(&known.name).is_some_and(|theirs| known.is_same_but_weight(theirs))
+        };
+        self.list().filter(|known| !is_same(known)).collect()
+    }
+
+    /// Whether it has a workload like `one` that is none of `differing`, so that what is true of `one` is true without it.
+    pub(super) fn has_one_like(&self, one: &KnownWorkload<'_>, differing: &[&KnownWorkload<'_>]) -> bool {
+        let mut others =
+            self.list().filter(|other| differing.iter().all(|differing| differing.name != other.name));
+        others.any(|other| other.is_alike(one))
+    }
+
+    /// What policies make of its workloads, and what is wrong with these policies if there are no others. `all`: the
+    /// documents of policies, with what they name.
+    pub(super) fn finish(
+        &mut self,
+        all: &Resources,
+        settings: &MeshSettings,
+        previous: &Mesh,
+        connections: impl Fn(&ServiceKey, &str) -> AppConnections,
+    ) -> (BTreeMap<WorkloadName, Arc<Workload>>, HashSet<Problem>) {
+        let nowhere = &mut Problems::default();
+        let authorizations = authorization::Authorizations::new(all, settings, nowhere);
+        let authentications = authentication::Authentications::new(all, settings, nowhere);
+        let servers = servers::Servers::new(all, settings, nowhere);
+        let limits = rate_limits::RateLimits::new(all, settings, nowhere);
+        let telemetries = telemetry::Telemetries::new(all, settings, nowhere);
+        let network = network::Network::new(self.part, self.workloads.candidates(), previous);
+        let asked = workloads::Asked {
+            authentications: &authentications,
+            authorizations: &authorizations,
+            servers: &servers,
+            network: &network,
+            limits: &limits,
+            telemetries: &telemetries,
+        };
+        let finished = self.workloads.finish(&previous.workloads, asked, connections, &mut self.problems);
+        let mut problems = Problems::default();
+        authorizations.report_unused(&mut problems);
+        authentications.report_unused(&mut problems);
+        servers.report(&mut problems);
+        telemetries.report(&mut problems);
+        limits.report(|host| Some(&self.catalog.find(host)?.ports), &mut problems);
+        meant::report(all, settings, self.workloads.facing(&finished), &mut problems);
+        (finished, problems.found)
+    }
+}
+
+/// Whether rules and policies for `one` may find other faults with `other`. What they ask of endpoints is whether there is one
+/// of a sort, or whether all are; how many, where exactly, and of which weight does not matter.
+pub(super) fn differ_for_rules(one: &Endpoints, other: &Endpoints) -> bool {
+    let sorts = |endpoints: &'_ Endpoints| -> BTreeSet<_> {
+        let sort = |one: &Endpoint| (Arc::clone(&one.labels), one.identity.is_some(), one.place.clone());
+        endpoints.list.iter().map(sort).collect()
+    };
+    sorts(one) != sorts(other)
+}
+
+/// Whether nothing but weights differs.
+pub(super) fn are_same_but_weights(one: &Endpoints, other: &Endpoints) -> bool {
+    let is_same =
+        |(one, other): (&Endpoint, &Endpoint)| *one == Endpoint { weight: one.weight, ..other.clone() };
+    one.list.len() == other.list.len() && one.list.iter().zip(&other.list).all(is_same)
+}
