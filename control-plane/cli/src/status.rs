@@ -250,7 +250,7 @@ impl Row {
             identity: proxy.identity.to_string(),
             replica: replica.to_owned(),
             proxy_version: proxy.proxy_version.clone(),
-            holds: proxy.holds.len(),
+            holds: proxy.holds.lock().len(),
             state,
             reason: refused.map(|refused| format!("{} at {}", refused.reason, Utc(refused.at))),
             certificate_expires_at: Utc(proxy.certificate_expires_at).to_string(),

@@ -41,7 +41,7 @@ use crate::{
     snapshot::{Snapshot, Store},
     status::{Asked, Level, Levels, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
 };
-use session::{MAX_REASON, MessageOutcome, Session};
+use session::{Applicant, MAX_REASON, MessageOutcome, Session};
 
 /// From the stream's start to its Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the words at the end of a stream may take to be sent.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Messages of a proxy that are taken in before anybody else has their turn.
+/// Messages or subscriptions of a proxy that are taken in before anybody else has their turn.
 const MOST_AT_ONCE: usize = 64;
 /// Messages of one transaction that wait in memory for a slow connection.
 const OUTGOING: usize = 2;
@@ -176,10 +176,15 @@ impl Conversation {
 
     async fn converse(&mut self, messages: &mut Streaming<wire::ClientMessage>) -> Result<(), Status> {
         let hello = hello(messages).await?;
-        let mut session = Session::new(&self.peer, hello, &self.store)?;
+        let applicant = Applicant::new(&self.peer, hello)?;
         self.started().await?;
-        session.admit(&*self.snapshot()?)?;
+        // Before anything is kept of it.
+        applicant.admit(&*self.snapshot()?)?;
+        let (mut session, authorities) = applicant.begin(&self.store);
         let mut turn = self.turns.take(&session.workload);
+        if !self.ask_for_all(&mut session, &mut turn, authorities).await? {
+            return Ok(());
+        }
         // Its connection keeps its place from now on.
         self.activity.set(Doing::Busy);
         let registration = session.shown(self.address, self.root.clone());
@@ -224,12 +229,37 @@ impl Conversation {
                     return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                 }
                 () = self.outgoing.closed() => return Ok(()),
-                () = turn.over() => return Err(Status::aborted(format!(
-                    "{} newer streams of workload {} are open; give each proxy its own workload",
-                    turns::MOST, session.workload
-                ))),
+                () = turn.over() => return Err(replaced(&session.workload)),
             }
         }
+    }
+
+    /// Asks for the `authorities` of a Hello. Of many, a few are taken in at a time, so that everybody else has their turn, and
+    /// none before the workload has had its share of a thread: it may come and go without a pause. `false`: the proxy is gone.
+    async fn ask_for_all(
+        &self,
+        session: &mut Session,
+        turn: &mut Turn,
+        authorities: Vec<String>,
+    ) -> Result<bool, Status> {
+        let is_large = authorities.len() > MOST_AT_ONCE;
+        while let Some(waits) = turn.look_waits_until().filter(|_| is_large) {
+            tokio::select! {
+                () = sleep_until(waits) => {}
+                () = self.outgoing.closed() => return Ok(false),
+                () = turn.over() => return Err(replaced(&session.workload)),
+            }
+        }
+        let mut authorities = authorities.into_iter().peekable();
+        while authorities.peek().is_some() {
+            let start = Instant::now();
+            authorities.by_ref().take(MOST_AT_ONCE).try_for_each(|authority| session.add(authority))?;
+            turn.looked(start.elapsed(), false);
+            if is_large {
+                yield_now().await;
+            }
+        }
+        Ok(true)
     }
 
     /// Waits for the first configuration of a control plane that is starting.
@@ -383,6 +413,13 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+fn replaced(workload: &WorkloadName) -> Status {
+    Status::aborted(format!(
+        "{} newer streams of workload {workload} are open; give each proxy its own workload",
+        turns::MOST
+    ))
 }
 
 async fn hello(messages: &mut Streaming<wire::ClientMessage>) -> Result<wire::Hello, Status> {

@@ -13,30 +13,15 @@ use selvedge_api::{ResourceName, encoded::Transaction};
 
 use super::{
     Encoded,
+    held::{Changes, Held, Stamp},
     view::{Part, Subject},
 };
 
 /// A part of a transaction is closed when it has grown to this many bytes.
 const CHUNK: usize = 1 << 20;
 
-/// Versions by resource name.
-pub type Versions = BTreeMap<ResourceName, Arc<str>>;
-
-/// What becomes of what is held: the new version of each resource, `None` = it is gone.
-pub type Changes = Vec<(ResourceName, Option<Arc<str>>)>;
-
-/// Makes these changes to what is held.
-pub fn apply(changes: Changes, held: &mut Versions) {
-    for (name, version) in changes {
-        match version {
-            Some(version) => drop(held.insert(name, version)),
-            None => drop(held.remove(&name)),
-        }
-    }
-}
-
-/// The parts that were refused, each as it was then.
-pub type Refused = BTreeMap<Subject, Versions>;
+/// What the parts of transactions consisted of that were refused.
+pub type Refused = BTreeMap<Subject, Vec<Arc<Stamp>>>;
 
 /// Whether all parts go out together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,8 +40,8 @@ pub struct Difference {
     pub upserts: Vec<Encoded>,
     /// Held and no longer meant to be.
     pub removals: Vec<ResourceName>,
-    /// The parts that the upserts belong to, and what they are.
-    pub parts: Refused,
+    /// The parts that the upserts belong to.
+    pub parts: Vec<Part>,
 }
 
 impl Difference {
@@ -67,16 +52,15 @@ impl Difference {
 
     /// What becomes of what is held once this is applied.
     pub fn changes(&self) -> Changes {
-        let new = |resource: &Encoded| (resource.name().clone(), Some(Arc::clone(resource.version())));
-        let gone = self.removals.iter().map(|name| (name.clone(), None));
-        self.upserts.iter().map(new).chain(gone).collect()
+        let upserts = self.upserts.iter().map(|resource| Arc::clone(resource.stamp())).collect();
+        Changes { upserts, removals: self.removals.clone() }
     }
 
     /// What is held once this is applied.
     #[cfg(test)]
-    fn applied_to(&self, held: &Versions) -> Versions {
+    fn applied_to(&self, held: &Held) -> Held {
         let mut next = held.clone();
-        apply(self.changes(), &mut next);
+        next.apply(self.changes());
         next
     }
 
@@ -101,25 +85,23 @@ impl Difference {
 }
 
 /// The next transaction for a proxy that holds `held` and is to hold `parts`.
-pub fn next(parts: &[Part], held: &Versions, refused: &Refused, pace: Pace) -> Difference {
+pub fn next(parts: &[Part], held: &Held, refused: &Refused, pace: Pace) -> Difference {
     let mut difference = Difference::default();
     let mut seen = BTreeSet::new();
     let mut any_refused = false;
     for part in parts {
-        if refused.get(&part.subject).is_some_and(|refused| *refused == versions(part)) {
+        if refused.get(&part.subject).is_some_and(|refused| is_of(refused, part)) {
             any_refused = true;
             continue;
         }
-        let lacking =
-            part.resources.iter().filter(|resource| held.get(resource.name()) != Some(resource.version()));
         let before = difference.upserts.len();
-        for resource in lacking {
-            if seen.insert(resource.name().clone()) {
+        for resource in part.resources.iter().filter(|resource| !held.has(resource)) {
+            if seen.insert(resource.name()) {
                 difference.upserts.push(resource.clone());
             }
         }
         if difference.upserts.len() > before {
-            difference.parts.insert(part.subject.clone(), versions(part));
+            difference.parts.push(part.clone());
             if pace == Pace::OneByOne {
                 return difference;
             }
@@ -129,18 +111,25 @@ pub fn next(parts: &[Part], held: &Versions, refused: &Refused, pace: Pace) -> D
     difference
 }
 
-fn versions(part: &Part) -> Versions {
-    let version = |resource: &Encoded| (resource.name().clone(), Arc::clone(resource.version()));
-    part.resources.iter().map(version).collect()
+/// `parts` as they are now, which a proxy has refused.
+pub fn refused(parts: Vec<Part>) -> Refused {
+    let stamps = |part: &Part| part.resources.iter().map(|resource| Arc::clone(resource.stamp())).collect();
+    parts.into_iter().map(|part| (part.subject.clone(), stamps(&part))).collect()
+}
+
+/// Whether `part` is what was refused.
+fn is_of(refused: &[Arc<Stamp>], part: &Part) -> bool {
+    refused.iter().eq(part.resources.iter().map(Encoded::stamp))
 }
 
 /// What a refused part replaces is still in use, and which of the rest that is only the proxy knows: so
 /// while something is refused only lookups that nobody asks for are taken away.
-fn removals(parts: &[Part], held: &Versions, any_refused: bool) -> Vec<ResourceName> {
+fn removals(parts: &[Part], held: &Held, any_refused: bool) -> Vec<ResourceName> {
     let wanted: BTreeSet<&ResourceName> =
         parts.iter().flat_map(|part| part.resources.iter()).map(Encoded::name).collect();
     let kept = |name: &ResourceName| any_refused && !matches!(name, ResourceName::Lookup(_));
-    held.keys().filter(|name| !wanted.contains(name) && !kept(name)).cloned().collect()
+    let names = held.iter().map(|stamp| &stamp.name);
+    names.filter(|name| !wanted.contains(name) && !kept(name)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -167,6 +156,11 @@ mod tests {
         Part { subject: Subject::Authority(authority.into()), resources }
     }
 
+    /// Something that nobody asks for any more.
+    fn old() -> Arc<Stamp> {
+        Arc::new(Stamp { name: ResourceName::Lookup("old".into()), version: "1".into() })
+    }
+
     fn names(difference: &Difference) -> Vec<String> {
         difference.upserts.iter().map(|resource| resource.name().to_string()).collect()
     }
@@ -174,9 +168,9 @@ mod tests {
     #[test]
     fn only_what_differs_is_sent_and_what_nobody_needs_is_removed() {
         let (a, b) = (resource("a", "1"), resource("b", "1"));
-        let mut held = next(&[part("a", &[&a])], &Versions::new(), &Refused::new(), Pace::Together)
-            .applied_to(&Versions::new());
-        held.insert(ResourceName::Lookup("old".into()), "1".into());
+        let mut held = next(&[part("a", &[&a])], &Held::default(), &Refused::new(), Pace::Together)
+            .applied_to(&Held::default());
+        held.apply(Changes { upserts: vec![old()], removals: vec![] });
 
         let difference = next(&[part("a", &[&a]), part("b", &[&b])], &held, &Refused::new(), Pace::Together);
 
@@ -193,7 +187,7 @@ mod tests {
         let shared = service("s", 1);
         let parts = [part("a", &[&resource("a", "1"), &shared]), part("b", &[&resource("b", "1"), &shared])];
 
-        let difference = next(&parts, &Versions::new(), &Refused::new(), Pace::Together);
+        let difference = next(&parts, &Held::default(), &Refused::new(), Pace::Together);
 
         assert_eq!(names(&difference), ["lookup/a", "service/s:80", "lookup/b"]);
     }
@@ -202,7 +196,8 @@ mod tests {
     fn one_by_one_a_part_comes_whole_and_removals_come_last() {
         let shared = service("s", 1);
         let parts = [part("a", &[&resource("a", "1"), &shared]), part("b", &[&resource("b", "1"), &shared])];
-        let mut held = Versions::from([(ResourceName::Lookup("old".into()), Arc::from("1"))]);
+        let mut held = Held::default();
+        held.apply(Changes { upserts: vec![old()], removals: vec![] });
         let mut sent = Vec::new();
 
         for _ in 0..3 {
@@ -226,24 +221,22 @@ mod tests {
         let bad = part("bad", &[&resource("bad", "1")]);
         let good = part("good", &[&resource("good", "1")]);
         let parts = [bad.clone(), good];
-        let refused = next(&[bad], &Versions::new(), &Refused::new(), Pace::OneByOne).parts;
+        let refused = refused(next(&[bad], &Held::default(), &Refused::new(), Pace::OneByOne).parts);
 
-        let difference = next(&parts, &Versions::new(), &refused, Pace::Together);
+        let difference = next(&parts, &Held::default(), &refused, Pace::Together);
         assert_eq!(names(&difference), ["lookup/good"]);
 
         let changed = [part("bad", &[&resource("bad", "2")])];
-        assert_eq!(names(&next(&changed, &Versions::new(), &refused, Pace::Together)), ["lookup/bad"]);
+        assert_eq!(names(&next(&changed, &Held::default(), &refused, Pace::Together)), ["lookup/bad"]);
     }
 
     #[test]
     fn what_a_refused_part_may_still_use_is_not_taken_away() {
         let bad = part("bad", &[&resource("bad", "2")]);
-        let refused =
-            next(std::slice::from_ref(&bad), &Versions::new(), &Refused::new(), Pace::OneByOne).parts;
-        let held = Versions::from([
-            (service("s", 1).name().clone(), Arc::from("1")),
-            (ResourceName::Lookup("old".into()), Arc::from("1")),
-        ]);
+        let first = next(std::slice::from_ref(&bad), &Held::default(), &Refused::new(), Pace::OneByOne);
+        let refused = refused(first.parts);
+        let mut held = Held::default();
+        held.apply(Changes { upserts: vec![Arc::clone(service("s", 1).stamp()), old()], removals: vec![] });
 
         let difference = next(&[bad], &held, &refused, Pace::Together);
 
@@ -255,7 +248,7 @@ mod tests {
         let large: Vec<Encoded> = (0..3).map(|n| service(&format!("s{n}"), CHUNK / 2)).collect();
         let parts = [part("a", &large.iter().collect::<Vec<_>>())];
 
-        let messages = next(&parts, &Versions::new(), &Refused::new(), Pace::Together).messages(7);
+        let messages = next(&parts, &Held::default(), &Refused::new(), Pace::Together).messages(7);
 
         assert!(messages.iter().all(|message| message.nonce == 7));
         assert_eq!(messages.iter().map(|message| message.upserts.len()).collect::<Vec<_>>(), [1, 1, 1]);

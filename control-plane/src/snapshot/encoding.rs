@@ -21,6 +21,8 @@ use selvedge_model::{
     policy::network::{PartName, SetPart},
 };
 
+use super::held::Stamp;
+
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
 
@@ -30,8 +32,7 @@ pub struct Encoded(Arc<Resource>);
 
 #[derive(Debug)]
 struct Resource {
-    name: ResourceName,
-    version: Arc<str>,
+    stamp: Arc<Stamp>,
     bytes: Bytes,
 }
 
@@ -42,17 +43,23 @@ impl Encoded {
         let hash = digest(&SHA256, &message.encode_to_vec());
         message.version = hash.as_ref()[..VERSION_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = Bytes::from(message.encode_to_vec());
-        Self(Arc::new(Resource { name, version: Arc::from(message.version), bytes }))
+        let stamp = Arc::new(Stamp { name, version: Arc::from(message.version) });
+        Self(Arc::new(Resource { stamp, bytes }))
     }
 
     /// What it is called.
     pub fn name(&self) -> &ResourceName {
-        &self.0.name
+        &self.0.stamp.name
     }
 
     /// The hash of its contents.
     pub fn version(&self) -> &Arc<str> {
-        &self.0.version
+        &self.0.stamp.version
+    }
+
+    /// Both, for all who hold it. It does not keep the contents.
+    pub fn stamp(&self) -> &Arc<Stamp> {
+        &self.0.stamp
     }
 
     /// A `selvedge.v1.Resource`, as it is written on the wire.

@@ -3,6 +3,7 @@
 mod change;
 pub mod diff;
 pub mod encoding;
+pub mod held;
 pub mod store;
 pub mod view;
 pub mod watchers;

@@ -405,10 +405,13 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut index = self.watchers.lock();
-        for id in self.asked.values() {
-            index.leave(self.id, *id);
+        // Everybody waits for the index, and there may be thousands.
+        let ids: Vec<u64> = self.asked.values().copied().collect();
+        for ids in ids.chunks(AT_ONCE) {
+            let mut index = self.watchers.lock();
+            ids.iter().for_each(|id| index.leave(self.id, *id));
         }
+        let mut index = self.watchers.lock();
         if let Some(stream) = index.streams.remove(&self.id) {
             index.unread(Reader::Stream(self.id), &stream.inputs);
         }

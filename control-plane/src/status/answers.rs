@@ -84,8 +84,8 @@ impl Proxy {
 impl Config {
     /// Whether `proxy` trusts the roots that it is told to trust.
     pub fn trusts(&self, proxy: &Proxy) -> bool {
-        let held = proxy.holds.get(&ResourceName::Bundle);
-        held.is_some_and(|held| **held == *self.trust_roots_version)
+        let held = proxy.holds.lock();
+        held.version(&ResourceName::Bundle).is_some_and(|held| **held == *self.trust_roots_version)
     }
 }
 

@@ -26,7 +26,7 @@ pub use self::{
     levels::{LevelAnswer, Levels},
     overview::{COMMAND, Overview},
     problems::{Problems, Verdicts},
-    proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
+    proxies::{Live, Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
     services::{EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
     taps::{TapAnswer, TapSeen, Taps},

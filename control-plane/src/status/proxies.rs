@@ -9,13 +9,49 @@ use std::{
 
 use selvedge_certs::{holder::Basis, verify::Peer};
 use selvedge_model::{Serial, SpiffeId, WorkloadName, seen::Svid};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::written::{by_name, rfc3339};
+use super::written::rfc3339;
 use crate::{
     metrics::Metrics,
-    snapshot::{Standing, diff::Versions},
+    snapshot::{Standing, held::Held},
 };
+
+/// Something of a stream that its conversation changes and others look at. Cheap to clone; all clones are one, so that a
+/// change costs nothing for each who may look.
+#[derive(Debug, Default)]
+pub struct Live<T>(Arc<Mutex<T>>);
+
+impl<T> Live<T> {
+    /// As it is now. What is given is held only for a moment: nobody waits with it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> From<T> for Live<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(Mutex::new(value)))
+    }
+}
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Serialize> Serialize for Live<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.lock().serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Live<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::from)
+    }
+}
 
 /// How the workload of a proxy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,10 +105,9 @@ pub struct Proxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub svid: Option<Svid>,
     /// What it asked for.
-    pub authorities: BTreeSet<Arc<str>>,
+    pub authorities: Live<BTreeSet<Arc<str>>>,
     /// What it holds, by name, with versions.
-    #[serde(with = "by_name")]
-    pub holds: Arc<Versions>,
+    pub holds: Live<Held>,
     /// The configuration version that it is up to date with.
     pub configuration_version: Option<u64>,
     /// Since when it is: what came later had nothing for it, or has not arrived.

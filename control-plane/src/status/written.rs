@@ -44,28 +44,3 @@ pub(super) mod rfc3339 {
         }
     }
 }
-
-/// Versions by the names of their resources.
-pub(super) mod by_name {
-    use std::{collections::BTreeMap, sync::Arc};
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::snapshot::diff::Versions;
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        versions: &Versions,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(versions.iter().map(|(name, version)| (name.to_string(), version)))
-    }
-
-    /// Those of resources that this version knows: a newer control plane may have others.
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Arc<Versions>, D::Error> {
-        let written = BTreeMap::<String, Arc<str>>::deserialize(deserializer)?;
-        let known = written.into_iter().filter_map(|(name, version)| Some((name.parse().ok()?, version)));
-        Ok(Arc::new(known.collect()))
-    }
-}

@@ -24,10 +24,11 @@ use tonic::Status;
 use crate::{
     snapshot::{
         Snapshot, Standing, Store, Watcher,
-        diff::{self, Changes, Difference, Pace, Refused, Versions},
-        view::Subject,
+        diff::{self, Difference, Pace, Refused},
+        held::{Changes, Held},
+        view::{Part, Subject},
     },
-    status::{Proof, Proxy, TrafficReport},
+    status::{Live, Proof, Proxy, TrafficReport},
 };
 
 /// Subscriptions of one proxy. Each costs work on every change.
@@ -69,10 +70,10 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     pub(super) workload: WorkloadName,
     pub(super) proxy_version: String,
-    pub(super) authorities: BTreeSet<Arc<str>>,
+    pub(super) authorities: Live<BTreeSet<Arc<str>>>,
     /// Is told of changes to what it holds.
     pub(super) watcher: Watcher,
-    pub(super) held: Arc<Versions>,
+    pub(super) held: Live<Held>,
     pub(super) refused: Refused,
     pub(super) pace: Pace,
     pub(super) nonce: u64,
@@ -112,7 +113,7 @@ pub(super) struct PendingTransaction {
     /// What becomes of what is held once it is applied.
     pub(super) changes: Changes,
     /// What it consists of.
-    pub(super) parts: Refused,
+    pub(super) parts: Vec<Part>,
     pub(super) deadline: Instant,
 }
 
@@ -140,24 +141,48 @@ pub(super) enum MessageOutcome {
     },
 }
 
-impl Session {
-    pub(super) fn new(peer: &Peer, hello: wire::Hello, store: &Store) -> Result<Self, Status> {
+/// Who has begun a stream, before it is known whether it may have one. It costs no more than its first message.
+#[derive(Debug)]
+pub(super) struct Applicant {
+    peer: Peer,
+    workload: WorkloadName,
+    hello: wire::Hello,
+}
+
+impl Applicant {
+    pub(super) fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
         let workload: WorkloadName =
             hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         if hello.held.len() > MAX_HELD {
             return Err(Status::resource_exhausted(format!("more than {MAX_HELD} resources are held")));
         }
+        if hello.authorities.len() > MAX_AUTHORITIES {
+            return Err(too_many_subscriptions());
+        }
+        hello.authorities.iter().try_for_each(|authority| check_authority(authority))?;
+        Ok(Self { peer: peer.clone(), workload, hello })
+    }
+
+    /// Whether the workload exists, is who the certificate says, and is not revoked.
+    pub(super) fn admit(&self, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
+        admit(&self.peer, &self.workload, snapshot)
+    }
+
+    /// The session, and the authorities that it is still to ask for.
+    pub(super) fn begin(self, store: &Store) -> (Session, Vec<String>) {
+        let Self { peer, workload, hello } = self;
         let within =
             |(name, version): &(String, String)| name.len() <= MAX_NAME && version.len() <= MAX_VERSION;
         // A name that we do not know is a newer control plane's; we will never change what it stands for.
         let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
-        let mut session = Self {
-            peer: peer.clone(),
+        let held: Held = hello.held.into_iter().filter(within).filter_map(known).collect();
+        let session = Session {
+            peer,
             watcher: store.watch(&workload),
             workload,
             proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
-            authorities: BTreeSet::new(),
-            held: Arc::new(hello.held.into_iter().filter(within).filter_map(known).collect()),
+            authorities: Live::default(),
+            held: held.into(),
             refused: Refused::new(),
             pace: Pace::default(),
             nonce: 0,
@@ -174,53 +199,68 @@ impl Session {
             takes_log_levels: hello.takes_log_levels,
             edges: BTreeMap::new(),
         };
-        for authority in hello.authorities {
-            session.add(authority)?;
-        }
-        Ok(session)
+        (session, hello.authorities)
     }
+}
 
-    /// Whether the workload exists, is who the certificate says, and is not revoked.
+fn too_many_subscriptions() -> Status {
+    Status::resource_exhausted(format!("more than {MAX_AUTHORITIES} subscriptions"))
+}
+
+fn check_authority(authority: &str) -> Result<(), Status> {
+    if authority.is_empty() || authority.len() > MAX_AUTHORITY {
+        return Err(Status::invalid_argument(format!(
+            "an authority has 1 to {MAX_AUTHORITY} bytes, not {}",
+            authority.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the workload `name` exists, is who the certificate of `peer` says, and is not revoked.
+fn admit(peer: &Peer, name: &WorkloadName, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
+    if let Some(bound) = peer.workload.as_ref().filter(|bound| bound.name != *name) {
+        return Err(Status::permission_denied(format!(
+            "the certificate is for workload {}, not for {name}",
+            bound.name
+        )));
+    }
+    let holder = Holder { workload: Some(name), ..peer.holder() };
+    if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
+        return Err(Status::permission_denied(format!("{found}; ask the author of that document")));
+    }
+    let Some(workload) = snapshot.mesh().workloads.get(name) else {
+        return Err(Status::not_found(format!(
+            "no document declares workload {name}; add a WorkloadEntry with metadata.namespace: {}, \
+             metadata.name: {}, spec.serviceAccount: {} and spec.address",
+            name.namespace(),
+            name.name(),
+            peer.identity.service_account(),
+        )));
+    };
+    if workload.identity != peer.identity {
+        return Err(Status::permission_denied(format!(
+            "workload {name} is {}, and the certificate is for {}",
+            workload.identity, peer.identity
+        )));
+    }
+    Ok(Arc::clone(workload))
+}
+
+impl Session {
+    /// Whether the workload still exists, is who the certificate says, and is not revoked.
     pub(super) fn admit(&self, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
-        let name = &self.workload;
-        if let Some(bound) = self.peer.workload.as_ref().filter(|bound| bound.name != *name) {
-            return Err(Status::permission_denied(format!(
-                "the certificate is for workload {}, not for {name}",
-                bound.name
-            )));
-        }
-        let holder = Holder { workload: Some(name), ..self.peer.holder() };
-        if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
-            return Err(Status::permission_denied(format!("{found}; ask the author of that document")));
-        }
-        let Some(workload) = snapshot.mesh().workloads.get(name) else {
-            return Err(Status::not_found(format!(
-                "no document declares workload {name}; add a WorkloadEntry with metadata.namespace: {}, \
-                 metadata.name: {}, spec.serviceAccount: {} and spec.address",
-                name.namespace(),
-                name.name(),
-                self.peer.identity.service_account(),
-            )));
-        };
-        if workload.identity != self.peer.identity {
-            return Err(Status::permission_denied(format!(
-                "workload {name} is {}, and the certificate is for {}",
-                workload.identity, self.peer.identity
-            )));
-        }
-        Ok(Arc::clone(workload))
+        admit(&self.peer, &self.workload, snapshot)
     }
 
+    /// Also asks for `authority`.
     pub(super) fn add(&mut self, authority: String) -> Result<(), Status> {
-        if authority.is_empty() || authority.len() > MAX_AUTHORITY {
-            return Err(Status::invalid_argument(format!(
-                "an authority has 1 to {MAX_AUTHORITY} bytes, not {}",
-                authority.len()
-            )));
-        }
-        self.authorities.insert(self.watcher.ask(&Arc::from(authority)));
-        if self.authorities.len() > MAX_AUTHORITIES {
-            return Err(Status::resource_exhausted(format!("more than {MAX_AUTHORITIES} subscriptions")));
+        check_authority(&authority)?;
+        let authority = self.watcher.ask(&Arc::from(authority));
+        let mut authorities = self.authorities.lock();
+        authorities.insert(authority);
+        if authorities.len() > MAX_AUTHORITIES {
+            return Err(too_many_subscriptions());
         }
         Ok(())
     }
@@ -301,11 +341,10 @@ impl Session {
     pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {
         // Forgotten, so that it is answered even if the answer is the same.
         let name = ResourceName::Lookup(Arc::from(authority.as_str()));
-        if self.held.contains_key(&name) {
-            Arc::make_mut(&mut self.held).remove(&name);
-        }
-        if let Some(under_way) = &mut self.under_way {
-            under_way.changes.retain(|(changed, _)| *changed != name);
+        self.held.lock().remove(&name);
+        if let Some(PendingTransaction { changes, .. }) = &mut self.under_way {
+            changes.upserts.retain(|stamp| stamp.name != name);
+            changes.removals.retain(|removed| *removed != name);
         }
         self.refused.remove(&Subject::Authority(Arc::from(authority.as_str())));
         self.due = true;
@@ -314,7 +353,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, authority: &str) {
         // What it never asked for is no reason to look.
-        if self.authorities.remove(authority) {
+        if self.authorities.lock().remove(authority) {
             self.watcher.leave(authority);
             self.refused.remove(&Subject::Authority(Arc::from(authority)));
             self.due = true;
@@ -327,7 +366,7 @@ impl Session {
             return MessageOutcome::Nothing;
         };
         let Some(reason) = ack.refused else {
-            diff::apply(under_way.changes, Arc::make_mut(&mut self.held));
+            self.held.lock().apply(under_way.changes);
             self.acknowledged = Some(under_way.nonce);
             if self.pace == Pace::Together && self.refused.is_empty() {
                 // All that it lacked was in it. Of what has changed meanwhile, the watcher tells.
@@ -345,7 +384,7 @@ impl Session {
         } else {
             // Not sent again before it changes. Refused removals wait for any change, too.
             self.due |= !under_way.parts.is_empty();
-            self.refused.extend(under_way.parts);
+            self.refused.extend(diff::refused(under_way.parts));
         }
         MessageOutcome::Refused { nonce: under_way.nonce, reason }
     }
@@ -360,7 +399,13 @@ impl Session {
         let workload = self.admit(snapshot)?;
         let since = self.watcher.since();
         let parts = self.watcher.parts(snapshot, &workload);
-        let difference = diff::next(&parts, &self.held, &self.refused, self.pace);
+        let difference = {
+            let mut held = self.held.lock();
+            if !self.greeted {
+                held.share(&parts);
+            }
+            diff::next(&parts, &held, &self.refused, self.pace)
+        };
         if difference.is_empty() {
             self.pace = Pace::default();
             self.configuration = Some(snapshot.version());
@@ -402,7 +447,7 @@ impl Session {
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,
             authorities: self.authorities.clone(),
-            holds: Arc::clone(&self.held),
+            holds: self.held.clone(),
             configuration_version: None,
             acknowledged: None,
             under_way: None,
@@ -412,10 +457,6 @@ impl Session {
     }
 
     pub(super) fn show(&self, proxy: &mut Proxy) {
-        if proxy.authorities != self.authorities {
-            proxy.authorities.clone_from(&self.authorities);
-        }
-        proxy.holds = Arc::clone(&self.held);
         if proxy.configuration_version != self.configuration {
             (proxy.configuration_version, proxy.configuration_at) =
                 (self.configuration, Some(SystemTime::now()));
@@ -460,7 +501,7 @@ mod tests {
             workload: None,
         };
         let hello = wire::Hello { workload: "shop/frontend".into(), ..wire::Hello::default() };
-        Session::new(&peer, hello, &Store::new(&testing::bundle())).unwrap()
+        Applicant::new(&peer, hello).unwrap().begin(&Store::new(&testing::bundle())).0
     }
 
     fn hear(session: &mut Session, message: Message) -> MessageOutcome {
