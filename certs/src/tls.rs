@@ -11,6 +11,7 @@ mod live;
 mod outside;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod verifier;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, CommonState, ServerConfig,
+    ClientConfig, CommonState, HandshakeKind, ServerConfig,
     client::Resumption,
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -32,6 +33,7 @@ pub use self::{
     kubernetes::{ClientCa, ClientCaError, NotAllowed, https_server, unverified_client},
     live::{Credentials, CredentialsError, Current, Live, Unusable},
     outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},
+    tickets::TicketSecret,
     verifier::{explain, peer_error},
 };
 pub use crate::crypto::provider;
@@ -72,6 +74,18 @@ pub fn session_name(dial: SocketAddr) -> ServerName<'static> {
 pub fn peer_of(connection: &CommonState, current: &Current, now: SystemTime) -> Result<Peer, PeerError> {
     let chain = connection.peer_certificates().ok_or(PeerError::NoCertificate)?;
     verify::established(chain, &current.bundle.trust_domain, now)
+}
+
+/// Whether what was verified of the peer of `connection` when its session began is still so `now`: something may have expired
+/// since, and nobody else looks.
+///
+/// # Errors
+/// If the session is resumed, and one of the peer's certificates is not valid.
+pub fn still_valid(connection: &CommonState, now: SystemTime) -> Result<(), PeerError> {
+    if connection.handshake_kind() != Some(HandshakeKind::Resumed) {
+        return Ok(());
+    }
+    verify::in_date(connection.peer_certificates().ok_or(PeerError::NoCertificate)?, now)
 }
 
 /// What a peer showed in the handshake of a connection, kept as long as that is open: so that it can be asked whether

@@ -306,13 +306,26 @@ pub fn established(
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<Peer, PeerError> {
+    named(&dated(chain, now)?, trust_domain)
+}
+
+/// Whether every certificate of `chain` is valid `now`.
+///
+/// # Errors
+/// If one is not, or there is none.
+pub fn in_date(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), PeerError> {
+    dated(chain, now).map(drop)
+}
+
+/// What the first certificate of `chain` says, if all are valid `now`.
+fn dated(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Facts, PeerError> {
     let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
     let facts = Facts::parse(leaf)?;
     in_time(&facts, &facts, now)?;
     for certificate in intermediates {
         in_time(&Facts::parse(certificate)?, &facts, now)?;
     }
-    named(&facts, trust_domain)
+    Ok(facts)
 }
 
 fn in_time(certificate: &Facts, leaf: &Facts, now: SystemTime) -> Result<(), PeerError> {

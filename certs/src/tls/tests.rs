@@ -337,7 +337,39 @@ fn credentials_that_cannot_work_leave_those_in_use() {
 }
 
 fn control_plane(ca: &Forger) -> Arc<ServerConfig> {
-    grpc_server(&ca.credentials(&control_plane_identity(&ca.bundle().trust_domain))).unwrap()
+    let own = ca.credentials(&control_plane_identity(&ca.bundle().trust_domain));
+    grpc_server(&own, Some(&TicketSecret::of(b"secret"))).unwrap()
+}
+
+#[tokio::test]
+async fn a_session_with_the_control_plane_outlives_its_process_and_certificate_but_not_the_roots() {
+    let (ca, other) = (Forger::new(), Forger::new());
+    let client = grpc_client(&ca.credentials(&identity("reviews"))).unwrap();
+    let (first, _) = handshake(Arc::clone(&client), control_plane(&ca)).await;
+    assert_eq!(first.unwrap().get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+
+    let (resumed, server) = handshake(Arc::clone(&client), control_plane(&ca)).await;
+    let (resumed, server) = (resumed.unwrap(), server.unwrap());
+    assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    let (now, later) = (SystemTime::now(), SystemTime::now() + 2 * HOUR);
+    let chain = server.get_ref().1.peer_certificates().unwrap();
+    let trust_domain = ca.bundle().trust_domain;
+    assert_eq!(verify::established(chain, &trust_domain, now).unwrap().identity, identity("reviews"));
+    let expired = verify::established(chain, &trust_domain, later).unwrap_err();
+    assert!(matches!(expired, PeerError::Expired { .. }), "{expired}");
+    still_valid(resumed.get_ref().1, now).unwrap();
+    let expired = still_valid(resumed.get_ref().1, later).unwrap_err();
+    assert!(matches!(expired, PeerError::Expired { .. }), "{expired}");
+
+    let mut own = ca.credentials(&control_plane_identity(&trust_domain));
+    own.bundle.roots.extend(other.bundle().roots);
+    let with_another_root = grpc_server(&own, Some(&TicketSecret::of(b"secret"))).unwrap();
+    let (full, _) = handshake(Arc::clone(&client), with_another_root).await;
+    assert_eq!(full.unwrap().get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    let own = ca.credentials(&control_plane_identity(&trust_domain));
+    let with_another_secret = grpc_server(&own, Some(&TicketSecret::of(b"other"))).unwrap();
+    let (full, _) = handshake(client, with_another_secret).await;
+    assert_eq!(full.unwrap().get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
 }
 
 #[tokio::test]
@@ -375,7 +407,7 @@ async fn a_chain_that_only_carries_the_pinned_root_is_not_trusted() {
     impostor.bundle.roots.push(ca.root.clone());
 
     let client = bootstrap_client(&[fingerprint(&ca.root).0], &trust_domain);
-    let (client, _) = handshake(client, grpc_server(&impostor).unwrap()).await;
+    let (client, _) = handshake(client, grpc_server(&impostor, None).unwrap()).await;
 
     assert!(matches!(peer_error(&client.unwrap_err()), Some(PeerError::Untrusted { .. })));
 }
@@ -384,7 +416,7 @@ async fn a_chain_that_only_carries_the_pinned_root_is_not_trusted() {
 async fn a_workload_cannot_pass_for_the_control_plane() {
     let ca = Forger::new();
     let trust_domain = ca.bundle().trust_domain;
-    let impostor = || grpc_server(&ca.credentials(&identity("reviews"))).unwrap();
+    let impostor = || grpc_server(&ca.credentials(&identity("reviews")), None).unwrap();
 
     for client in [
         bootstrap_client(&[fingerprint(&ca.root).0], &trust_domain),

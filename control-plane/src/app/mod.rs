@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use selvedge_certs::{
     ca::Authority,
     facts::{Fingerprint, fingerprint},
+    tls::TicketSecret,
 };
 use selvedge_kubernetes::Version;
 use selvedge_model::SessionKey;
@@ -99,6 +100,7 @@ pub struct ControlPlane {
     _occupied: DataDirLock,
     authority: Arc<Authority>,
     session_key: SessionKey,
+    tickets: TicketSecret,
     attestor: Arc<Attestor>,
     audit: Arc<Audit>,
     token_files: Option<TokenFiles>,
@@ -125,7 +127,8 @@ impl ControlPlane {
         }
         let attestor = source.attestor(&data, args).await?;
         // All replicas have the key of join tokens, and it is kept over restarts.
-        let session_key = TokenKey::load_or_create(data.path())?.session_key();
+        let token_key = TokenKey::load_or_create(data.path())?;
+        let (session_key, tickets) = (token_key.session_key(), token_key.ticket_secret());
         let token_files = args.token_dir.as_deref().map(|directory| {
             let key = TokenKey::load_or_create(data.path())?;
             let records = RecordFiles::of(data.path());
@@ -147,6 +150,7 @@ impl ControlPlane {
             _occupied: occupied,
             authority,
             session_key,
+            tickets,
             attestor: Arc::new(attestor),
             audit: Arc::new(Audit::new(data.path())),
             token_files: token_files.transpose()?,
@@ -182,6 +186,7 @@ impl ControlPlane {
         let issuing = OwnIssuing {
             authority: Arc::clone(&self.authority),
             ttl: OWN_TTL.min(self.args.max_certificate_ttl),
+            tickets: self.tickets.clone(),
             audit: Arc::clone(&self.audit),
             shown: Arc::clone(&shared.own_certificates),
         };

@@ -17,6 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, erro
 use selvedge_certs::{
     control_plane_identity,
     files::{self, FileError},
+    tls::TicketSecret,
 };
 use selvedge_model::{SessionKey, SpiffeId, TrustDomain, WorkloadName};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,11 @@ impl TokenKey {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         let derived = hmac::sign(&key, b"selvedge sessionPersistence");
         SessionKey(std::array::from_fn(|place| derived.as_ref()[place]))
+    }
+
+    /// What the keys of session tickets are derived from; this key cannot be found from it either.
+    pub fn ticket_secret(&self) -> TicketSecret {
+        TicketSecret::of(&self.0)
     }
 
     /// Writes a draft beside it and links that to its name: the first of several stays.

@@ -12,7 +12,7 @@ use selvedge_certs::{
     control_plane_identity,
     facts::fingerprint,
     renewal,
-    tls::{ClientCa, Credentials, CredentialsError, NotAllowed, grpc_server, https_server},
+    tls::{ClientCa, Credentials, CredentialsError, NotAllowed, TicketSecret, grpc_server, https_server},
     verify::{self, Peer, PeerError},
 };
 use selvedge_model::TrustDomain;
@@ -62,6 +62,8 @@ pub struct OwnIssuing {
     pub authority: Arc<Authority>,
     /// How long each lasts.
     pub ttl: Duration,
+    /// What workloads resume their sessions by.
+    pub tickets: TicketSecret,
     /// Where each is written down.
     pub audit: Arc<Audit>,
     /// Where people see how long it lasts.
@@ -199,7 +201,7 @@ fn issue(issuing: &OwnIssuing, purpose: &Purpose) -> Result<(Arc<ServerConfig>, 
     leaf.chain.extend(authority.cross());
     let own = Credentials { leaf, bundle: authority.bundle() };
     let tls = match purpose {
-        Purpose::Grpc => grpc_server(&own)?,
+        Purpose::Grpc => grpc_server(&own, Some(&issuing.tickets))?,
         Purpose::Https(_, clients) => https_server(&own, clients.as_ref())?,
     };
     Ok((tls, life))

@@ -190,8 +190,9 @@ impl FakeControlPlane {
     pub(crate) async fn start_as(ca: &Arc<Ca>, own: &SpiffeId, identity: SpiffeId, ttl: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor =
-            TlsAcceptor::from(tls::grpc_server(&ca.credentials(own, Duration::from_secs(3600))).unwrap());
+        let acceptor = TlsAcceptor::from(
+            tls::grpc_server(&ca.credentials(own, Duration::from_secs(3600)), None).unwrap(),
+        );
         let frozen = Arc::new(AtomicBool::new(false));
         let (accepted, connections) = mpsc::channel(16);
         let (opened, sessions) = mpsc::channel(16);

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hyper_util::rt::TokioIo;
@@ -219,7 +219,9 @@ impl ControlPlane {
 async fn open(address: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
-    connector.connect(tls::session_name(address), tcp).await
+    let stream = connector.connect(tls::session_name(address), tcp).await?;
+    tls::still_valid(stream.get_ref().1, SystemTime::now()).map_err(io::Error::other)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// no figure worth quoting.
     #[arg(long)]
     quick: bool,
+    /// Only these cases of tests/bench/README.md, and what each of them needs; by default all.
+    #[arg(long, value_name = "CASE", value_delimiter = ',')]
+    cases: Vec<String>,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -74,6 +77,10 @@ pub(crate) struct Args {
 impl Args {
     fn proxies(&self) -> usize {
         if self.quick { 300 } else { self.proxies as usize }
+    }
+
+    fn is_wanted(&self, case: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|wanted| wanted == case)
     }
 
     /// Repetitions of each change that is measured by itself.
@@ -103,13 +110,24 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     report.add(fleet.begin().await?);
     report.add(fleet.connect("connect").await?);
     let other = fleet.documents.services() / 2;
-    report.add(fleet.endpoint("endpoint", other, args.changes()).await?);
-    report.add(fleet.endpoint("endpoint-all", COMMON, args.changes()).await?);
-    report.add(fleet.weight(args.changes()).await?);
-    report.add(fleet.storm(args.storm()).await?);
-    report.add(fleet.restart().await?);
-    fleet.misbehave()?;
-    report.add(fleet.endpoint("endpoint-beside-bad", other, args.changes()).await?);
+    for (case, service) in [("endpoint", other), ("endpoint-all", COMMON)] {
+        if args.is_wanted(case) {
+            report.add(fleet.endpoint(case, service, args.changes()).await?);
+        }
+    }
+    if args.is_wanted("weight-all") {
+        report.add(fleet.weight(args.changes()).await?);
+    }
+    if args.is_wanted("storm") {
+        report.add(fleet.storm(args.storm()).await?);
+    }
+    if args.is_wanted("restart") {
+        report.add(fleet.restart().await?);
+    }
+    if args.is_wanted("endpoint-beside-bad") {
+        fleet.misbehave()?;
+        report.add(fleet.endpoint("endpoint-beside-bad", other, args.changes()).await?);
+    }
     fleet.is_final().await?;
     report.print(args.json)
 }

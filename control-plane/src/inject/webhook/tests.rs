@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Parser;
-use selvedge_certs::tls::Outside;
+use selvedge_certs::tls::{Outside, TicketSecret};
 use selvedge_model::{TlsOrigination, TrustDomain, Trusted};
 use selvedge_ops::Reason;
 use serde_json::{Value, json};
@@ -71,7 +71,8 @@ fn start(ttl: Duration) -> Running {
     let (address, drain) = (webhook.address(), Drain::default());
     let shown = Arc::new(OwnCertificates::new(&authority, Arc::default()));
     let audit = Arc::new(Audit::new(directory.path()));
-    let issuing = OwnIssuing { authority, ttl, audit, shown: Arc::clone(&shown) };
+    let tickets = TicketSecret::of(b"secret");
+    let issuing = OwnIssuing { authority, ttl, tickets, audit, shown: Arc::clone(&shown) };
     let serving = tokio::spawn(webhook.run(issuing, knowledge, drain.clone()));
     Running { address, directory, loaded, shown, drain, serving }
 }

@@ -95,8 +95,14 @@ impl TestMesh {
         };
         let listener = selvedge_ops::listen::tcp("--listen", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let issuing =
-            OwnIssuing { authority: Arc::clone(&authority), ttl: Duration::from_secs(3600), audit, shown };
+        let tickets = TokenKey::load_or_create(directory.path()).unwrap().ticket_secret();
+        let issuing = OwnIssuing {
+            authority: Arc::clone(&authority),
+            ttl: Duration::from_secs(3600),
+            tickets,
+            audit,
+            shown,
+        };
         let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
         Self { directory, authority, store, proxies, seen, traffic, taps, drain, address, server }
