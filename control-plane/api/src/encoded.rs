@@ -35,8 +35,9 @@ pub struct Transaction {
 }
 
 /// Resources that are smaller are copied into one frame with their neighbours; a larger one is a frame by itself, which all
-/// streams share.
-const SHARED: usize = 2048;
+/// streams share. HTTP/2 keeps a place for each frame that has ever waited on a connection, so that many small ones would
+/// cost each proxy more for as long as it is connected than their copies do for a moment.
+const SHARED: usize = 16 << 10;
 
 impl Transaction {
     /// The gRPC message as frames. Each lives until it is written, and no longer.

@@ -221,13 +221,14 @@ fn has_left(stream: &TcpStream) -> bool {
 /// A connection of gRPC.
 #[derive(Debug)]
 pub(crate) struct GrpcConnection {
-    stream: Calm<TlsStream<Seated<TcpStream>>>,
+    /// By itself, because the server's task has room for each value that is moved into it twice.
+    stream: Box<Calm<TlsStream<Seated<TcpStream>>>>,
     client: Client,
 }
 
 impl From<Connection> for GrpcConnection {
     fn from(connection: Connection) -> Self {
-        Self { stream: Calm::new(connection.stream), client: connection.client }
+        Self { stream: Box::new(Calm::new(connection.stream)), client: connection.client }
     }
 }
 

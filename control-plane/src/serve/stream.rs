@@ -7,14 +7,16 @@
 mod session;
 
 use std::{
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
 use selvedge_api::{
     encoded::{Transaction, server},
-    wire::{self, client_message::Message},
+    wire::{self, client_message},
 };
 use selvedge_certs::verify::Peer;
 use selvedge_model::WorkloadName;
@@ -28,7 +30,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::{
@@ -81,8 +83,23 @@ pub struct Streams {
     pub drain: Drain,
 }
 
+/// What is sent on one stream. The channel has room for dozens of messages from the start; so there are boxes in it.
+type Message = Box<Result<Transaction, Status>>;
+
+/// The other end of a conversation's messages.
+#[derive(Debug)]
+pub struct Transactions(mpsc::Receiver<Message>);
+
+impl Stream for Transactions {
+    type Item = Result<Transaction, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|message| message.map(|message| *message))
+    }
+}
+
 impl server::Discovery for Streams {
-    type Transactions = ReceiverStream<Result<Transaction, Status>>;
+    type Transactions = Transactions;
 
     fn stream(&self, request: Request<Streaming<wire::ClientMessage>>) -> Result<Self::Transactions, Status> {
         let client = request.extensions().get::<Client>().cloned();
@@ -113,7 +130,7 @@ impl server::Discovery for Streams {
         };
         // Ends with the drain, with the client, or with its certificate.
         tokio::spawn(conversation.run(request.into_inner(), self.drain.clone()));
-        Ok(ReceiverStream::new(transactions))
+        Ok(Transactions(transactions))
     }
 }
 
@@ -147,7 +164,7 @@ struct Conversation {
     keys: KeyWishes,
     turns: Arc<Turns>,
     activity: Activity,
-    outgoing: mpsc::Sender<Result<Transaction, Status>>,
+    outgoing: mpsc::Sender<Message>,
 }
 
 impl Conversation {
@@ -169,7 +186,7 @@ impl Conversation {
                 self.metrics.stream_refused(reason);
                 tracing::info!(%address, %identity, reason, why = status.message(), "configuration stream ended");
                 // Fails if the proxy is gone, and then there is nobody to tell.
-                let _ = timeout(FAREWELL_TIMEOUT, self.outgoing.send(Err(status))).await;
+                let _ = timeout(FAREWELL_TIMEOUT, self.outgoing.send(Box::new(Err(status)))).await;
             }
         }
     }
@@ -199,13 +216,16 @@ impl Conversation {
             // A proxy has no more looked at than its share; a change of configuration is told at once.
             let waits = turn.look_waits_until().filter(|_| is_due && !session.has_changed);
             if is_due && waits.is_none() {
-                self.send_what_is_due(&mut session, &turn).await?;
+                // What it needs is given back when it is done, and not kept for as long as the stream is open.
+                Box::pin(self.send_what_is_due(&mut session, &turn)).await?;
                 registration.update(|proxy| session.show(proxy));
                 yield_now().await;
             }
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
             // Whoever tells too often is not listened to for a while. All else goes on: he may be revoked meanwhile.
             let unheard = session.waits_until();
+            // What is due is looked at above.
+            let next = [waits, deadline, unheard].into_iter().flatten().min();
             tokio::select! {
                 message = messages.message(), if unheard.is_none() => match message? {
                     Some(message) => {
@@ -222,11 +242,10 @@ impl Conversation {
                 }
                 Ok(()) = taps.changed() => self.ask(&mut session, &mut asked).await?,
                 Ok(()) = levels.changed() => self.set_level(&session, &mut level).await?,
-                () = sleep_until(unheard.unwrap_or_else(Instant::now)), if unheard.is_some() => {}
-                // What is due is looked at above.
-                () = sleep_until(waits.unwrap_or_else(Instant::now)), if waits.is_some() => {}
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
+                    }
                 }
                 () = self.outgoing.closed() => return Ok(()),
                 () = turn.over() => return Err(replaced(&session.workload)),
@@ -288,7 +307,7 @@ impl Conversation {
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
         tracing::debug!(workload = %session.workload, nonce, upserts, removals, "transaction");
         for message in difference.messages(nonce) {
-            let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;
+            let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Box::new(Ok(message)))).await;
             // Closed: the proxy is gone, and the loop around us sees that next.
             sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
                 .ok();
@@ -327,7 +346,7 @@ impl Conversation {
 
     /// Sends what is no transaction.
     async fn send_beside(&self, message: Transaction) -> Result<(), Status> {
-        let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;
+        let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Box::new(Ok(message)))).await;
         // Closed: the proxy is gone, and the loop around us sees that next.
         sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?.ok();
         Ok(())
@@ -427,7 +446,7 @@ async fn hello(messages: &mut Streaming<wire::ClientMessage>) -> Result<wire::He
     let first =
         first.map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))??;
     match first.and_then(|message| message.message) {
-        Some(Message::Hello(hello)) => Ok(hello),
+        Some(client_message::Message::Hello(hello)) => Ok(hello),
         _ => Err(Status::invalid_argument("the first message on a configuration stream is Hello")),
     }
 }
