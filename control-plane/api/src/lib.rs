@@ -20,6 +20,10 @@ pub const MAX_SIGN_REQUEST: usize = 64 << 10;
 /// The metadata in which a refusal of the control plane's says what its clock says, in seconds since 1970.
 pub const TIME_METADATA: &str = "selvedge-time";
 
+/// The metadata in which the end of a stream says how long the proxy is to wait before it comes back, in milliseconds, as gRPC
+/// has it for retries. Who has to let many in says to each another time.
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// The generated messages, clients and servers of the protobuf package `selvedge.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
 pub mod wire {

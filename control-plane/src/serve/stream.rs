@@ -15,6 +15,7 @@ use std::{
 
 use futures_util::FutureExt;
 use selvedge_api::{
+    PUSHBACK,
     encoded::{Transaction, server},
     wire::{self, client_message},
 };
@@ -55,6 +56,12 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages or subscriptions of a proxy that are taken in before anybody else has their turn.
 const MOST_AT_ONCE: usize = 64;
+/// So many proxies are let in each second after a restart, at least.
+const LET_IN_PER_SECOND: u64 = 2_000;
+/// The longest pause that a proxy is told, in milliseconds.
+const LONGEST_SPREAD_MS: u64 = 10_000;
+/// The same while the control plane is starting.
+const STARTING_MS: u64 = 1_000;
 /// Messages of one transaction that wait in memory for a slow connection.
 const OUTGOING: usize = 2;
 
@@ -175,7 +182,10 @@ impl Conversation {
             () = expired => Err(Status::unauthenticated(
                 "the certificate that this stream was opened with has expired; renew it and reconnect",
             )),
-            _ = drain.drained() => Err(Status::unavailable("the control plane is stopping; reconnect")),
+            _ = drain.drained() => {
+                let spread = self.proxies.count_at_end() as u64 * 1000 / LET_IN_PER_SECOND;
+                Err(later("the control plane is stopping; reconnect", spread))
+            }
         };
         self.activity.set(Doing::Idle);
         let (address, identity) = (self.address, &self.peer.identity);
@@ -285,7 +295,7 @@ impl Conversation {
     async fn started(&mut self) -> Result<(), Status> {
         match timeout(START_TIMEOUT, self.snapshots.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::unavailable("the control plane has not read its configuration yet; reconnect")),
+            _ => Err(later("the control plane has not read its configuration yet; reconnect", STARTING_MS)),
         }
     }
 
@@ -432,6 +442,14 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// An end after which the proxy is to come back within so many milliseconds. Each is told another time, so that they can be let
+/// in as they come.
+fn later(message: &'static str, spread: u64) -> Status {
+    let mut status = Status::unavailable(message);
+    status.metadata_mut().insert(PUSHBACK, fastrand::u64(0..=spread.min(LONGEST_SPREAD_MS)).into());
+    status
 }
 
 fn replaced(workload: &WorkloadName) -> Status {

@@ -392,7 +392,11 @@ async fn the_drain_tells_every_stream_and_ends_the_server() {
 
     world.drain.begin(selvedge_ops::Reason::Signal);
 
-    assert_eq!(talk.status().await.code(), Code::Unavailable);
+    let status = talk.status().await;
+    assert_eq!(status.code(), Code::Unavailable);
+    let later =
+        status.metadata().get(selvedge_api::PUSHBACK).map(|pause| pause.to_str().unwrap().parse::<u64>());
+    assert_eq!(later, Some(Ok(0)), "a single proxy may come back at once");
     drop(talk);
     timeout(LIMIT, world.server).await.expect("in time").unwrap().unwrap();
     assert!(TcpStream::connect(world.address).await.is_err(), "the port is closed");

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -144,6 +144,7 @@ pub struct RefusedTransaction {
 pub struct Proxies {
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
+    at_end: OnceLock<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +156,7 @@ struct Inner {
 impl Proxies {
     /// No proxy is connected yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, inner: Mutex::default() }
+        Self { metrics, inner: Mutex::default(), at_end: OnceLock::new() }
     }
 
     /// Adds a proxy for as long as its registration lives. By its `standing` it is seen that a newer configuration does not
@@ -167,6 +168,11 @@ impl Proxies {
         inner.connected.insert(id, (proxy, standing));
         self.metrics.set_connected_proxies(inner.connected.len());
         Registration { proxies: Arc::clone(self), id }
+    }
+
+    /// How many there were when this was first asked: when the end began.
+    pub fn count_at_end(&self) -> usize {
+        *self.at_end.get_or_init(|| self.lock().connected.len())
     }
 
     /// All of them, in the order in which they came.

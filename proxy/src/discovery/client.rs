@@ -129,7 +129,7 @@ pub async fn run(discovery: Discovery) {
             continue;
         }
         complaint.raise_as(ended.timeless(), &ended);
-        let pause = backoff(attempt, fastrand::f64());
+        let pause = ended.pause().unwrap_or_else(|| backoff(attempt, fastrand::f64()));
         attempt = attempt.saturating_add(1);
         client.while_noting(sleep(pause)).await;
     }

@@ -10,6 +10,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// The longest pause that the control plane may tell us.
+const MAX_TOLD: Duration = Duration::from_secs(30);
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -23,7 +26,12 @@ pub(super) enum Ended {
     Timeout { address: String, limit: Duration },
     /// It said why.
     #[error("the control plane refuses the stream: {message} ({code:?})")]
-    Refused { message: String, code: tonic::Code },
+    Refused {
+        message: String,
+        code: tonic::Code,
+        /// How long it wants us to wait.
+        pause: Option<Duration>,
+    },
     /// It ended without a word, or the network did.
     #[error("the connection to the control plane broke: {reason}")]
     Broken { reason: String },
@@ -44,9 +52,19 @@ impl Ended {
         // A status that the control plane did not send has a cause on this side.
         match std::error::Error::source(status) {
             Some(_) => Self::Broken { reason: message },
-            None => Self::Refused { message, code: status.code() },
+            None => Self::Refused { message, code: status.code(), pause: pause(status) },
         }
     }
+
+    /// How long to wait before the next stream, as the control plane says: it tells each of a fleet another time.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        if let Self::Refused { pause, .. } = self { *pause } else { None }
+    }
+}
+
+fn pause(status: &tonic::Status) -> Option<Duration> {
+    let told = status.metadata().get(selvedge_api::PUSHBACK)?.to_str().ok()?;
+    Some(Duration::from_millis(told.parse().ok()?).min(MAX_TOLD))
 }
 
 impl Ended {
@@ -61,4 +79,23 @@ impl Ended {
 pub(super) fn backoff(attempt: u32, jitter: f64) -> Duration {
     let limit = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_BACKOFF);
     limit.mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_plane_says_when_to_come_back_within_limits() {
+        let told = |text: &str| {
+            let mut status = tonic::Status::unavailable("it is stopping");
+            status.metadata_mut().insert(selvedge_api::PUSHBACK, text.parse().unwrap());
+            Ended::of(&status).pause()
+        };
+
+        assert_eq!(told("1234"), Some(Duration::from_millis(1234)));
+        assert_eq!(told("86400000"), Some(MAX_TOLD));
+        assert_eq!((told("-1"), told("soon")), (None, None));
+        assert_eq!(Ended::of(&tonic::Status::unavailable("it is stopping")).pause(), None);
+    }
 }
