@@ -201,6 +201,7 @@ impl ControlPlane {
             readiness.condition("configuration"),
             keys,
         );
+        let crowded = readiness.remark("proxies come faster than they can be let in, which they are in turn");
         let admin = shared.admin(readiness, self.drain.clone(), log_level, (pages, cluster.is_some()));
         let (certificates, streams) =
             (self.certificates(&shared), shared.streams(wishes, self.drain.clone()));
@@ -224,7 +225,7 @@ impl ControlPlane {
         let on_time = Arc::clone(&shared.metrics);
         part(&mut parts, "watching the event loop", async move { on_time.lag.watch().await });
         part(&mut parts, "the admin port", serve_admin(self.admin.0, admin));
-        let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
+        let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone(), crowded);
         let webhook = self.webhook.map(|webhook| webhook.run(issuing, knowledge, self.drain.clone()));
         let serving = async {
             let webhook = async {

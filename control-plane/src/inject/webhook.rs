@@ -195,7 +195,7 @@ impl Webhook {
         let (accepted, mut connections) = mpsc::channel(WAITING);
         let router = router(knowledge);
         let manners = ConnectionTimeouts { stranger: PATIENCE, known: PATIENCE };
-        let port = Port { name: "the webhook's port", own, manners };
+        let port = Port { name: "the webhook's port", own, manners, crowded: None };
         let accepted = Accepted { strangers: accepted.clone(), known: accepted };
         let accepting = port.accept(self.listener, accepted, Drain::default());
         let serving = async {

@@ -8,7 +8,7 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -17,16 +17,17 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use selvedge_certs::verify::Peer;
 use selvedge_ops::{
-    Drain,
+    Drain, Remark,
     http2::Calm,
-    places::{Activity, Limits, Place, Places},
+    places::{Activity, Doing, Limits, Place, Places},
     seated::{Patience, Reading, Seated},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
+    time::sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
@@ -41,6 +42,13 @@ const HANDSHAKE: Patience = Patience {
 };
 /// The most handshakes at once, and those from one address.
 const HANDSHAKES: (usize, usize) = (1024, 256);
+/// When so many handshakes are in progress, the next connection is accepted when one of them is done: more at once would be
+/// none sooner, and all of them later than their clients wait. The kernel keeps the others in the order in which they came.
+const IN_TURN: usize = 256;
+/// Of these, the most from one address; what it has beyond keeps nobody waiting.
+const IN_TURN_OF_ONE: usize = 16;
+/// For how long a client that says nothing keeps others waiting, and then for how long one that does not go on.
+const HOLDS_UP: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// The most connections at once of clients that have proven nothing, and those from one address.
 const STRANGERS: (usize, usize) = (256, 64);
 /// Of the files that we may open, the parts for handshakes, for strangers and for those who are known.
@@ -108,6 +116,8 @@ pub(crate) struct Port {
     pub(crate) own: Arc<OwnCertificate>,
     /// What is expected of its clients.
     pub(crate) manners: ConnectionTimeouts,
+    /// Holds while clients come faster than they can be let in.
+    pub(crate) crowded: Option<Remark>,
 }
 
 /// The port, and its places.
@@ -116,6 +126,8 @@ struct Open {
     port: Port,
     arriving: Arc<Places>,
     staying: Arc<Places>,
+    /// Whose turn it is to shake hands.
+    turns: Arc<Semaphore>,
 }
 
 impl Port {
@@ -136,7 +148,7 @@ impl Port {
             Places::new(Limits { strangers: all, per_address: of_address.min(all), known, busy_stay: true })
         };
         let (arriving, staying) = (few(HANDSHAKES, 0), few(STRANGERS, (files / SHARES.2).max(1)));
-        let open = Arc::new(Open { port: self, arriving, staying });
+        let open = Arc::new(Open { port: self, arriving, staying, turns: Arc::new(Semaphore::new(IN_TURN)) });
         tokio::select! {
             () = open.accept_all(listener, accepted) => {}
             _ = drain.drained() => {}
@@ -151,9 +163,14 @@ impl Open {
         while !accepted.known.is_closed() {
             match listener.accept().await {
                 Ok((stream, address)) => {
+                    let turn = self.turn(address).await;
                     if let Some(place) = self.arriving.enter(address.ip(), false) {
                         let (open, accepted) = (Arc::clone(&self), accepted.clone());
-                        handshakes.spawn(async move { open.welcome(stream, address, place, accepted).await });
+                        let activity = place.activity();
+                        handshakes.spawn(async move {
+                            holding(turn, &activity, open.welcome(stream, address, place, accepted)).await;
+                            open.calm_down();
+                        });
                     }
                     // What it has said already is read before the next is let in, who may need its place.
                     tokio::task::yield_now().await;
@@ -164,6 +181,31 @@ impl Open {
                 }
             }
             while handshakes.try_join_next().is_some() {}
+        }
+    }
+
+    /// Waits until a client from `address` may shake hands. `None`: it keeps nobody waiting.
+    async fn turn(&self, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        if self.arriving.strangers_from(address.ip()) >= IN_TURN_OF_ONE {
+            return None;
+        }
+        let turns = Arc::clone(&self.turns);
+        if let Ok(turn) = Arc::clone(&turns).try_acquire_owned() {
+            return Some(turn);
+        }
+        if let Some(crowded) = &self.port.crowded {
+            crowded.set(true);
+        }
+        // Nobody closes it.
+        turns.acquire_owned().await.ok()
+    }
+
+    /// A handshake is over.
+    fn calm_down(&self) {
+        if let Some(crowded) =
+            self.port.crowded.as_ref().filter(|_| self.turns.available_permits() > IN_TURN / 2)
+        {
+            crowded.set(false);
         }
     }
 
@@ -209,6 +251,24 @@ impl Open {
             if let Caller::Workload(peer, root) = caller { (Some(peer), root) } else { (None, None) };
         Ok(Connection { stream, client: Client { address, peer, root, activity } })
     }
+}
+
+/// Does `work`, and keeps the `turn` until it is done, or its client takes too long.
+async fn holding(turn: Option<OwnedSemaphorePermit>, activity: &Activity, work: impl Future<Output = ()>) {
+    let mut work = pin!(work);
+    let [silent, slow] = HOLDS_UP;
+    for limit in [silent, slow] {
+        tokio::select! {
+            biased;
+            () = &mut work => return,
+            () = sleep(limit) => {}
+        }
+        if activity.now() == Doing::Silent {
+            break;
+        }
+    }
+    drop(turn);
+    work.await;
 }
 
 /// Whether the client has closed its side, though what it said before may not have been read yet.
@@ -277,5 +337,48 @@ impl AsyncWrite for GrpcConnection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long a client that does `doing` and never ends keeps others waiting.
+    async fn holds_up(doing: Doing) -> Duration {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().ok();
+        let places = Places::new(Limits { strangers: 1, per_address: 1, known: 1, busy_stay: false });
+        let place = places.enter("192.0.2.1".parse().unwrap(), false).unwrap();
+        let activity = place.activity();
+        activity.set(doing);
+        let began = Instant::now();
+        let endless = async move { holding(turn, &activity, std::future::pending()).await };
+        tokio::select! {
+            () = endless => unreachable!("it never ends"),
+            _ = turns.acquire() => began.elapsed(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_keeps_others_waiting_for_a_moment_and_who_does_not_go_on_for_a_second() {
+        assert_eq!(holds_up(Doing::Silent).await.as_millis() / 10, 10);
+        assert_eq!(holds_up(Doing::Speaking).await.as_millis() / 10, 110);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_has_its_turn_when_a_handshake_is_done() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().ok();
+        let places = Places::new(Limits { strangers: 1, per_address: 1, known: 1, busy_stay: false });
+        let activity = places.enter("192.0.2.1".parse().unwrap(), false).unwrap().activity();
+        let began = Instant::now();
+
+        holding(turn, &activity, sleep(Duration::from_millis(30))).await;
+
+        assert_eq!(turns.available_permits(), 1);
+        assert_eq!(began.elapsed().as_millis() / 10, 3);
     }
 }

@@ -20,7 +20,7 @@ use selvedge_api::{
     wire::certificates_server::CertificatesServer,
 };
 use selvedge_ops::{
-    Drain,
+    Drain, Remark,
     seated::{Patience, Reading},
 };
 use tokio::sync::mpsc;
@@ -77,7 +77,8 @@ pub enum ServeError {
     Grpc(#[from] tonic::transport::Error),
 }
 
-/// Serves the gRPC port until the drain begins and every stream has been told.
+/// Serves the gRPC port until the drain begins and every stream has been told. `crowded` holds while proxies come faster than
+/// they can be let in.
 ///
 /// # Errors
 /// If the listener or the server fails.
@@ -87,6 +88,7 @@ pub async fn serve(
     certificates: Certificates,
     streams: Streams,
     drain: Drain,
+    crowded: Remark,
 ) -> Result<(), ServeError> {
     let (strangers, from_strangers) = mpsc::channel(WAITING);
     let (known, from_known) = mpsc::channel(WAITING);
@@ -117,7 +119,7 @@ pub async fn serve(
         .max_concurrent_streams(KNOWN_STREAMS)
         .initial_stream_window_size(KNOWN_WINDOW)
         .initial_connection_window_size(2 * KNOWN_WINDOW);
-    let port = Port { name: "the gRPC port", own, manners: MANNERS };
+    let port = Port { name: "the gRPC port", own, manners: MANNERS, crowded: Some(crowded) };
     let accepting = port.accept(listener, Accepted { strangers, known }, drain.clone());
     let accepting = accepting.map_err(ServeError::from);
     tokio::try_join!(accepting, serve(to_strangers, from_strangers), serve(to_known, from_known))?;

@@ -107,7 +107,8 @@ async fn ready(State((readiness, drain)): State<(Readiness, Drain)>) -> Response
     if drain.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n").into_response()
     } else if missing.is_empty() {
-        "ready\n".into_response()
+        let said: String = readiness.remarks().iter().map(|remark| format!("; {remark}")).collect();
+        format!("ready{said}\n").into_response()
     } else {
         let body = format!("not ready; still missing: {}\n", missing.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, body).into_response()

@@ -30,5 +30,5 @@ pub use drain::{Drain, Reason};
 pub use listen::announce;
 pub use logging::{LogArgs, LogFormat, LogLevel};
 pub use plain::{plain, plain_within};
-pub use readiness::{Condition, Readiness};
+pub use readiness::{Condition, Readiness, Remark};
 pub use resolver::{ResolveError, Resolved, Resolver, ResolverArgs};

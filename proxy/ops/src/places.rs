@@ -142,6 +142,11 @@ impl Places {
         (inner.strangers.all.len(), inner.known.all.len())
     }
 
+    /// How many strangers there are from the address of `address`, or its network.
+    pub fn strangers_from(&self, address: IpAddr) -> usize {
+        self.lock().strangers.of_address.get(&group(address)).copied().unwrap_or_default()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

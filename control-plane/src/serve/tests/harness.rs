@@ -104,7 +104,14 @@ impl TestMesh {
             shown,
         };
         let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
-        let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
+        let server = tokio::spawn(serve(
+            listener,
+            own,
+            certificates,
+            streams,
+            drain.clone(),
+            selvedge_ops::Readiness::default().remark("crowded"),
+        ));
         Self { directory, authority, store, proxies, seen, traffic, taps, drain, address, server }
     }
 
