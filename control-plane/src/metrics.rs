@@ -97,6 +97,11 @@ struct ByStage {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByForm {
+    form: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: &'static str,
 }
@@ -130,6 +135,7 @@ pub struct Metrics {
     /// How late the event loop is.
     pub(crate) lag: Lag,
     stages: Family<ByStage, Counter<f64, AtomicU64>>,
+    endpoints_sent: Family<ByForm, Counter>,
     /// In a registry of its own, because its name says nothing of the control plane: the proxies have a part in it.
     change_to_ack: Histogram,
     shared: Registry,
@@ -153,6 +159,7 @@ impl Default for Metrics {
             traffic_dropped: Counter::default(),
             lag: Lag::default(),
             stages: Family::default(),
+            endpoints_sent: Family::default(),
             change_to_ack: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             shared: Registry::with_prefix("selvedge"),
         };
@@ -215,6 +222,12 @@ impl Metrics {
             "Time that each stage of configuration changes has taken, all streams together",
             Unit::Seconds,
             self.stages.clone(),
+        );
+        registry.register_with_unit(
+            "endpoints_sent",
+            "Lists of endpoints that were sent, whole or only what has changed",
+            Unit::Bytes,
+            self.endpoints_sent.clone(),
         );
         self.shared.register_with_unit(
             "change_to_ack",
@@ -288,6 +301,12 @@ impl Metrics {
         }
     }
 
+    /// A list of endpoints is sent in so many bytes: whole, or only what has changed.
+    pub(crate) fn endpoints_sent(&self, is_delta: bool, bytes: usize) {
+        let form = if is_delta { "delta" } else { "whole" };
+        self.endpoints_sent.get_or_create(&ByForm { form }).inc_by(bytes as u64);
+    }
+
     pub(crate) fn keys_fetched(&self, is_ok: bool) {
         let outcome = if is_ok { "fetched" } else { "failed" };
         self.key_fetches.get_or_create(&ByOutcome { outcome }).inc();
@@ -330,6 +349,7 @@ mod tests {
         metrics.keys_fetched(true);
         metrics.traffic_dropped(5);
         metrics.set_key_sets([2, 1, 0]);
+        metrics.endpoints_sent(true, 90);
 
         // Series of one metric come in any order.
         let sorted = |text: &str| -> Vec<String> {

@@ -33,7 +33,11 @@ mod upstream_tls;
 
 use std::{fmt, str::FromStr, time::Duration};
 
-pub use self::{tap::taps, traffic::put as put_traffic};
+pub use self::{
+    service::{added_endpoints, endpoints_delta},
+    tap::taps,
+    traffic::put as put_traffic,
+};
 
 /// Why a message was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! (never crashing on) what this version does not know. A proxy one minor version older is supported.
 
 pub mod convert;
+pub mod delta;
 pub mod encoded;
 pub mod preamble;
 pub mod resource;

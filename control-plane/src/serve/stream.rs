@@ -16,6 +16,7 @@ use std::{
 use futures_util::FutureExt;
 use selvedge_api::{
     PUSHBACK,
+    ResourceName,
     encoded::{Transaction, server},
     wire::{self, client_message},
 };
@@ -316,6 +317,9 @@ impl Conversation {
         let nonce = session.nonce;
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
         tracing::debug!(workload = %session.workload, nonce, upserts, removals, "transaction");
+        for list in difference.upserts.iter().filter(|one| matches!(one.name(), ResourceName::Endpoints(_))) {
+            self.metrics.endpoints_sent(list.is_delta(), list.bytes().len());
+        }
         for message in difference.messages(nonce) {
             let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Box::new(Ok(message)))).await;
             // Closed: the proxy is gone, and the loop around us sees that next.

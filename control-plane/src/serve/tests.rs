@@ -108,6 +108,48 @@ async fn an_answer_comes_with_its_service_and_endpoints_in_one_transaction() {
     assert_eq!(lookup.answer, Some(wire::lookup::Answer::None(true)));
 }
 
+/// With an endpoint at each of these ports.
+fn with_endpoints(mesh: &Mesh, ports: std::ops::Range<u16>) -> Mesh {
+    let (mut mesh, mut other) = (mesh.clone(), crate::testing::mesh());
+    let addresses: Vec<String> = ports.map(|port| format!("127.0.0.2:{port}")).collect();
+    add_service(&mut other, REVIEWS, &addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    mesh.endpoints.extend(other.endpoints);
+    mesh
+}
+
+#[tokio::test]
+async fn whoever_takes_deltas_is_told_what_has_changed_in_a_large_list_and_all_of_it_if_that_is_refused() {
+    let mesh = mesh();
+    let world = TestMesh::start(with_endpoints(&mesh, 1000..1100));
+    let asks = |takes_endpoint_deltas| wire::Hello { takes_endpoint_deltas, ..hello("shop/frontend") };
+    let (mut new, mut old) =
+        (world.talk("frontend", asks(true)).await, world.talk("frontend", asks(false)).await);
+    let mut lists = Vec::new();
+    for talk in [&mut new, &mut old] {
+        talk.apply().await;
+        talk.subscribe("reviews").await;
+        lists.push(versions(&talk.apply().await));
+    }
+    let name = format!("endpoints/{REVIEWS}:80");
+    assert_eq!(lists[0][&name], lists[1][&name]);
+
+    world.store.publish(with_endpoints(&mesh, 1000..1101));
+
+    let whole = old.apply().await;
+    assert_eq!((names(&whole), endpoints(&whole).len()), (vec![name.as_str()], 101));
+    let delta = new.next().await;
+    let Some(Body::EndpointsDelta(changes)) = &delta.upserts[0].body else { panic!("{delta:?}") };
+    assert_eq!((&changes.base, versions(&delta)), (&lists[0][&name], versions(&whole)));
+    let added: Vec<_> = changes.added.iter().map(|endpoint| endpoint.address.as_str()).collect();
+    assert_eq!((added, &changes.added_at, changes.removed.len()), (vec!["127.0.0.2:1100"], &vec![100], 0));
+
+    new.answer(&delta, Some("another list is held")).await;
+    let again = new.apply().await;
+    assert_eq!((versions(&again), endpoints(&again).len()), (versions(&whole), 101));
+    world.store.publish(with_endpoints(&mesh, 1000..1102));
+    assert_eq!(endpoints(&new.apply().await).len(), 102, "and whole ever after");
+}
+
 #[tokio::test]
 async fn a_proxy_tells_who_has_called_its_own_workload_and_is_refused_what_nobody_can_be() {
     let world = TestMesh::start(mesh());

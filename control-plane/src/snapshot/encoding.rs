@@ -1,17 +1,19 @@
 //! Resources as they are sent: encoded once, and shared by every stream.
 //!
 //! The version of a resource is a hash of its encoded contents, so that any replica, and any later run,
-//! gives equal contents the same version. A part of the mesh that kept its `Arc` is not encoded again.
+//! gives equal contents the same version. A part of the mesh that kept its `Arc` is not encoded again. Of a large list of
+//! endpoints only what has changed is sent to who has the list before ([`Encodings::shorten`]).
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::{Message, bytes::Bytes};
 use selvedge_api::{
     ResourceName,
+    delta::{self, Fingerprints},
     wire::{self, resource::Body},
 };
 use selvedge_certs::{CertificateDer, bundle::Bundle};
@@ -21,7 +23,7 @@ use selvedge_model::{
     policy::network::{PartName, SetPart},
 };
 
-use super::held::Stamp;
+use super::{deltas::Deltas, held::Stamp};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
@@ -34,6 +36,18 @@ pub struct Encoded(Arc<Resource>);
 struct Resource {
     stamp: Arc<Stamp>,
     bytes: Bytes,
+    form: Form,
+}
+
+/// What is sent of a resource.
+#[derive(Debug)]
+enum Form {
+    /// All of it.
+    Whole,
+    /// All endpoints of a list that is large enough to be told by what has changed.
+    List { endpoints: Weak<Endpoints>, fingerprints: Arc<Fingerprints> },
+    /// What has changed in a list of endpoints.
+    Delta,
 }
 
 impl Encoded {
@@ -44,7 +58,44 @@ impl Encoded {
         message.version = hash.as_ref()[..VERSION_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = Bytes::from(message.encode_to_vec());
         let stamp = Arc::new(Stamp { name, version: Arc::from(message.version) });
-        Self(Arc::new(Resource { stamp, bytes }))
+        Self(Arc::new(Resource { stamp, bytes, form: Form::Whole }))
+    }
+
+    /// Encodes the list of endpoints that this comes from.
+    fn of_endpoints(endpoints: &Endpoints, origin: Option<&Arc<Endpoints>>) -> Self {
+        let name = ResourceName::Endpoints(endpoints.key.clone());
+        let mut message = wire::Endpoints::from(endpoints);
+        let fingerprints = Fingerprints::of(&mut message);
+        let version: Arc<str> = fingerprints.version(&name).into();
+        let bytes = encoded(&name, &version, Body::Endpoints(message));
+        let form = match origin.filter(|_| fingerprints.len() >= delta::FEWEST) {
+            Some(origin) => {
+                Form::List { endpoints: Arc::downgrade(origin), fingerprints: Arc::new(fingerprints) }
+            }
+            None => Form::Whole,
+        };
+        let stamp = Arc::new(Stamp { name, version });
+        Self(Arc::new(Resource { stamp, bytes, form }))
+    }
+
+    /// What makes this list of endpoints of the one with the version `base`, if that is much shorter.
+    pub(super) fn delta(&self, base: &str, before: &Fingerprints) -> Option<Self> {
+        let Resource { stamp, bytes: whole, form } = &*self.0;
+        let Form::List { endpoints, fingerprints } = form else { return None };
+        let delta = delta::between(base, before, fingerprints, &*endpoints.upgrade()?)?;
+        let bytes = encoded(&stamp.name, &stamp.version, Body::EndpointsDelta(delta));
+        let (stamp, form) = (Arc::clone(stamp), Form::Delta);
+        (bytes.len() <= whole.len() / 2).then(|| Self(Arc::new(Resource { stamp, bytes, form })))
+    }
+
+    /// What stands for each of these endpoints, if it is a list that may be told by what has changed.
+    pub(super) fn fingerprints(&self) -> Option<&Arc<Fingerprints>> {
+        if let Form::List { fingerprints, .. } = &self.0.form { Some(fingerprints) } else { None }
+    }
+
+    /// Whether it is only what has changed.
+    pub fn is_delta(&self) -> bool {
+        matches!(self.0.form, Form::Delta)
     }
 
     /// What it is called.
@@ -68,12 +119,18 @@ impl Encoded {
     }
 }
 
+fn encoded(name: &ResourceName, version: &str, body: Body) -> Bytes {
+    let (name, version) = (name.to_string(), version.to_owned());
+    wire::Resource { name, version, body: Some(body) }.encode_to_vec().into()
+}
+
 /// What was encoded before, by the part of the mesh that it was made from.
 #[derive(Debug, Default)]
 pub struct Encodings {
     workloads: Parts<Workload>,
     services: Parts<Service>,
     endpoints: Parts<Endpoints>,
+    deltas: Deltas,
     revocations: Parts<Revocations>,
     sets: Parts<SetPart>,
     gateway_ports: Parts<GatewayPort>,
@@ -97,7 +154,22 @@ impl Encodings {
 
     /// The resource of these endpoints.
     pub fn endpoints(&self, endpoints: &Arc<Endpoints>) -> Encoded {
-        self.endpoints.find_or(endpoints, encode_endpoints)
+        self.endpoints.find_or(endpoints, |_| {
+            let encoded = Encoded::of_endpoints(endpoints, Some(endpoints));
+            self.deltas.keep(&encoded);
+            encoded
+        })
+    }
+
+    /// Puts what has changed in place of each list of endpoints, where that is known of what a proxy holds: it is made once
+    /// for all who hold the same. `held` says what version that has.
+    pub fn shorten<'a>(&self, resources: &mut [Encoded], held: impl Fn(&ResourceName) -> Option<&'a str>) {
+        for resource in resources.iter_mut().filter(|resource| resource.fingerprints().is_some()) {
+            let delta = held(resource.name()).and_then(|base| self.deltas.find_or_make(base, resource));
+            if let Some(delta) = delta {
+                *resource = delta;
+            }
+        }
     }
 
     /// The resource `revocations`.
@@ -151,7 +223,7 @@ impl Encodings {
 
 /// The resource of endpoints that are not part of a mesh, such as an empty list.
 pub(super) fn encode_endpoints(endpoints: &Endpoints) -> Encoded {
-    Encoded::new(ResourceName::Endpoints(endpoints.key.clone()), Body::Endpoints(endpoints.into()))
+    Encoded::of_endpoints(endpoints, None)
 }
 
 /// By address; the part that is kept beside makes sure that no other part gets the same address.

@@ -1,6 +1,7 @@
 //! The mesh as it is now, what one workload may see of it, and what that changes for a proxy.
 
 mod change;
+mod deltas;
 pub mod diff;
 pub mod encoding;
 pub mod held;

@@ -267,6 +267,7 @@ async fn converse(
         authorities: identity.authorities.clone(),
         takes_taps: false,
         takes_log_levels: false,
+        takes_endpoint_deltas: false,
     };
     outgoing.send_data(message(client_message::Message::Hello(hello)), false)?;
     let mut body = response.await?.into_body();

@@ -204,6 +204,7 @@ async fn what_a_proxy_says_that_it_holds_is_bounded() {
                 authorities: Vec::new(),
                 takes_taps: false,
                 takes_log_levels: false,
+                takes_endpoint_deltas: false,
             };
             let (sender, messages) = tokio::sync::mpsc::channel(1);
             let message = wire::ClientMessage { message: Some(Message::Hello(hello)) };

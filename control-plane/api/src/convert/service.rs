@@ -254,3 +254,35 @@ impl TryFrom<wire::Endpoints> for Endpoints {
         })
     }
 }
+
+/// What has changed in a list of endpoints, as the wire carries it: of the list with the version `base` those at these places
+/// are `removed`, and then these are `added`, each with its place.
+pub fn endpoints_delta<'a>(
+    base: &str,
+    removed: Vec<u32>,
+    added: impl IntoIterator<Item = (u32, &'a Endpoint)>,
+) -> wire::EndpointsDelta {
+    let mut places = PlaceTable::default();
+    let added = added.into_iter().map(|(at, endpoint)| {
+        (at, wire::Endpoint { place: places.number(endpoint.place.as_ref()), ..endpoint.into() })
+    });
+    let (added_at, added) = added.unzip();
+    wire::EndpointsDelta { base: base.to_owned(), removed, added_at, added, places: places.list }
+}
+
+/// The endpoints that `delta` adds, each with its place.
+///
+/// # Errors
+/// If one of them cannot be read, or there are not as many places.
+pub fn added_endpoints(delta: wire::EndpointsDelta) -> Result<Vec<(u32, Endpoint)>, ConvertError> {
+    if delta.added.len() != delta.added_at.len() {
+        return Err(ConvertError::Missing { field: "place of an added endpoint" });
+    }
+    let places: Vec<Arc<Place>> = delta.places.into_iter().map(|place| Arc::new(place.into())).collect();
+    let endpoints = delta.added.into_iter().map(|one| {
+        let place = numbered(&places, one.place)?;
+        Ok(Endpoint { place, ..one.try_into()? })
+    });
+    let endpoints = delta.added_at.into_iter().zip(endpoints);
+    endpoints.map(|(at, endpoint)| Ok((at, endpoint?))).collect()
+}

@@ -23,7 +23,7 @@ use tonic::Status;
 
 use crate::{
     snapshot::{
-        Snapshot, Standing, Store, Watcher,
+        Encoded, Snapshot, Standing, Store, Watcher,
         diff::{self, Difference, Pace, Refused},
         held::{Changes, Held},
         view::{Part, Subject},
@@ -96,6 +96,8 @@ pub(super) struct Session {
     pub(super) is_tapped: bool,
     /// Whether it can be told what to log.
     pub(super) takes_log_levels: bool,
+    /// Whether it can be told what has changed in a list of endpoints, and has refused none of that.
+    pub(super) takes_endpoint_deltas: bool,
     /// What the numbers stand for by which it tells of its traffic; at most [`MOST_EDGES`](selvedge_model::traffic::MOST_EDGES).
     /// `None`: something that only a newer version knows.
     pub(super) edges: BTreeMap<u32, Option<Arc<Edge>>>,
@@ -114,6 +116,8 @@ pub(super) struct PendingTransaction {
     pub(super) changes: Changes,
     /// What it consists of.
     pub(super) parts: Vec<Part>,
+    /// Whether some of it is only what has changed in a list of endpoints.
+    pub(super) has_deltas: bool,
     pub(super) deadline: Instant,
 }
 
@@ -197,6 +201,7 @@ impl Applicant {
             takes_taps: hello.takes_taps,
             is_tapped: false,
             takes_log_levels: hello.takes_log_levels,
+            takes_endpoint_deltas: hello.takes_endpoint_deltas,
             edges: BTreeMap::new(),
         };
         (session, hello.authorities)
@@ -378,7 +383,11 @@ impl Session {
             let ago = |then: Instant| now.saturating_duration_since(then);
             return MessageOutcome::Applied { sent: ago(under_way.sent), since: under_way.since.map(ago) };
         };
-        if under_way.parts.len() > 1 {
+        if under_way.has_deltas {
+            // It may hold something else than we know of: all of it comes again, with whole lists.
+            self.takes_endpoint_deltas = false;
+            self.due = true;
+        } else if under_way.parts.len() > 1 {
             self.pace = Pace::OneByOne;
             self.due = true;
         } else {
@@ -399,7 +408,7 @@ impl Session {
         let workload = self.admit(snapshot)?;
         let since = self.watcher.since();
         let parts = self.watcher.parts(snapshot, &workload);
-        let difference = {
+        let mut difference = {
             let mut held = self.held.lock();
             if !self.greeted {
                 held.share(&parts);
@@ -414,14 +423,21 @@ impl Session {
             }
         }
         self.greeted = true;
+        let changes = difference.changes();
+        if self.takes_endpoint_deltas {
+            let held = self.held.lock();
+            let held = |name: &ResourceName| held.version(name).map(|version| &**version);
+            snapshot.encodings().shorten(&mut difference.upserts, held);
+        }
         self.nonce += 1;
         self.under_way = Some(PendingTransaction {
             nonce: self.nonce,
             configuration: snapshot.version(),
             since,
             sent: Instant::now(),
-            changes: difference.changes(),
+            changes,
             parts: difference.parts.clone(),
+            has_deltas: difference.upserts.iter().any(Encoded::is_delta),
             deadline,
         });
         Ok(Some(difference))

@@ -154,6 +154,11 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
             let part = SetPart::try_from(part).map_err(unreadable)?;
             (name.clone(), Content::SetPart(Arc::new(part)))
         }
+        // It was not asked for.
+        Body::EndpointsDelta(_) => {
+            let found = "changes of a list of endpoints".to_owned();
+            return Err(Refusal::Misnamed { name: name.clone(), found });
+        }
         Body::SetPart(_) => {
             let found = "a part of a set".to_owned();
             return Err(Refusal::Misnamed { name: name.clone(), found });
