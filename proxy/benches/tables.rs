@@ -58,7 +58,11 @@ fn balancers() -> [(&'static str, LoadBalancer); 8] {
 
 fn members(endpoints: u32) -> Vec<Member> {
     let first = u32::from(Ipv4Addr::new(10, 1, 0, 1));
-    let member = |host| Member { address: SocketAddr::from((Ipv4Addr::from(first + host), 8080)), weight: 1 };
+    let member = |host| Member {
+        address: SocketAddr::from((Ipv4Addr::from(first + host), 8080)),
+        weight: 1,
+        occupant: 0,
+    };
     (0..endpoints).map(member).collect()
 }
 

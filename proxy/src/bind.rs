@@ -146,6 +146,8 @@ pub struct BoundBackend {
     /// Its endpoints (the subset's, if it is one), in the order in which the balancer has them; then those that it never
     /// picks.
     pub endpoints: Vec<Arc<BoundEndpoint>>,
+    /// Which of them each endpoint is that its service's list has with an address; `u32::MAX`: none. For who binds the next list.
+    pub listed: Box<[u32]>,
     /// Why it never picks some of them.
     pub left_out: Option<LeftOut>,
     /// Where each of them is in the list, by the address of its app.

@@ -19,6 +19,7 @@ mod dependencies;
 mod differential;
 mod drain;
 mod ejection;
+mod endpoint_deltas;
 mod examples;
 mod explain;
 mod fetched_keys;

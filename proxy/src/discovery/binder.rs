@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 pub use self::targets::Work;
 use self::{
-    backends::{BackendBinder, named},
+    backends::{BackendBinder, Place, named},
     gateway::KeptGateway,
     inputs::{BoundKey, Collected, Entry, Here, Inputs, Resolution, bound_key, inputs, same},
     rules::RuleBinder,
@@ -43,6 +43,9 @@ use crate::{
     telemetry::Metrics,
     trust::outside::Originations,
 };
+
+/// To drop a backend with more endpoints takes a worker's time.
+const MANY: usize = 256;
 
 /// Makes tables.
 #[derive(Debug)]
@@ -60,6 +63,9 @@ pub struct Binder {
     asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
     tables: TableMaker,
+    /// Large backends that are in use no more, but for requests that have begun: what is dropped last is dropped here, where
+    /// nobody waits meanwhile.
+    retired: Vec<Arc<BoundBackend>>,
     /// Whom our workload may call; `None`: everybody.
     egress: watch::Sender<Option<Arc<NetworkRules>>>,
     /// Whether that is other than when backends were bound.
@@ -93,6 +99,7 @@ impl Binder {
             asked: BTreeMap::new(),
             targets,
             tables: TableMaker::default(),
+            retired: Vec::new(),
             egress,
             egress_changed: false,
             here: Here::default(),
@@ -339,13 +346,33 @@ impl Binder {
             let predecessor = before.get(bound_key).map(|entry| &*entry.bound);
             made.push(Arc::new(with.bind(bound_key, inputs, backends, predecessor)));
         }
-        let BackendBinder { work, unmade, .. } = pass;
+        let BackendBinder { work, unmade, predecessors, .. } = pass;
+        let gone: usize = predecessors.values().flatten().map(Place::endpoints).sum();
+        self.targets.left(work.endpoints + gone);
         unmade.into_iter().for_each(|table| self.tables.make(table));
         let changed = changed.into_iter().zip(made);
         kept.extend(changed.map(|((bound_key, inputs), bound)| (bound_key, Entry { inputs, bound })));
         self.entries = kept;
+        let replaced = before.into_values().flat_map(|entry| entry.bound.backends.clone());
+        self.retire(replaced.filter(|backend| backend.endpoints.len() > MANY));
         self.targets.forget_unused();
         work
+    }
+
+    /// Keeps these backends until nobody else does.
+    fn retire(&mut self, backends: impl Iterator<Item = Arc<BoundBackend>>) {
+        for backend in backends {
+            if !self.retired.iter().any(|retired| Arc::ptr_eq(retired, &backend)) {
+                self.retired.push(backend);
+            }
+        }
+        self.retired.retain(|backend| Arc::strong_count(backend) > 1);
+    }
+
+    /// Lets go of what tables before have left behind.
+    pub fn tidy(&mut self) {
+        self.retire(std::iter::empty());
+        self.targets.forget_all_unused();
     }
 
     /// The backends that are [looked after](BoundBackend::is_looked_after): the list that was in the table before if it is the

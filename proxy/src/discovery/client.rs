@@ -285,7 +285,7 @@ impl Client {
             authorities: self.subscriptions.authorities().map(ToString::to_string).collect(),
             takes_taps: true,
             takes_log_levels: true,
-            takes_endpoint_deltas: false,
+            takes_endpoint_deltas: true,
         };
         // A little is for the message around it.
         self.anew = hello.encoded_len() > MAX_CLIENT_MESSAGE - 64;

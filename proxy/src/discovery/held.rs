@@ -10,14 +10,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use selvedge_api::ResourceName;
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
-    Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
+    Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
     gateway::{CertificateName, GatewayPort, ServerCertificate, UserList, UserListName},
     policy::network::{PartName, SetPart},
     snapshot::address,
 };
 
-use self::draft::Content;
+use self::draft::{Content, HeldEndpoints};
 pub use self::draft::{Draft, Refusal};
+use crate::dns::Listed;
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub struct Resources {
     revocations: Arc<Revocations>,
     lookups: BTreeMap<Arc<str>, Lookup>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
-    endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
+    endpoints: BTreeMap<ServiceKey, HeldEndpoints>,
     gateway_ports: BTreeMap<u16, Arc<GatewayPort>>,
     certificates: BTreeMap<CertificateName, Arc<ServerCertificate>>,
     user_lists: BTreeMap<UserListName, Arc<UserList>>,
@@ -100,8 +101,8 @@ impl Resources {
     }
 
     /// The endpoints of a service's port.
-    pub fn endpoints(&self, key: &ServiceKey) -> Option<&Arc<Endpoints>> {
-        self.endpoints.get(key)
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<&Arc<Listed>> {
+        self.endpoints.get(key).map(|held| &held.listed)
     }
 
     /// What we serve as a gateway, by port.
@@ -145,6 +146,7 @@ impl Resources {
         }
         for (name, (version, content)) in draft.upserts {
             us.accepts(&name, &content)?;
+            let content = self.whole(&name, &version, content)?;
             change.upserts += 1;
             change.bundle |= name == ResourceName::Bundle;
             next.insert(name, version, content);
@@ -156,6 +158,19 @@ impl Resources {
         }
         *self = next;
         Ok(change)
+    }
+
+    /// `content` of the resource called `name`; if it is only what has changed in a list of endpoints, with all that has not.
+    fn whole(&self, name: &ResourceName, version: &str, content: Content) -> Result<Content, Refusal> {
+        let Content::EndpointsDelta(delta) = content else { return Ok(content) };
+        let held = match name {
+            ResourceName::Endpoints(key) => self.endpoints.get(key),
+            _ => None,
+        };
+        match held.filter(|_| self.versions.get(name) == Some(&delta.base)) {
+            Some(held) => held.edited(name, version, delta).map(Content::Endpoints),
+            None => Err(Refusal::OtherBase { name: name.clone(), base: delta.base }),
+        }
     }
 
     /// Our workload `told`, with the members of the sets that its policies name, as far as they have arrived.
@@ -183,9 +198,15 @@ impl Resources {
             Content::Service(service) => {
                 self.services.insert(service.key.clone(), service);
             }
-            Content::Endpoints(endpoints) => {
-                self.endpoints.insert(endpoints.key.clone(), endpoints);
+            Content::Endpoints(mut endpoints) => {
+                let key = endpoints.listed.key.clone();
+                if let Some(before) = self.endpoints.get(&key) {
+                    endpoints.share_with(before);
+                }
+                self.endpoints.insert(key, endpoints);
             }
+            // They were applied to the list that was held before: see `take_in`.
+            Content::EndpointsDelta(_) => return,
             Content::SetPart(part) => {
                 if let ResourceName::SetPart(name) = &name {
                     self.sets.insert(name.clone(), part);

@@ -6,10 +6,12 @@
 
 pub mod ask;
 mod families;
+pub mod listed;
 pub mod reach;
 mod watch;
 
 pub use self::{
     ask::{Asker, Question},
+    listed::Listed,
     reach::{DnsName, Doubt, Found, Names, Reached},
 };

@@ -9,12 +9,13 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey};
+use selvedge_model::{Endpoint, Host, HostPort, NamedEndpoint, ServiceKey};
 use selvedge_ops::Resolver;
 use tokio::sync::Notify;
 
 use super::{
     families::endpoints,
+    listed::Listed,
     watch::{Heard, State, Watches},
 };
 use crate::telemetry::Metrics;
@@ -25,7 +26,7 @@ const NAMED_IN_ANSWERS: usize = 3;
 /// The endpoints of a service's port, all with addresses.
 #[derive(Debug)]
 pub struct Reached {
-    endpoints: Arc<Endpoints>,
+    endpoints: Arc<Listed>,
     /// Those that the names in `endpoints` resolved to.
     resolved: Vec<(Endpoint, Found)>,
     /// Which names have no address, and why; for answers.
@@ -67,23 +68,35 @@ impl Reached {
 
     /// The endpoint at this address.
     pub fn at(&self, address: SocketAddr) -> Option<&Endpoint> {
-        self.list().map(|(endpoint, _)| endpoint).find(|endpoint| endpoint.address == address)
+        let resolved = || self.resolved.iter().map(|(endpoint, _)| endpoint);
+        self.endpoints.at(address).or_else(|| resolved().find(|endpoint| endpoint.address == address))
     }
 
     /// Endpoints without names.
-    pub fn fixed(endpoints: Arc<Endpoints>) -> Self {
+    pub fn fixed(endpoints: Arc<Listed>) -> Self {
         Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0 }
     }
 
+    /// Those that have addresses of their own.
+    pub fn with_addresses(&self) -> &[Arc<Endpoint>] {
+        self.endpoints.list()
+    }
+
+    /// Those that were found by names.
+    pub fn resolved(&self) -> &[(Endpoint, Found)] {
+        &self.resolved
+    }
+
     /// All of them, each with the name that its address was found by, if any.
-    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Found>)> {
-        let fixed = self.endpoints.list.iter().map(|endpoint| (endpoint, None));
+    #[cfg(test)]
+    fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Found>)> {
+        let fixed = self.endpoints.list().iter().map(|endpoint| (&**endpoint, None));
         fixed.chain(self.resolved.iter().map(|(endpoint, found)| (endpoint, Some(found))))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.endpoints.list.len() + self.resolved.len()
+        self.endpoints.list().len() + self.resolved.len()
     }
 
     /// Whether there is none.
@@ -140,7 +153,7 @@ impl Names {
     }
 
     /// Where `endpoints` are for a request for `authority`. `None`: not known yet; [`Self::changed`] soon.
-    pub fn reach(&mut self, endpoints: &Arc<Endpoints>, authority: &str) -> Option<Arc<Reached>> {
+    pub fn reach(&mut self, endpoints: &Arc<Listed>, authority: &str) -> Option<Arc<Reached>> {
         // A name below a wildcard is where it says, whatever authority it is asked for by.
         let requested = endpoints.requested && endpoints.named.is_empty();
         let requested = requested.then(|| host_of(authority)).flatten();
@@ -157,7 +170,10 @@ impl Names {
         }
         let mut reached = Reached { stamp, ..Reached::fixed(Arc::clone(endpoints)) };
         let mut unresolved = Vec::new();
-        let mut taken: HashSet<_> = endpoints.list.iter().map(|fixed| (fixed.address, fixed.dial)).collect();
+        let mut taken = HashSet::new();
+        if named().next().is_some() {
+            taken.extend(endpoints.list().iter().map(|fixed| (fixed.address, fixed.dial)));
+        }
         for endpoint in named() {
             let (found, failed) = self.resolve(endpoint);
             unresolved.extend(failed.filter(|failed| !unresolved.contains(failed)));
@@ -174,7 +190,7 @@ impl Names {
     /// at once.
     ///
     /// Only workloads count: an endpoint without a sidecar is spoken to in plaintext anyway.
-    pub fn may_have_since(&mut self, endpoints: &Endpoints, since: Instant) -> Doubt {
+    pub fn may_have_since(&mut self, endpoints: &Listed, since: Instant) -> Doubt {
         let mut doubt = Doubt::None;
         for endpoint in &endpoints.named {
             for name in names(endpoint) {

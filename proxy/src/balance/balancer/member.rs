@@ -11,6 +11,8 @@ pub struct Member {
     pub address: SocketAddr,
     /// Its share of requests is this / the sum of all; not 0.
     pub weight: u32,
+    /// What stands for who is there: with another, it is another endpoint, as which it begins anew.
+    pub occupant: u64,
 }
 
 impl Member {

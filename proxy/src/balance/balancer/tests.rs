@@ -49,7 +49,11 @@ fn endpoints(available: &[bool]) -> Vec<Arc<Endpoint>> {
 /// Endpoints with these weights, each at an address of its own.
 fn members(weights: &[u32]) -> Vec<Member> {
     let address = |host: u32| SocketAddr::new(IpAddr::V4((0x0a00_0000 + host).into()), 8080);
-    weights.iter().zip(1..).map(|(weight, host)| Member { address: address(host), weight: *weight }).collect()
+    weights
+        .iter()
+        .zip(1..)
+        .map(|(weight, host)| Member { address: address(host), weight: *weight, occupant: 0 })
+        .collect()
 }
 
 fn policy(how: LoadBalancer) -> TrafficPolicy {
@@ -239,6 +243,27 @@ fn the_share_of_a_new_endpoint_grows() {
             assert!((share - expected).abs() < 0.01, "{how:?} after {seconds} s: {share}, not {expected}");
         }
     }
+}
+
+#[test]
+fn another_workload_at_the_same_address_is_a_new_endpoint() {
+    let start = Instant::now();
+    let minimum = Fraction::of_percent(10.0).unwrap();
+    let warmup = Warmup { duration: Duration::from_secs(100), minimum, aggression_thousandths: 1_000 };
+    let policy = TrafficPolicy { warmup: Some(warmup), ..TrafficPolicy::default() };
+    let mut three = members(&[1; 3]);
+    let before = Balancer::new(&policy, &three, None, start);
+    let joins = start + Duration::from_secs(500);
+    three[2].occupant = 1;
+    let after = Balancer::new(&policy, &three, Some(&before), joins);
+    let (candidates, mut rng) = (endpoints(&[true; 3]), fastrand::Rng::with_seed(9));
+    let facts = PickFacts { now: joins + Duration::from_secs(1), ..first() };
+
+    let picked = (0..100_000).filter(|_| after.pick(&candidates, &facts, &mut rng) == Some(2)).count();
+
+    // 10 % of a share beside two whole ones.
+    let share = picked as f64 / 100_000.0;
+    assert!((share - 0.1 / 2.1).abs() < 0.01, "{share}");
 }
 
 #[test]

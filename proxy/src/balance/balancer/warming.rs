@@ -12,12 +12,15 @@ use selvedge_model::Warmup;
 
 use super::Member;
 
+/// What stands for an endpoint and for who is there: another workload at the same address is new.
+type Who = (u64, u64);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Warming {
     settings: Warmup,
-    /// When each endpoint joined, and what stands for it; `None`: before anybody looked.
-    joined: Box<[(u64, Option<Instant>)]>,
+    /// When each endpoint joined, and what stands for it and for who is there; `None`: before anybody looked.
+    joined: Box<[(Who, Option<Instant>)]>,
     /// When all have warmed up.
     until: Instant,
     /// When the first of them joined; `None`: before anybody looked, or there is none.
@@ -32,17 +35,18 @@ impl Warming {
         before: Option<Vec<&Self>>,
         now: Instant,
     ) -> Self {
-        let known: Option<Option<HashMap<u64, Option<Instant>>>> = before.map(|before| {
+        let known: Option<Option<HashMap<Who, Option<Instant>>>> = before.map(|before| {
             (!before.is_empty())
                 .then(|| before.iter().flat_map(|before| before.joined.iter().copied()).collect())
         });
-        let joined_at = |key: u64| match &known {
+        let joined_at = |who: Who| match &known {
             // The first endpoints that we know: they join now, all together.
             None => Some(now),
             Some(None) => None,
-            Some(Some(known)) => known.get(&key).copied().unwrap_or(Some(now)),
+            Some(Some(known)) => known.get(&who).copied().unwrap_or(Some(now)),
         };
-        let joined: Box<[_]> = members.iter().map(|member| (member.key(), joined_at(member.key()))).collect();
+        let who = |member: &Member| (member.key(), member.occupant);
+        let joined: Box<[_]> = members.iter().map(who).map(|who| (who, joined_at(who))).collect();
         let last = joined.iter().filter_map(|(_, joined)| *joined).max();
         let first = joined.iter().map(|(_, joined)| *joined).min().flatten();
         let until = last.map_or(now, |last| last + settings.duration);

@@ -7,21 +7,25 @@ use selvedge_model::{
     locality::{Arrangement, By, Group, LeftOut, Located, arrange},
     naming::Naming,
 };
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{
     inputs::{Entry, Here, Inputs, same},
     targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
-    balance::{Balancer, Circuit, Ejection, Health, Latency, Load, Member, MemberGroup, Unmade},
-    bind::{self, Affinity, BoundBackend, BoundEndpoint, Target, stands_for},
+    balance::{Balancer, Circuit, Ejection, Latency, Load, Member, MemberGroup, Total, Unmade},
+    bind::{self, Affinity, BoundBackend, BoundEndpoint, Denied, Target, stands_for},
     budget::RetryBudget,
-    dns::{DnsName, Reached},
+    dns::{self, DnsName, Reached},
     telemetry::{Metrics, Peer},
 };
 
 /// How many workloads, by what people call them, metrics tell apart behind one backend.
 const MOST_PEERS: usize = 16;
+
+/// In [`BoundBackend::listed`]: an endpoint of the list that the backend has not.
+const NOT_BOUND: u32 = u32::MAX;
 
 /// A backend, and what it was made of.
 #[derive(Clone)]
@@ -29,6 +33,18 @@ pub(super) struct Place<'a> {
     definition: &'a Backend,
     endpoints: Option<&'a Arc<Reached>>,
     bound: Arc<BoundBackend>,
+}
+
+impl Place<'_> {
+    /// Whether an endpoint that has not changed is bound for `definition` as it is here.
+    fn is_as(&self, definition: &Backend) -> bool {
+        self.definition == definition && self.bound.denied.is_none()
+    }
+
+    /// How many endpoints it has.
+    pub(super) fn endpoints(&self) -> usize {
+        self.bound.endpoints.len()
+    }
 }
 
 /// The backends of each name. There is one, unless services see it differently.
@@ -87,7 +103,7 @@ impl<'a> BackendBinder<'a> {
         }
         let bound = match self.predecessor(definition) {
             Some(place) if is_for(&place) && !self.everything_changed => place.bound,
-            place => self.bind(definition, endpoints, place.map(|place| place.bound).as_deref()),
+            place => self.bind(definition, endpoints, place.as_ref()),
         };
         let place = Place { definition, endpoints, bound: Arc::clone(&bound) };
         self.shared.entry(&definition.name).or_default().push(place);
@@ -127,77 +143,99 @@ impl<'a> BackendBinder<'a> {
         (dial, endpoint.address, identity, workload, (tls, proxy_protocol), name)
     }
 
-    /// A backend bound anew; its state is the `predecessor`'s.
+    /// `endpoint`, if it is one of this backend's and may be called. If it may not, `denied` says why.
+    fn find<'e>(
+        &mut self,
+        definition: &Backend,
+        endpoint: &'e Endpoint,
+        by_name: Option<&'e dns::Found>,
+        place: Option<usize>,
+        denied: &mut Option<Denied>,
+    ) -> Option<Found<'e>> {
+        self.work.endpoints += 1;
+        if !facts::selects(&definition.labels, &endpoint.labels) {
+            return None;
+        }
+        let dns_name = by_name.map(|found| &found.dns_name);
+        let reach = self.reach(definition, endpoint, dns_name);
+        let others = by_name.map_or(&[][..], |found| &*found.others);
+        let target = self.targets.reach(reach, others, self.own, &mut self.work);
+        let refusal = target.permit.as_ref().and_then(|permit| permit.denied());
+        let is_permitted = refusal.is_none();
+        *denied = denied.take().or(refusal);
+        is_permitted.then_some(Found { place, endpoint, dns_name, target, bound: None })
+    }
+
+    /// A backend bound anew; its state is that of the backend `before`. What of its endpoints has not changed is not even
+    /// looked at.
     fn bind(
         &mut self,
         definition: &Backend,
-        endpoints: Option<&Arc<Reached>>,
-        predecessor: Option<&BoundBackend>,
+        endpoints: Option<&'a Arc<Reached>>,
+        before: Option<&Place<'a>>,
     ) -> Arc<BoundBackend> {
+        let predecessor = before.map(|before| &*before.bound);
         let ejection = ejection(definition, predecessor, self.now);
-        let mut known = endpoints_with_health(predecessor.filter(|_| ejection.is_some()));
         let unresolved = endpoints.and_then(|endpoints| endpoints.unresolved.clone());
-        self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
-        let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
+        let known = before.filter(|before| !self.everything_changed && before.is_as(definition));
+        let mut successors = Successors::of(known, predecessor, endpoints);
+        let with_addresses = endpoints.map_or(&[][..], |endpoints| endpoints.with_addresses());
         let mut denied = None;
-        let reached: Vec<_> = list
-            .filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels))
-            .filter_map(|(endpoint, found)| {
-                let dns_name = found.map(|found| &found.dns_name);
-                let reach = self.reach(definition, endpoint, dns_name);
-                let others = found.map_or(&[][..], |found| &*found.others);
-                let target = self.targets.reach(reach, others, self.own, &mut self.work);
-                let refusal = target.permit.as_ref().and_then(|permit| permit.denied());
-                let is_permitted = refusal.is_none();
-                denied = denied.take().or(refusal);
-                is_permitted.then_some((endpoint, dns_name, target))
-            })
-            .collect();
-        let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, reached);
-        let before = predecessor.map(|before| &before.balancer);
-        let balancer = Balancer::of_groups(&definition.policy, groups, by_weight, before, self.now);
-        let (tells_peers, mut peers) = (self.metrics.tells_peers(), Vec::new());
-        let is_measured = definition.policy.load_balancer == LoadBalancer::PeakEwma;
-        let mut measured = is_measured.then(|| latencies(predecessor));
-        let mut loads = loads(predecessor);
-        let endpoints = reached.into_iter().enumerate().map(|(index, (endpoint, dns_name, target))| {
-            let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
-            Arc::new(BoundEndpoint {
-                peer: tells_peers.then(|| peer(endpoint, &target, &mut peers)).flatten(),
-                target,
-                address: endpoint.address,
-                workload: endpoint.workload.clone(),
-                place: endpoint.place.clone(),
-                dns_name: dns_name.cloned(),
-                health: known.remove(&key).unwrap_or_default(),
-                ejection: ejection.clone(),
-                latency: measured.as_mut().map(|measured| {
-                    let known = measured.remove(&key);
-                    known.unwrap_or_else(|| Arc::new(Latency::new(self.now)))
-                }),
-                load: balancer.total_of(index).map(|total| match loads.remove(&key) {
-                    Some(known) if known.is_of(total) => known,
-                    elsewhere => {
-                        elsewhere.iter().for_each(|load| load.leave());
-                        Arc::new(Load::new(total))
-                    }
-                }),
-            })
-        });
+        let mut found: Vec<Found<'_>> = Vec::with_capacity(endpoints.map_or(0, |endpoints| endpoints.len()));
+        for (place, endpoint) in with_addresses.iter().enumerate() {
+            match successors.take(place, endpoint) {
+                Known::Bound(bound) => {
+                    let target = Arc::clone(&bound.target);
+                    found.push(Found {
+                        place: Some(place),
+                        endpoint,
+                        dns_name: None,
+                        target,
+                        bound: Some(bound),
+                    });
+                }
+                Known::Other => {}
+                Known::No => {
+                    found.extend(self.find(definition, endpoint, None, Some(place), &mut denied));
+                }
+            }
+        }
+        for (endpoint, by_name) in endpoints.map_or(&[][..], |endpoints| endpoints.resolved()) {
+            found.extend(self.find(definition, endpoint, Some(by_name), None, &mut denied));
+        }
+        let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, found);
+        let balancer = Balancer::of_groups(
+            &definition.policy,
+            groups,
+            by_weight,
+            predecessor.map(|before| &before.balancer),
+            self.now,
+        );
+        let mut listed = vec![NOT_BOUND; with_addresses.len()];
+        for (index, place) in reached.iter().enumerate().filter_map(|(index, one)| Some((index, one.place?)))
+        {
+            listed[place] = u32::try_from(index).unwrap_or(NOT_BOUND);
+        }
+        let tells_peers = self.metrics.tells_peers();
+        let shares = !tells_peers || Peers::leave_room(predecessor);
+        let mut state = EndpointState {
+            shares,
+            peers: tells_peers.then(|| if shares { Peers::of(&reached) } else { Peers(Vec::new()) }),
+            left: successors.left(),
+            keeps_health: ejection.is_some() && predecessor.is_some_and(|before| before.ejection.is_some()),
+            is_measured: definition.policy.load_balancer == LoadBalancer::PeakEwma,
+            asks: definition.policy.health_check.is_some(),
+            ejection: ejection.as_ref(),
+            now: self.now,
+        };
+        let endpoints = reached.into_iter().enumerate();
+        let endpoints = endpoints.map(|(index, found)| state.bind(found, balancer.total_of(index)));
         let endpoints: Vec<_> = endpoints.collect();
-        // They have left.
-        loads.values().for_each(|load| load.leave());
+        self.targets.left(state.left.len());
+        state.leave();
         self.unmade.extend(balancer.unmade());
         if let Some(ejection) = &ejection {
-            // They have left: what they were ejected for no longer counts against the cap.
-            known.values().for_each(|health| ejection.forget(health));
             ejection.set_endpoints(balancer.len());
-        }
-        if let Some(ejection) = &ejection {
-            // Nobody would ever find out that they are well again.
-            let asks = definition.policy.health_check.is_some();
-            let unasked = endpoints.iter().filter(|endpoint| !(asks && endpoint.target.is_outside()));
-            unasked.for_each(|endpoint| ejection.checked(&endpoint.health, None, None));
         }
         let counts = predecessor.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
         Arc::new(BoundBackend {
@@ -206,9 +244,10 @@ impl<'a> BackendBinder<'a> {
             broken: definition.broken.as_deref().map(Arc::from),
             unresolved,
             denied,
+            places: bind::Places::of(&endpoints),
             endpoints,
+            listed: listed.into(),
             left_out,
-            places: bind::Places::default(),
             balancer,
             in_tokens: stands_for(&definition.name),
             affinity: Affinity::of(&definition.policy.load_balancer),
@@ -220,8 +259,18 @@ impl<'a> BackendBinder<'a> {
     }
 }
 
-/// An endpoint, the name that its address was found by, and what connections to it reach.
-type Found<'a> = (&'a Endpoint, Option<&'a Arc<DnsName>>, Arc<Target>);
+/// An endpoint that is found to belong to a backend.
+struct Found<'a> {
+    /// Where it is in the list of those that have addresses of their own.
+    place: Option<usize>,
+    endpoint: &'a Endpoint,
+    /// The name that its address was found by.
+    dns_name: Option<&'a Arc<DnsName>>,
+    /// What connections to it reach.
+    target: Arc<Target>,
+    /// The very same endpoint, as it was bound before.
+    bound: Option<&'a Arc<BoundEndpoint>>,
+}
 
 /// The endpoints of a backend in the order of their groups; those that are never called come last.
 struct Arranged<'a> {
@@ -236,12 +285,16 @@ impl BackendBinder<'_> {
     fn arrange<'e>(&self, backend: &Backend, reached: Vec<Found<'e>>) -> Arranged<'e> {
         let located =
             |endpoint: &'e Endpoint| Located { place: endpoint.place.as_deref(), labels: &endpoint.labels };
-        let places: Vec<_> = reached.iter().map(|(endpoint, ..)| located(endpoint)).collect();
+        let places: Vec<_> = reached.iter().map(|found| located(found.endpoint)).collect();
         let Arrangement { by, groups, left_out, why } =
             arrange(&backend.policy.locality, self.here.located(), &places);
         let member = |index: &usize| {
-            let (endpoint, ..) = reached.get(*index)?;
-            Some(Member { address: endpoint.address, weight: endpoint.weight })
+            let Found { endpoint, .. } = reached.get(*index)?;
+            Some(Member {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                occupant: occupant(endpoint.workload.as_ref()),
+            })
         };
         let members = groups.iter().map(|Group { key, weight, members }| MemberGroup {
             key: *key,
@@ -269,35 +322,229 @@ fn kept_by(endpoint: &BoundEndpoint) -> KeptBy<'_> {
     (endpoint.address, endpoint.target.dial, endpoint.workload.as_ref())
 }
 
-/// What metrics call `endpoint`, among the `peers` of its backend. `None`: it is no workload, or there are too many of them.
-fn peer(endpoint: &Endpoint, target: &Target, peers: &mut Vec<Arc<Peer>>) -> Option<Arc<Peer>> {
-    let workload = endpoint.workload.as_ref()?;
-    let peer = Peer {
-        namespace: workload.namespace().into(),
-        naming: Naming::of(workload.name(), &endpoint.labels),
-        principal: target.identity.as_ref().map(|identity| identity.as_str().into()).unwrap_or_default(),
-    };
-    if let Some(known) = peers.iter().find(|known| ***known == peer) {
-        return Some(Arc::clone(known));
-    }
-    if peers.len() >= MOST_PEERS {
-        return None;
-    }
-    let peer = Arc::new(peer);
-    peers.push(Arc::clone(&peer));
-    Some(peer)
+/// What stands for who is at an address, where only that is asked.
+fn occupant(workload: Option<&WorkloadName>) -> u64 {
+    let Some(workload) = workload else { return 0 };
+    let name = xxh3_64(workload.name().as_bytes());
+    xxh3_64_with_seed(workload.namespace().as_bytes(), name)
 }
 
-/// What is known of each endpoint's answer times.
-fn latencies(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Latency>> {
-    let endpoints = predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    endpoints.iter().filter_map(|one| Some((kept_by(one), Arc::clone(one.latency.as_ref()?)))).collect()
+/// The endpoints of the backend before, for those that are bound now.
+struct Successors<'a> {
+    /// The backend, and where its service's list has what it had; if it is bound as it was then.
+    known: Option<(&'a BoundBackend, Moved)>,
+    predecessor: Option<&'a BoundBackend>,
+    /// Which of its endpoints go on as they are.
+    taken: Vec<bool>,
 }
 
-/// What is in flight with each endpoint.
-fn loads(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Load>> {
-    let endpoints = predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    endpoints.iter().filter_map(|one| Some((kept_by(one), Arc::clone(one.load.as_ref()?)))).collect()
+/// What is known of an endpoint of a list.
+enum Known<'a> {
+    /// It is bound already.
+    Bound(&'a Arc<BoundEndpoint>),
+    /// It is none of this backend's.
+    Other,
+    /// Nothing.
+    No,
+}
+
+impl<'a> Successors<'a> {
+    fn of<'p: 'a>(
+        known: Option<&'a Place<'p>>,
+        predecessor: Option<&'a BoundBackend>,
+        endpoints: Option<&'a Arc<Reached>>,
+    ) -> Self {
+        let known = known.and_then(|before| {
+            let moved = Moved::between(before.endpoints?.with_addresses(), endpoints?.with_addresses());
+            Some((&*before.bound, moved))
+        });
+        let taken = vec![false; predecessor.map_or(0, |before| before.endpoints.len())];
+        Self { known, predecessor, taken }
+    }
+
+    /// What is known of the `endpoint` at this place of the list.
+    fn take(&mut self, place: usize, endpoint: &Arc<Endpoint>) -> Known<'a> {
+        let Some((backend, before)) =
+            self.known.as_ref().and_then(|(backend, moved)| Some((*backend, moved.from(place, endpoint)?)))
+        else {
+            return Known::No;
+        };
+        let index = backend.listed.get(before).map_or(usize::MAX, |index| *index as usize);
+        match (backend.endpoints.get(index), self.taken.get_mut(index)) {
+            (Some(bound), Some(taken)) => {
+                *taken = true;
+                Known::Bound(bound)
+            }
+            _ => Known::Other,
+        }
+    }
+
+    /// Those that nothing has taken, by what their state is kept by.
+    fn left(self) -> HashMap<KeptBy<'a>, &'a Arc<BoundEndpoint>> {
+        let endpoints = self.predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
+        let left = endpoints.iter().zip(self.taken).filter(|(_, taken)| !taken);
+        left.map(|(endpoint, _)| (kept_by(endpoint), endpoint)).collect()
+    }
+}
+
+/// Where a list has what the list before had, by what both share.
+struct Moved {
+    before: usize,
+    now: usize,
+    /// So many are the same at the begin, and at the end.
+    begin: usize,
+    end: usize,
+    /// Where those between were.
+    between: HashMap<*const Endpoint, usize>,
+}
+
+impl Moved {
+    fn between(before: &[Arc<Endpoint>], now: &[Arc<Endpoint>]) -> Self {
+        let is_same = |(one, other): &(&Arc<Endpoint>, &Arc<Endpoint>)| Arc::ptr_eq(one, other);
+        let begin = before.iter().zip(now).take_while(is_same).count();
+        let (old, new) = (&before[begin..], &now[begin..]);
+        let end = old.iter().rev().zip(new.iter().rev()).take_while(is_same).count();
+        let old = if new.len() > end { &old[..old.len() - end] } else { &[] };
+        let between = old.iter().enumerate().map(|(place, one)| (Arc::as_ptr(one), begin + place)).collect();
+        Self { before: before.len(), now: now.len(), begin, end, between }
+    }
+
+    /// Where the `endpoint` that is at `place` now was before.
+    fn from(&self, place: usize, endpoint: &Arc<Endpoint>) -> Option<usize> {
+        if place < self.begin {
+            Some(place)
+        } else if place + self.end >= self.now {
+            Some(place + self.before - self.now)
+        } else {
+            self.between.get(&Arc::as_ptr(endpoint)).copied()
+        }
+    }
+}
+
+/// What endpoints are bound to, one after the other.
+struct EndpointState<'a> {
+    /// Whether what has not changed is shared with the table before.
+    shares: bool,
+    /// `None`: metrics do not tell them apart.
+    peers: Option<Peers>,
+    /// Those before that do not go on as they are.
+    left: HashMap<KeptBy<'a>, &'a Arc<BoundEndpoint>>,
+    /// Whether ejections go on.
+    keeps_health: bool,
+    /// Whether answer times are.
+    is_measured: bool,
+    /// Whether servers outside the mesh are asked whether they are well.
+    asks: bool,
+    ejection: Option<&'a Arc<Ejection>>,
+    now: Instant,
+}
+
+impl<'a> EndpointState<'a> {
+    /// `found`, which counts what it has in flight in `total`, if so. It is the very one from before if that is the same.
+    fn bind(&mut self, found: Found<'a>, total: Option<&Arc<Total>>) -> Arc<BoundEndpoint> {
+        let Found { endpoint, dns_name, target, bound, .. } = found;
+        if let Some(bound) = bound
+            && self.shares
+            && bound
+                .load
+                .as_ref()
+                .map_or(total.is_none(), |load| total.is_some_and(|total| load.is_of(total)))
+        {
+            return Arc::clone(bound);
+        }
+        let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
+        let before = bound.or_else(|| self.left.remove(&key));
+        let health = before.filter(|_| self.keeps_health).map(|before| Arc::clone(&before.health));
+        let health = health.unwrap_or_default();
+        if let Some(ejection) = self.ejection.filter(|_| !(self.asks && target.is_outside())) {
+            // Nobody would ever find out that it is well again.
+            ejection.checked(&health, None, None);
+        }
+        let latency = before.and_then(|before| before.latency.as_ref());
+        let latency = self.is_measured.then(|| match latency {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(Latency::new(self.now)),
+        });
+        let load = before.and_then(|before| before.load.as_ref());
+        let kept =
+            load.zip(total).filter(|(load, total)| load.is_of(total)).map(|(load, _)| Arc::clone(load));
+        if kept.is_none() {
+            load.into_iter().for_each(|elsewhere| elsewhere.leave());
+        }
+        Arc::new(BoundEndpoint {
+            peer: self.peers.as_mut().and_then(|peers| peers.of_endpoint(endpoint, &target)),
+            target,
+            address: endpoint.address,
+            workload: endpoint.workload.clone(),
+            place: endpoint.place.clone(),
+            dns_name: dns_name.cloned(),
+            health,
+            ejection: self.ejection.cloned(),
+            latency,
+            load: kept.or_else(|| total.map(|total| Arc::new(Load::new(total)))),
+        })
+    }
+
+    /// The rest has left: what they have in flight and what they were ejected for no longer counts.
+    fn leave(self) {
+        for endpoint in self.left.values() {
+            endpoint.load.iter().for_each(|load| load.leave());
+            if let Some(ejection) = self.ejection.filter(|_| self.keeps_health) {
+                ejection.forget(&endpoint.health);
+            }
+        }
+    }
+}
+
+/// What metrics call the endpoints of a backend; at most [`MOST_PEERS`].
+struct Peers(Vec<Arc<Peer>>);
+
+impl Peers {
+    /// As endpoints that go on are called.
+    fn of(found: &[Found<'_>]) -> Self {
+        let mut peers: Vec<Arc<Peer>> = Vec::new();
+        for peer in found.iter().filter_map(|found| found.bound?.peer.as_ref()) {
+            if !peers.iter().any(|known| Arc::ptr_eq(known, peer)) {
+                peers.push(Arc::clone(peer));
+            }
+        }
+        Self(peers)
+    }
+
+    /// Whether all workloads of the backend `before` are told apart. If not, there may be room now for those that were not.
+    fn leave_room(before: Option<&BoundBackend>) -> bool {
+        let mut peers: Vec<&Arc<Peer>> = Vec::new();
+        let endpoints = before.map(|before| before.endpoints.as_slice()).unwrap_or_default();
+        for peer in endpoints.iter().filter_map(|endpoint| endpoint.peer.as_ref()) {
+            if !peers.iter().any(|known| Arc::ptr_eq(known, peer)) {
+                peers.push(peer);
+            }
+        }
+        peers.len() < MOST_PEERS
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MOST_PEERS
+    }
+
+    /// What `endpoint` is called. `None`: it is no workload, or there are too many of them.
+    fn of_endpoint(&mut self, endpoint: &Endpoint, target: &Target) -> Option<Arc<Peer>> {
+        let workload = endpoint.workload.as_ref()?;
+        let peer = Peer {
+            namespace: workload.namespace().into(),
+            naming: Naming::of(workload.name(), &endpoint.labels),
+            principal: target.identity.as_ref().map(|identity| identity.as_str().into()).unwrap_or_default(),
+        };
+        if let Some(known) = self.0.iter().find(|known| ***known == peer) {
+            return Some(Arc::clone(known));
+        }
+        if self.is_full() {
+            return None;
+        }
+        let peer = Arc::new(peer);
+        self.0.push(Arc::clone(&peer));
+        Some(peer)
+    }
 }
 
 /// The backend's ejections: those that it had, under the settings that it has now.
@@ -326,11 +573,4 @@ fn retry_budget(
         Some(before) if before.is_of(policy) => Some(Arc::clone(before)),
         before => Some(Arc::new(RetryBudget::of_policy(policy, before.map(|before| &**before), now))),
     }
-}
-
-/// Each endpoint's health, if it belongs to ejections that go on.
-fn endpoints_with_health(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Health>> {
-    let before = predecessor.filter(|before| before.ejection.is_some());
-    let endpoints = before.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    endpoints.iter().map(|one| (kept_by(one), Arc::clone(&one.health))).collect()
 }

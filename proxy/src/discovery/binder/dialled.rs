@@ -139,7 +139,7 @@ fn direct(endpoint: &Endpoint) -> Inputs {
         tcp: TcpTable { rules: vec![opaque] },
         backends: vec![backend],
     };
-    let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
+    let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()]).into()));
     Inputs {
         service: Arc::new(service),
         client: None,

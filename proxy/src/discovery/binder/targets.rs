@@ -75,7 +75,15 @@ pub(super) struct Targets {
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
     free: Vec<usize>,
+    /// How many targets at most may not be held any more by the tables since that was last looked at.
+    left: usize,
 }
+
+/// With fewer slots, all are looked at after each change.
+const FEW_SLOTS: usize = 1024;
+
+/// With more, after changes that concern at least one in so many.
+const ONE_IN: usize = 8;
 
 impl Targets {
     /// None yet; `egress` says whom our workload may call.
@@ -146,8 +154,21 @@ impl Targets {
         target
     }
 
-    /// Drops what nobody holds any more, and frees its slots.
+    /// Notes that tables may have let go of so many targets.
+    pub(super) fn left(&mut self, targets: usize) {
+        self.left += targets;
+    }
+
+    /// The same as [`Self::forget_all_unused`], if it is worth it.
     pub(super) fn forget_unused(&mut self) {
+        if self.slots.len() < FEW_SLOTS || self.left >= self.slots.len() / ONE_IN {
+            self.forget_all_unused();
+        }
+    }
+
+    /// Drops what nobody holds any more, and frees its slots. Looks at all of them.
+    pub(super) fn forget_all_unused(&mut self) {
+        self.left = 0;
         self.by_reach.retain(|_, target| target.strong_count() > 0);
         while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
             self.slots.pop();
@@ -162,7 +183,7 @@ impl Targets {
 pub struct Work {
     /// Services.
     pub services: usize,
-    /// Endpoints looked at, once for each backend that selects among them.
+    /// Endpoints looked at, once for each backend that selects among them: those that are new or have changed.
     pub endpoints: usize,
     /// Targets that did not exist before.
     pub targets: usize,

@@ -176,6 +176,7 @@ impl Client {
         if !unused.is_empty() {
             self.put_in_force();
         }
+        self.discovery.binder.tidy();
     }
 
     fn unsubscribe(&mut self, authority: &Arc<str>) {

@@ -5,7 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
+use selvedge_api::{
+    ConvertError, ResourceName,
+    convert::added_endpoints,
+    delta::{FEWEST, Fingerprints, Misfit, edit},
+    resource::UnknownResource,
+    wire,
+};
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, Workload,
@@ -13,7 +19,10 @@ use selvedge_model::{
     policy::network::SetPart,
 };
 
-use crate::joining::{UnusableBundle, bundle};
+use crate::{
+    dns::Listed,
+    joining::{UnusableBundle, bundle},
+};
 
 /// The most resources of a transaction: a bound against a control plane that misbehaves.
 pub(super) const MAX_TRANSACTION_RESOURCES: usize = 1 << 17;
@@ -53,24 +62,95 @@ pub enum Refusal {
         /// What is not there.
         missing: ResourceName,
     },
+    /// Changes of a list of endpoints that this proxy does not have as it was before them.
+    #[error("{name}: what has changed since version {base}, which this proxy does not have")]
+    OtherBase {
+        /// The list.
+        name: ResourceName,
+        /// The version that it was to have.
+        base: String,
+    },
+    /// Changes of a list of endpoints that are not changes of the one that this proxy has.
+    #[error("{name}: {reason}")]
+    Misfit {
+        /// The list.
+        name: ResourceName,
+        /// Why.
+        reason: Misfit,
+    },
+    /// Changes of a list of endpoints that do not come to what was meant.
+    #[error("{name}: with what has changed it has version {found}, not {meant}")]
+    OtherResult {
+        /// The list.
+        name: ResourceName,
+        /// The version that the resource has.
+        meant: String,
+        /// That of what the changes come to.
+        found: String,
+    },
     /// More resources than any configuration needs.
     #[error("the transaction has more than {MAX_TRANSACTION_RESOURCES} resources")]
     TooLarge,
 }
 
 /// A resource's contents.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Content {
     Own(Arc<Workload>),
     Bundle(Arc<Bundle>),
     Revocations(Arc<Revocations>),
     Lookup(Lookup),
     Service(Arc<Service>),
-    Endpoints(Arc<Endpoints>),
+    Endpoints(HeldEndpoints),
+    EndpointsDelta(wire::EndpointsDelta),
     SetPart(Arc<SetPart>),
     GatewayPort(Arc<GatewayPort>),
     Certificate(Arc<ServerCertificate>),
     Users(Arc<UserList>),
+}
+
+/// Endpoints, and what stands for them if the control plane may tell of changes alone.
+#[derive(Debug, Clone)]
+pub(super) struct HeldEndpoints {
+    pub(super) listed: Arc<Listed>,
+    /// `None`: they are so few that they always come together.
+    fingerprints: Option<Arc<Fingerprints>>,
+}
+
+impl HeldEndpoints {
+    /// The list that `delta`, of the resource called `name` with this `version`, makes of this one. All that has not changed
+    /// is shared.
+    ///
+    /// # Errors
+    /// If that is not the list that the control plane means.
+    pub(super) fn edited(
+        &self,
+        name: &ResourceName,
+        version: &str,
+        mut delta: wire::EndpointsDelta,
+    ) -> Result<Self, Refusal> {
+        let other_base = |base: &str| Refusal::OtherBase { name: name.clone(), base: base.to_owned() };
+        let misfit = |reason| Refusal::Misfit { name: name.clone(), reason };
+        let before = self.fingerprints.as_ref().ok_or_else(|| other_base(&delta.base))?;
+        let fingerprints = before.edited(&mut delta).map_err(misfit)?;
+        let found = fingerprints.version(name);
+        if found != version {
+            return Err(Refusal::OtherResult { name: name.clone(), meant: version.to_owned(), found });
+        }
+        let removed = std::mem::take(&mut delta.removed);
+        let unreadable = |reason| Refusal::Content { name: name.clone(), reason };
+        let added = added_endpoints(delta).map_err(unreadable)?;
+        let added = added.into_iter().map(|(at, endpoint)| (at, Arc::new(endpoint)));
+        let list = edit(self.listed.list(), &removed, added).map_err(misfit)?;
+        Ok(Self { listed: Arc::new(self.listed.with(list)), fingerprints: Some(Arc::new(fingerprints)) })
+    }
+
+    /// Shares with those `before` what is the same.
+    pub(super) fn share_with(&mut self, before: &Self) {
+        if let Some(listed) = Arc::get_mut(&mut self.listed) {
+            listed.share_with(&before.listed);
+        }
+    }
 }
 
 /// A transaction whose parts are still arriving.
@@ -132,9 +212,20 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
             let service = Service::try_from(service).map_err(unreadable)?;
             (ResourceName::Service(service.key.clone()), Content::Service(Arc::new(service)))
         }
-        Body::Endpoints(endpoints) => {
-            let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
-            (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
+        Body::Endpoints(mut endpoints) => {
+            let is_long = endpoints.list.len() >= FEWEST;
+            let fingerprints = is_long.then(|| Arc::new(Fingerprints::of(&mut endpoints)));
+            let listed = Listed::from(Endpoints::try_from(endpoints).map_err(unreadable)?);
+            let found = ResourceName::Endpoints(listed.key.clone());
+            (found, Content::Endpoints(HeldEndpoints { listed: Arc::new(listed), fingerprints }))
+        }
+        // It does not say itself of what list it is a change.
+        Body::EndpointsDelta(delta) if matches!(name, ResourceName::Endpoints(_)) => {
+            (name.clone(), Content::EndpointsDelta(delta))
+        }
+        Body::EndpointsDelta(_) => {
+            let found = "changes of a list of endpoints".to_owned();
+            return Err(Refusal::Misnamed { name: name.clone(), found });
         }
         Body::GatewayPort(served) => {
             let served = GatewayPort::try_from(served).map_err(unreadable)?;
@@ -153,11 +244,6 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
         Body::SetPart(part) if matches!(name, ResourceName::SetPart(_)) => {
             let part = SetPart::try_from(part).map_err(unreadable)?;
             (name.clone(), Content::SetPart(Arc::new(part)))
-        }
-        // It was not asked for.
-        Body::EndpointsDelta(_) => {
-            let found = "changes of a list of endpoints".to_owned();
-            return Err(Refusal::Misnamed { name: name.clone(), found });
         }
         Body::SetPart(_) => {
             let found = "a part of a set".to_owned();

@@ -1,6 +1,10 @@
-use selvedge_api::wire;
-use selvedge_model::gateway::{
-    Carries, Hostname, Listener, ListenerTls, PrivateKey, Termination, VirtualHost,
+use selvedge_api::{
+    delta::{self, Fingerprints},
+    wire,
+};
+use selvedge_model::{
+    Endpoints,
+    gateway::{Carries, Hostname, Listener, ListenerTls, PrivateKey, Termination, VirtualHost},
 };
 
 use super::*;
@@ -30,7 +34,7 @@ fn a_transaction_is_held_under_its_names_and_versions() {
     assert_eq!(change, Change { upserts: 3, removals: 0, bundle: false });
     assert_eq!(held.versions()[&ResourceName::Lookup(AUTHORITY.into())], "1");
     assert!(held.service(&fixtures::key()).is_some());
-    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list().len(), 3);
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn a_transaction_with_one_bad_part_changes_nothing() {
     assert!(matches!(refusal, Refusal::Content { .. }), "{refusal}");
     assert!(refusal.to_string().contains("service/reviews"), "{refusal}");
     assert_eq!(*held.versions(), before);
-    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list().len(), 3);
 }
 
 #[test]
@@ -210,4 +214,82 @@ fn what_a_gateway_serves_is_held_whole_or_not_at_all() {
 
     take_in(&mut held, draft(Vec::new(), &["gateway/443", "certificate/shop/tls"])).unwrap();
     assert!(held.gateway_ports().is_empty());
+}
+
+/// The list of so many endpoints, with its version.
+fn list(endpoints: &Endpoints) -> (wire::Resource, Fingerprints) {
+    let mut body = wire::Endpoints::from(endpoints);
+    let fingerprints = Fingerprints::of(&mut body);
+    let name = ResourceName::Endpoints(endpoints.key.clone());
+    let version = fingerprints.version(&name);
+    let body = Some(wire::resource::Body::Endpoints(body));
+    (wire::Resource { name: name.to_string(), version, body }, fingerprints)
+}
+
+/// What makes `now` of `before`.
+fn delta(before: &Endpoints, now: &Endpoints) -> (wire::Resource, wire::EndpointsDelta) {
+    let ((old, old_fingerprints), (new, fingerprints)) = (list(before), list(now));
+    let delta = delta::between(&old.version, &old_fingerprints, &fingerprints, now).unwrap();
+    (wire::Resource { body: Some(wire::resource::Body::EndpointsDelta(delta.clone())), ..new }, delta)
+}
+
+#[test]
+fn of_a_list_that_is_held_what_has_changed_is_enough() {
+    let (before, mut now) = (fixtures::model_endpoints(100), fixtures::model_endpoints(101));
+    now.list[7].weight = 3;
+    now.list.remove(50);
+    let mut held = Resources::default();
+    let known = vec![fixtures::lookup("1"), fixtures::service("1", &[90, 10]), list(&before).0];
+    take_in(&mut held, draft(known, &[])).unwrap();
+    let kept = Arc::clone(&held.endpoints(&fixtures::key()).unwrap().list()[99]);
+
+    let (resource, _) = delta(&before, &now);
+    take_in(&mut held, draft(vec![resource.clone()], &[])).unwrap();
+
+    let listed = held.endpoints(&fixtures::key()).unwrap();
+    assert!(listed.list().iter().map(|one| &**one).eq(&now.list));
+    assert!(Arc::ptr_eq(&kept, &listed.list()[98]), "what has not changed is shared");
+    assert_eq!(held.versions()[&resource.name.parse().unwrap()], resource.version);
+    // And so on, from there.
+    let (resource, _) = delta(&now, &before);
+    take_in(&mut held, draft(vec![resource], &[])).unwrap();
+    assert!(held.endpoints(&fixtures::key()).unwrap().list().iter().map(|one| &**one).eq(&before.list));
+}
+
+#[test]
+fn changes_of_what_is_not_held_or_that_come_to_something_else_are_refused() {
+    let (before, now) = (fixtures::model_endpoints(100), fixtures::model_endpoints(101));
+    let (resource, changes) = delta(&before, &now);
+    let with = |changes: wire::EndpointsDelta| wire::Resource {
+        body: Some(wire::resource::Body::EndpointsDelta(changes)),
+        ..resource.clone()
+    };
+    let complete = || vec![fixtures::lookup("1"), fixtures::service("1", &[90, 10]), list(&before).0];
+    let mut held = Resources::default();
+    let refused = |held: &mut Resources, resource: wire::Resource| {
+        let versions = held.versions().clone();
+        let refusal = take_in(held, draft(vec![resource], &[])).unwrap_err();
+        assert_eq!(held.versions(), &versions, "nothing has changed");
+        refusal
+    };
+
+    assert!(matches!(refused(&mut held, resource.clone()), Refusal::OtherBase { .. }), "nothing is held");
+    take_in(&mut held, draft(complete(), &[])).unwrap();
+    let base = wire::EndpointsDelta { base: "0".into(), ..changes.clone() };
+    assert!(matches!(refused(&mut held, with(base)), Refusal::OtherBase { .. }));
+    let mut other = changes.clone();
+    other.added[0].weight = 9;
+    assert!(matches!(refused(&mut held, with(other)), Refusal::OtherResult { .. }));
+    let removed = wire::EndpointsDelta { removed: vec![5], ..changes.clone() };
+    assert!(matches!(
+        refused(&mut held, with(removed)),
+        Refusal::Misfit { .. } | Refusal::OtherResult { .. }
+    ));
+    let beyond = wire::EndpointsDelta { removed: vec![500], ..changes.clone() };
+    assert!(matches!(refused(&mut held, with(beyond)), Refusal::Misfit { .. }));
+    let elsewhere = wire::Resource { name: "lookup/a".into(), ..resource.clone() };
+    assert!(matches!(refused(&mut held, elsewhere), Refusal::Misnamed { .. }));
+
+    take_in(&mut held, draft(vec![resource], &[])).unwrap();
+    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list().len(), 101);
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use selvedge_model::SpiffeId;
+use selvedge_model::{Endpoints, SpiffeId};
 use selvedge_ops::ResolverArgs;
 use tempfile::TempDir;
 
@@ -40,11 +40,11 @@ fn identity() -> SpiffeId {
     fixtures::identity("reviews")
 }
 
-fn endpoints(named: Vec<NamedEndpoint>) -> Arc<Endpoints> {
-    Arc::new(Endpoints { named, ..Endpoints::new(fixtures::key(), Vec::new()) })
+fn endpoints(named: Vec<NamedEndpoint>) -> Arc<Listed> {
+    Arc::new(Endpoints { named, ..Endpoints::new(fixtures::key(), Vec::new()) }.into())
 }
 
-async fn reach(names: &mut Names, endpoints: &Arc<Endpoints>, authority: &str) -> Arc<Reached> {
+async fn reach(names: &mut Names, endpoints: &Arc<Listed>, authority: &str) -> Arc<Reached> {
     let found = async {
         loop {
             if let Some(reached) = names.reach(endpoints, authority) {
@@ -98,7 +98,7 @@ async fn a_name_is_looked_up_at_once_for_an_address_that_is_new() {
 }
 
 /// What there is to say once no answer is waited for.
-async fn settled(names: &mut Names, endpoints: &Endpoints, since: Instant) -> Doubt {
+async fn settled(names: &mut Names, endpoints: &Listed, since: Instant) -> Doubt {
     loop {
         match names.may_have_since(endpoints, since) {
             Doubt::Waiting => {}
@@ -174,7 +174,8 @@ async fn a_name_without_an_address_is_named_with_the_reason() {
 #[tokio::test]
 async fn a_request_that_goes_where_it_says_reaches_its_own_host() {
     let (mut names, _directory) = names("10.0.0.1 api.example.com\n");
-    let anywhere = Arc::new(Endpoints { requested: true, ..Endpoints::new(fixtures::key(), Vec::new()) });
+    let anywhere = Endpoints { requested: true, ..Endpoints::new(fixtures::key(), Vec::new()) };
+    let anywhere = Arc::new(Listed::from(anywhere));
 
     for (authority, ip) in
         [("api.example.com:9080", "10.0.0.1"), ("api.example.com", "10.0.0.1"), ("10.7.7.7:9080", "10.7.7.7")]

@@ -38,7 +38,7 @@ impl Candidate for Endpoint {
 const TABLES: [HashTable; 2] = [HashTable::RING, HashTable::MAGLEV];
 
 fn member(host: u32, weight: u32) -> Member {
-    Member { address: SocketAddr::new(IpAddr::V4((0x0a01_0000 + host).into()), 9080), weight }
+    Member { address: SocketAddr::new(IpAddr::V4((0x0a01_0000 + host).into()), 9080), weight, occupant: 0 }
 }
 
 fn members(count: u32) -> Vec<Member> {

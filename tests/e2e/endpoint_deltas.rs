@@ -1,0 +1,95 @@
+//! Of a large list of endpoints a proxy is sent only what has changed.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use selvedge_demo::{call, workload::Spec};
+use selvedge_tests::{Mesh, SOON, poll};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::SELVEDGE;
+
+/// Endpoints at which nobody answers.
+const CROWD: usize = 500;
+
+/// Answers every request with its name.
+async fn serve(name: &'static str, address: SocketAddr) -> JoinSet<()> {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let answer = service_fn(async move |_| {
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
+                });
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    });
+    running
+}
+
+/// `shop.test`: the first `crowd` of those at which nobody answers, and a server that gets all requests because of its weight.
+fn entry(crowd: usize, server: SocketAddr) -> String {
+    let silent =
+        |host: usize| format!("{{address: 127.9.{}.{}, ports: {{http: 9}}}}", host / 250, host % 250 + 1);
+    let server =
+        format!("{{address: {}, ports: {{http: {}}}, weight: 100000000}}", server.ip(), server.port());
+    let endpoints: Vec<_> = (0..crowd).map(silent).chain([server]).collect();
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec: {{hosts: [shop.test], \
+         resolution: STATIC, ports: [{{number: 80, name: http}}], endpoints: [{}]}}\n",
+        endpoints.join(", ")
+    )
+}
+
+/// Waits until requests are answered by `server`.
+async fn answered_by(mesh: &Mesh, server: &str) {
+    poll(SOON, "requests go there", async || {
+        let answer = mesh.workload("caller").call(call::to("shop.test", "/")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status == 200 && answer.text() == server { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+}
+
+/// How many bytes of lists were sent in this form.
+async fn sent(mesh: &Mesh, form: &str) -> u64 {
+    let metrics = mesh.control_plane_admin("/metrics").await.unwrap().text();
+    let series = format!("selvedge_control_plane_endpoints_sent_bytes_total{{form=\"{form}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_changed_endpoint_of_five_hundred_is_sent_alone_and_traffic_follows() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let [one, two] = [201, 202].map(|host| mesh.ground().socket(host, 8090).unwrap());
+    let _one = serve("one", one).await;
+    let _two = serve("two", two).await;
+    mesh.write("entry.yaml", &entry(CROWD, one)).unwrap();
+    answered_by(&mesh, "one").await;
+    let whole = sent(&mesh, "whole").await;
+    assert!(whole > 10_000, "{whole} bytes");
+    assert_eq!(sent(&mesh, "delta").await, 0);
+
+    mesh.write("entry.yaml", &entry(CROWD, two)).unwrap();
+    answered_by(&mesh, "two").await;
+
+    let delta = sent(&mesh, "delta").await;
+    assert!((1..500).contains(&delta), "{delta} bytes for one endpoint");
+    assert_eq!(sent(&mesh, "whole").await, whole, "the list was not sent again");
+
+    // Where most of it is different, the list is shorter.
+    mesh.write("entry.yaml", &entry(CROWD / 10, one)).unwrap();
+    answered_by(&mesh, "one").await;
+
+    assert_eq!(sent(&mesh, "delta").await, delta);
+    assert!(sent(&mesh, "whole").await > whole);
+    let metrics = mesh.control_plane_admin("/metrics").await.unwrap().text();
+    assert!(!metrics.contains("outcome=\"refused\""), "{metrics}");
+}
