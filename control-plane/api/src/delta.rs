@@ -149,22 +149,28 @@ pub fn edit<T: Clone>(
     removed: &[u32],
     added: impl IntoIterator<Item = (u32, T)>,
 ) -> Result<Vec<T>, Misfit> {
-    let mut removed = removed.iter().peekable();
-    let mut added = added.into_iter().peekable();
+    let mut removed = removed.iter().map(|at| *at as usize).peekable();
+    let mut added = added.into_iter().map(|(at, new)| (at as usize, new)).peekable();
     let mut list = Vec::with_capacity(before.len() + added.size_hint().0);
-    for (place, one) in before.iter().enumerate() {
-        if removed.next_if(|at| **at as usize == place).is_some() {
-            continue;
-        }
-        while let Some((_, new)) = added.next_if(|(at, _)| *at as usize == list.len()) {
+    let mut old = 0;
+    loop {
+        while let Some((_, new)) = added.next_if(|(at, _)| *at == list.len()) {
             list.push(new);
         }
-        list.push(one.clone());
+        if old < before.len() && removed.next_if(|at| *at == old).is_some() {
+            old += 1;
+            continue;
+        }
+        // What is not in order is never met.
+        let to_removed = removed.peek().map_or(Some(before.len()), |at| at.checked_sub(old)).ok_or(Misfit)?;
+        let to_added = added.peek().map_or(Some(before.len()), |(at, _)| at.checked_sub(list.len()));
+        let same = to_removed.min(to_added.ok_or(Misfit)?).min(before.len() - old);
+        if same == 0 {
+            break;
+        }
+        list.extend_from_slice(&before[old..old + same]);
+        old += same;
     }
-    while let Some((_, new)) = added.next_if(|(at, _)| *at as usize == list.len()) {
-        list.push(new);
-    }
-    // What is not in order, or beyond the end, is never met.
     if removed.next().is_none() && added.next().is_none() { Ok(list) } else { Err(Misfit) }
 }
 

@@ -11,10 +11,9 @@
 //!
 //! Endpoints that come or leave change the part by as many as they are.
 
-use std::{
-    hash::{BuildHasher, Hash, RandomState},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// With more endpoints than this, only a part is used at a time.
 const MANY: usize = 256;
@@ -28,6 +27,9 @@ const BUSY: u32 = 2;
 /// Requests after which the part moves on by one endpoint, which costs one connection.
 const TURN: u32 = 4096;
 
+/// The bits of a rank; those below hold an endpoint's place while they are sorted, as one number each.
+const RANK: u64 = !0 << 24;
+
 /// See the module. Shared by all workers; it does not matter if they overwrite each other's values.
 #[derive(Debug)]
 pub(super) struct Aperture {
@@ -35,7 +37,8 @@ pub(super) struct Aperture {
     order: Box<[u32]>,
     /// What the order is by: hashes of what the endpoints are, which stay when others come or leave.
     ranks: Box<[u64]>,
-    hashes: RandomState,
+    /// What makes the order this process's own.
+    seed: u64,
     /// The first that is used, and how many.
     start: AtomicU32,
     size: AtomicU32,
@@ -44,25 +47,24 @@ pub(super) struct Aperture {
 
 impl Aperture {
     /// One for the endpoints with these keys, which goes on as the one `before`. `None`: they are few.
-    pub(super) fn over<K: Hash>(
-        keys: impl ExactSizeIterator<Item = K>,
-        before: Option<&Self>,
-    ) -> Option<Self> {
-        let len = u32::try_from(keys.len()).ok()?;
+    pub(super) fn over(keys: impl ExactSizeIterator<Item = u64>, before: Option<&Self>) -> Option<Self> {
+        let len = u32::try_from(keys.len()).ok().filter(|len| u64::from(*len) <= !RANK)?;
         if keys.len() <= MANY {
             return None;
         }
-        let hashes = before.map_or_else(RandomState::new, |before| before.hashes.clone());
-        let mut ranked: Vec<_> = keys.map(|key| hashes.hash_one(key)).zip(0_u32..).collect();
+        let seed = before.map_or_else(|| fastrand::u64(..), |before| before.seed);
+        let rank = |key: u64| xxh3_64_with_seed(&key.to_le_bytes(), seed) & RANK;
+        let mut ranked: Vec<u64> = keys.map(rank).zip(0..).map(|(rank, place)| rank | place).collect();
         ranked.sort_unstable();
-        let (ranks, order): (Vec<_>, Vec<_>) = ranked.into_iter().unzip();
+        let ranks: Vec<u64> = ranked.iter().map(|ranked| ranked & RANK).collect();
+        let order: Vec<u32> = ranked.iter().map(|ranked| (ranked & !RANK) as u32).collect();
         let start = before.map_or(0, Self::first_rank);
         let start = u32::try_from(ranks.partition_point(|rank| *rank < start)).unwrap_or_default();
         let size = before.map_or(LEAST, |before| before.size.load(Ordering::Relaxed));
         Some(Self {
             order: order.into(),
             ranks: ranks.into(),
-            hashes,
+            seed,
             start: AtomicU32::new(start % len),
             size: AtomicU32::new(size.min(len)),
             picks: AtomicU32::new(0),
@@ -117,13 +119,15 @@ mod tests {
     }
 
     fn over(keys: &[u64], before: Option<&Aperture>) -> Aperture {
-        Aperture::over(keys.iter(), before).expect("there are many")
+        Aperture::over(keys.iter().copied(), before).expect("there are many")
     }
 
     #[test]
     fn few_endpoints_are_all_used() {
-        assert!(Aperture::over(0..MANY, None).is_none());
-        assert!(Aperture::over(0..MANY + 1, None).is_some());
+        let keys = |count: usize| (0..count).map(|key| key as u64);
+
+        assert!(Aperture::over(keys(MANY), None).is_none());
+        assert!(Aperture::over(keys(MANY + 1), None).is_some());
     }
 
     #[test]

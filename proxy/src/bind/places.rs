@@ -16,10 +16,11 @@ pub struct Places {
 }
 
 impl Places {
-    /// Those of `endpoints`.
-    pub fn of(endpoints: &[Arc<BoundEndpoint>]) -> Self {
+    /// Those of `endpoints`; whether they are known to be in the order of their addresses.
+    pub fn of(endpoints: &[Arc<BoundEndpoint>], are_sorted: bool) -> Self {
         let address = |place: &u32| endpoints[*place as usize].address;
-        let is_needed = endpoints.len() > FEW && !endpoints.is_sorted_by_key(|endpoint| endpoint.address);
+        let is_sorted = || are_sorted || endpoints.is_sorted_by_key(|endpoint| endpoint.address);
+        let is_needed = endpoints.len() > FEW && !is_sorted();
         let by_address = is_needed.then(|| {
             let mut places: Vec<u32> = (0..).take(endpoints.len()).collect();
             // It is stable: of two at one address the first comes first. Groups are sorted, each by itself, which makes it fast.

@@ -37,10 +37,19 @@ impl Listed {
         &self.list
     }
 
-    /// The same with another `list` of those with addresses.
-    pub fn with(&self, list: Vec<Arc<Endpoint>>) -> Self {
-        let (key, named) = (self.key.clone(), self.named.clone());
-        Self { is_sorted: list.is_sorted_by_key(place), key, list, named, requested: self.requested }
+    /// The same with another `list` of those with addresses, in which those at the places `added` are new.
+    pub fn with(&self, list: Vec<Arc<Endpoint>>, added: &[u32]) -> Self {
+        let around = |at: &u32| {
+            let (first, end) = ((*at as usize).saturating_sub(1), list.len().min(*at as usize + 2));
+            list.get(first..end).is_some_and(|around| around.is_sorted_by_key(place))
+        };
+        let is_sorted = self.is_sorted && added.iter().all(around);
+        Self { key: self.key.clone(), list, named: self.named.clone(), requested: self.requested, is_sorted }
+    }
+
+    /// Whether those with addresses are in the order of these.
+    pub fn is_sorted(&self) -> bool {
+        self.is_sorted
     }
 
     /// Shares with `before` the endpoints that both have. In lists that are not in the order of their addresses some may be
@@ -80,6 +89,27 @@ mod tests {
         let endpoint =
             |(place, weight): &(usize, u32)| Endpoint { weight: *weight, ..fixtures::model_endpoint(*place) };
         Endpoints::new(fixtures::key(), places.iter().map(endpoint).collect()).into()
+    }
+
+    #[test]
+    fn a_list_with_others_is_searched_by_its_order_or_else_from_the_begin() {
+        let sorted = listed(&[(1, 1), (5, 1), (9, 1)]);
+        let with = |list: &[usize], added: &[u32]| {
+            let endpoint = |place: &usize| Arc::new(fixtures::model_endpoint(*place));
+            sorted.with(list.iter().map(endpoint).collect(), added)
+        };
+        for (list, added, is_sorted) in [
+            (&[1, 5][..], &[][..], true),
+            (&[0, 1, 5, 7, 9, 10], &[0, 3, 5], true),
+            (&[1, 7, 5, 9], &[1], false),
+            (&[1, 0, 5, 9], &[1], false),
+            (&[1, 5, 9, 3], &[3], false),
+        ] {
+            let listed = with(list, added);
+            assert_eq!(listed.is_sorted(), is_sorted, "{list:?}");
+            let found = |place: &&usize| listed.at(fixtures::model_endpoint(**place).address).is_some();
+            assert_eq!(list.iter().filter(found).count(), list.len(), "{list:?}");
+        }
     }
 
     proptest! {

@@ -82,6 +82,11 @@ impl Reached {
         self.endpoints.list()
     }
 
+    /// Whether all of them are in the order of their addresses, as far as is known.
+    pub fn are_sorted(&self) -> bool {
+        self.endpoints.is_sorted() && self.resolved.is_empty()
+    }
+
     /// Those that were found by names.
     pub fn resolved(&self) -> &[(Endpoint, Found)] {
         &self.resolved

@@ -73,7 +73,7 @@ pub fn arrange(policy: &LocalityPolicy, client: Located<'_>, endpoints: &[Locate
         return Arrangement { by: By::Hints, groups: ranked(all, key), left_out, why };
     }
     match &policy.order {
-        LocalityOrder::Alike => Arrangement { by: By::Nothing, groups: ranked(all, |_| 0), left_out, why },
+        LocalityOrder::Alike => Arrangement { by: By::Nothing, groups: alike(all), left_out, why },
         LocalityOrder::Failover(failover) => {
             let groups = ranked(all, |index| rank(failover, client, endpoints[index]));
             let by = if groups.len() > 1 { By::Priority } else { By::Nothing };
@@ -81,7 +81,7 @@ pub fn arrange(policy: &LocalityPolicy, client: Located<'_>, endpoints: &[Locate
         }
         LocalityOrder::Distribute(distributions) => {
             match distributions.iter().find(|one| one.from.matches(client.locality())) {
-                None => Arrangement { by: By::Nothing, groups: ranked(all, |_| 0), left_out, why },
+                None => Arrangement { by: By::Nothing, groups: alike(all), left_out, why },
                 Some(distribution) => distributed(distribution, endpoints, all, left_out, why),
             }
         }
@@ -113,6 +113,12 @@ fn hinted<'a>(client: Located<'a>, endpoints: &[Located<'_>], all: &[usize]) -> 
         }
     }
     None
+}
+
+/// The endpoints at `all` in one group, if there are any.
+fn alike(members: Vec<usize>) -> Vec<Group> {
+    let only = (!members.is_empty()).then_some(Group { key: 0, weight: 1, members });
+    only.into_iter().collect()
 }
 
 /// The endpoints at `all` in groups by their `key`, the smallest first.

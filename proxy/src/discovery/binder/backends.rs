@@ -203,7 +203,8 @@ impl<'a> BackendBinder<'a> {
         for (endpoint, by_name) in endpoints.map_or(&[][..], |endpoints| endpoints.resolved()) {
             found.extend(self.find(definition, endpoint, Some(by_name), None, &mut denied));
         }
-        let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, found);
+        let Arranged { reached, groups, by_weight, left_out, as_listed } = self.arrange(definition, found);
+        let are_sorted = as_listed && endpoints.is_some_and(|endpoints| endpoints.are_sorted());
         let balancer = Balancer::of_groups(
             &definition.policy,
             groups,
@@ -244,7 +245,7 @@ impl<'a> BackendBinder<'a> {
             broken: definition.broken.as_deref().map(Arc::from),
             unresolved,
             denied,
-            places: bind::Places::of(&endpoints),
+            places: bind::Places::of(&endpoints, are_sorted),
             endpoints,
             listed: listed.into(),
             left_out,
@@ -278,6 +279,8 @@ struct Arranged<'a> {
     groups: Vec<MemberGroup>,
     by_weight: bool,
     left_out: Option<LeftOut>,
+    /// Whether they are in the order in which they are listed.
+    as_listed: bool,
 }
 
 impl BackendBinder<'_> {
@@ -288,12 +291,13 @@ impl BackendBinder<'_> {
         let places: Vec<_> = reached.iter().map(|found| located(found.endpoint)).collect();
         let Arrangement { by, groups, left_out, why } =
             arrange(&backend.policy.locality, self.here.located(), &places);
+        let warms_up = backend.policy.warmup.is_some();
         let member = |index: &usize| {
             let Found { endpoint, .. } = reached.get(*index)?;
             Some(Member {
                 address: endpoint.address,
                 weight: endpoint.weight,
-                occupant: occupant(endpoint.workload.as_ref()),
+                occupant: if warms_up { occupant(endpoint.workload.as_ref()) } else { 0 },
             })
         };
         let members = groups.iter().map(|Group { key, weight, members }| MemberGroup {
@@ -302,14 +306,14 @@ impl BackendBinder<'_> {
             members: members.iter().filter_map(member).collect(),
         });
         let members = members.collect();
+        let by_weight = by == By::Weight;
+        if groups.len() == 1 && left_out.is_empty() {
+            return Arranged { reached, groups: members, by_weight, left_out: why, as_listed: true };
+        }
         let order = groups.iter().flat_map(|group| &group.members).chain(&left_out);
         let mut reached: Vec<Option<Found<'e>>> = reached.into_iter().map(Some).collect();
-        Arranged {
-            reached: order.filter_map(|index| reached.get_mut(*index)?.take()).collect(),
-            groups: members,
-            by_weight: by == By::Weight,
-            left_out: why,
-        }
+        let reached = order.filter_map(|index| reached.get_mut(*index)?.take()).collect();
+        Arranged { reached, groups: members, by_weight, left_out: why, as_listed: false }
     }
 }
 

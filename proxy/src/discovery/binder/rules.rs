@@ -127,7 +127,7 @@ impl Rules<'_> {
             filters: filters(&rule.filters),
             shares: shares(&rule.backends, self.backends, same, filters, |backend| {
                 let labels = self.of_share(&name, &backend.name);
-                let series = pair(&labels, Some(backend), |labels| self.metrics.series(labels));
+                let series = pair(&labels, self.peers_of(backend), |labels| self.metrics.series(labels));
                 (series, self.hedging(&name, backend))
             }),
             unusable_status: StatusCode::from_u16(rule.unusable_status)
@@ -166,9 +166,14 @@ impl Rules<'_> {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let series = |backend: &BoundBackend| {
             let labels = self.of_share(&name, &backend.name);
-            (pair(&labels, Some(backend), |labels| self.metrics.tcp(labels)), None)
+            (pair(&labels, self.peers_of(backend), |labels| self.metrics.tcp(labels)), None)
         };
         BoundTcpRule { shares: shares(&rule.backends, self.backends, (None, None), |_| None, series), name }
+    }
+
+    /// `backend`, if metrics tell its endpoints apart.
+    fn peers_of<'b>(&self, backend: &'b BoundBackend) -> Option<&'b BoundBackend> {
+        self.metrics.tells_peers().then_some(backend)
     }
 
     /// When requests of the rule `route` to `backend` are hedged. What was known of their answers goes on.

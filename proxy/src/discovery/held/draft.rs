@@ -139,10 +139,14 @@ impl HeldEndpoints {
         }
         let removed = std::mem::take(&mut delta.removed);
         let unreadable = |reason| Refusal::Content { name: name.clone(), reason };
+        let places = delta.added_at.clone();
         let added = added_endpoints(delta).map_err(unreadable)?;
         let added = added.into_iter().map(|(at, endpoint)| (at, Arc::new(endpoint)));
         let list = edit(self.listed.list(), &removed, added).map_err(misfit)?;
-        Ok(Self { listed: Arc::new(self.listed.with(list)), fingerprints: Some(Arc::new(fingerprints)) })
+        Ok(Self {
+            listed: Arc::new(self.listed.with(list, &places)),
+            fingerprints: Some(Arc::new(fingerprints)),
+        })
     }
 
     /// Shares with those `before` what is the same.
