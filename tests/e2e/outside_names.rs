@@ -149,3 +149,36 @@ async fn a_workload_keeps_its_mutual_tls_by_whatever_name_it_is_called() {
     // What is no workload's goes out by any name.
     soon(&mesh, &at("outside.test", "outside"), "outside").await;
 }
+
+#[tokio::test]
+async fn a_workload_keeps_its_mutual_tls_whatever_a_document_says_of_a_name_that_leads_to_it() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let [ip] = ips([mesh.workload("reviews-a").app]);
+    let port = mesh.workload("reviews-a").app.port();
+    for name in ["declared.test", "a.wild.test", "external.test", "moves.test"] {
+        dns.set_with_ttl(name, &[ip], 1);
+    }
+    let ports = format!("ports: [{{number: 81, name: http, targetPort: {port}}}]");
+    let declared =
+        entry("declared", &format!("hosts: [declared.test, moves.test], {ports}, resolution: DNS"));
+    let wild = format!("hosts: ['*.wild.test'], ports: [{{number: {port}, name: http}}], resolution: NONE");
+    let external = format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: ext}}\nspec: {{type: ExternalName, \
+         externalName: external.test, ports: [{{name: http, port: 80, targetPort: {port}}}]}}\n"
+    );
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\n\
+                  spec: {mtls: {mode: STRICT}}\n";
+    mesh.write("names.yaml", &(declared + &entry("wild", &wild) + &external + strict)).unwrap();
+
+    for authority in ["declared.test:81", &format!("a.wild.test:{port}"), "ext", "moves.test:81"] {
+        soon(&mesh, authority, "reviews-a").await;
+    }
+    // A name that leads away from the workload is what it was declared to be, and back again.
+    let [outside] = ips([mesh.workload("outside").app]);
+    assert_eq!(mesh.workload("outside").app.port(), port);
+    dns.set_with_ttl("moves.test", &[outside], 1);
+    soon(&mesh, "moves.test:81", "outside").await;
+    dns.set_with_ttl("moves.test", &[ip], 1);
+    soon(&mesh, "moves.test:81", "reviews-a").await;
+}

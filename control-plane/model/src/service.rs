@@ -37,6 +37,11 @@ impl ServiceKey {
     pub fn named(port: u16) -> Self {
         Self::new("*", port)
     }
+
+    /// Of no service: the workloads with an app at `port` whose sidecars connections reach only if they are made to them.
+    pub fn beside_sidecars(port: u16) -> Self {
+        Self::new("*sidecars", port)
+    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -147,6 +152,13 @@ impl Endpoints {
     /// These endpoints and no others.
     pub fn new(key: ServiceKey, list: Vec<Endpoint>) -> Self {
         Self { key, list, named: Vec::new(), requested: false }
+    }
+
+    /// The ports at which DNS alone says who is called in plaintext. A workload may be there whose sidecar must not be
+    /// passed by: one of [`ServiceKey::beside_sidecars`].
+    pub fn unproven_ports(&self) -> BTreeSet<u16> {
+        let named = self.named.iter().filter(|one| one.identity.is_none()).map(|one| one.dial.port);
+        named.chain(self.requested.then_some(self.key.port)).collect()
     }
 }
 

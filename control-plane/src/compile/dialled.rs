@@ -3,10 +3,13 @@
 //! Endpoints with an IP address are found here. A DNS name can have other addresses in each proxy's network. So endpoints
 //! with a DNS name are listed by their port, and each proxy finds out which of them has the address.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use selvedge_model::{
-    Endpoints, Host, NamedEndpoint, ServiceKey,
+    Endpoint, Endpoints, Host, NamedEndpoint, ServiceKey,
     snapshot::{Declared, NamedAddresses, Occupant},
 };
 
@@ -90,6 +93,33 @@ pub(super) fn named(
     let by_name = occupants.iter().filter(|(host, _)| host.name().is_some());
     named.occupants = by_name.map(|(host, occupant)| (host.clone(), occupant.clone())).collect();
     named
+}
+
+/// The workloads that are dialled elsewhere than where their apps listen, by every port at which DNS alone says whom a service
+/// calls in plaintext. Each proxy finds out whether a name leads to one of them: only there is a sidecar passed by.
+pub(super) fn beside_sidecars(
+    endpoints: &BTreeMap<ServiceKey, Endpoints>,
+    addresses: &BTreeMap<SocketAddr, Endpoint>,
+    workloads: impl Iterator<Item = (usize, NamedEndpoint)>,
+) -> BTreeMap<ServiceKey, Endpoints> {
+    let mut found = BTreeMap::new();
+    let ports: BTreeSet<u16> = endpoints.values().flat_map(Endpoints::unproven_ports).collect();
+    if ports.is_empty() {
+        return found;
+    }
+    let mut at = |port: u16, put: &dyn Fn(&mut Endpoints)| {
+        if ports.contains(&port) {
+            let key = ServiceKey::beside_sidecars(port);
+            put(found.entry(key.clone()).or_insert_with(|| Endpoints::new(key, Vec::new())));
+        }
+    };
+    for one in addresses.values().filter(|one| one.identity.is_some() && one.dial != one.address) {
+        at(one.address.port(), &|here| here.list.push(one.clone()));
+    }
+    for (_, one) in workloads.filter(|(_, one)| one.identity.is_some() && one.dial != one.address) {
+        at(one.address.port, &|here| here.named.push(one.clone()));
+    }
+    found
 }
 
 fn add(known: &mut Vec<Declared>, declared: &Declared) {

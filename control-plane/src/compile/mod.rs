@@ -157,7 +157,7 @@ fn whole(
         &previous.owners,
         &mut problems,
     );
-    let endpoints = endpoints::endpoints(
+    let mut endpoints = endpoints::endpoints(
         settings,
         &catalog,
         &policies,
@@ -177,6 +177,7 @@ fn whole(
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
+    endpoints.append(&mut dialled::beside_sidecars(&endpoints, &addresses, workloads.named()));
     let network = network::Network::new(resources, workloads.candidates(), previous);
     let asked = workloads::Asked {
         authentications: &authentications,

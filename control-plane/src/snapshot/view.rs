@@ -173,18 +173,27 @@ fn service(snapshot: &Snapshot, namespace: &str, key: &ServiceKey, inputs: &mut 
     resources
 }
 
-/// The endpoints of every backend, once each; an empty list where a backend that can be used has none.
+/// The endpoints of every backend, once each; an empty list where a backend that can be used has none. With them the workloads
+/// to which names may lead that are called in plaintext.
 fn endpoints(snapshot: &Snapshot, service: &Service, inputs: &mut Vec<Input>) -> Vec<Encoded> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut unproven) = (BTreeSet::new(), BTreeSet::new());
     let mut found = Vec::new();
     for backend in service.backends.iter().filter(|backend| seen.insert(&backend.name.service)) {
         let key = &backend.name.service;
         inputs.push(Input::Endpoints(key.clone()));
         match snapshot.mesh().endpoints.get(key) {
-            Some(endpoints) => found.push(snapshot.encodings().endpoints(endpoints)),
+            Some(endpoints) => {
+                unproven.append(&mut endpoints.unproven_ports());
+                found.push(snapshot.encodings().endpoints(endpoints));
+            }
             None if backend.broken.is_some() => {}
             None => found.push(encode_endpoints(&Endpoints::new(key.clone(), Vec::new()))),
         }
+    }
+    for key in unproven.into_iter().map(ServiceKey::beside_sidecars) {
+        let beside = snapshot.mesh().endpoints.get(&key);
+        found.extend(beside.map(|beside| snapshot.encodings().endpoints(beside)));
+        inputs.push(Input::Endpoints(key));
     }
     found
 }
@@ -266,6 +275,29 @@ mod tests {
                 "endpoints/gone.shop.svc.cluster.local:80",
             ]
         );
+    }
+
+    #[test]
+    fn who_may_be_led_to_workloads_by_a_name_is_told_of_them_and_of_every_change() {
+        let mut mesh = mesh();
+        let (wild, beside) = (ServiceKey::new("*.example.com", 80), ServiceKey::beside_sidecars(80));
+        add_service(&mut mesh, "*.example.com", &[]);
+        let requested = Endpoints { requested: true, ..Endpoints::new(wild.clone(), Vec::new()) };
+        mesh.endpoints.insert(wild, Arc::new(requested));
+        let inputs = |mesh: &Mesh| {
+            let store = Store::new(&testing::bundle());
+            store.publish(mesh.clone());
+            part(&store.current().unwrap(), "shop", &Arc::from("a.example.com")).1
+        };
+
+        assert!(inputs(&mesh).contains(&Input::Endpoints(beside.clone())), "whether there is one or not");
+        mesh.endpoints.insert(beside.clone(), Arc::new(Endpoints::new(beside.clone(), Vec::new())));
+        assert!(inputs(&mesh).contains(&Input::Endpoints(beside)));
+        assert_eq!(
+            names(mesh.clone(), "shop/frontend", "a.example.com")[4..],
+            ["endpoints/*.example.com:80", "endpoints/*sidecars:80",]
+        );
+        assert_eq!(names(mesh, "shop/frontend", "reviews").len(), 5, "nobody else is");
     }
 
     /// A mesh in which `shop/frontend` is a gateway with two virtual hosts on one port, and one certificate.

@@ -32,6 +32,8 @@ pub struct Reached {
     /// Which names have no address, and why; for answers.
     pub unresolved: Option<Arc<str>>,
     stamp: u64,
+    /// The workloads that were looked for among them.
+    workloads: Vec<Arc<Self>>,
 }
 
 /// How an endpoint with a name was found.
@@ -74,7 +76,17 @@ impl Reached {
 
     /// Endpoints without names.
     pub fn fixed(endpoints: Arc<Listed>) -> Self {
-        Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0 }
+        Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0, workloads: Vec::new() }
+    }
+
+    /// The endpoint whose app is at this address, whichever of its name's addresses that is.
+    fn app_at(&self, address: SocketAddr) -> Option<Endpoint> {
+        let other = |(endpoint, found): &(Endpoint, Found)| {
+            let dial = found.others.iter().find(|other| other.ip() == address.ip())?;
+            let is_port = endpoint.address.port() == address.port();
+            is_port.then(|| Endpoint { address, dial: *dial, ..endpoint.clone() })
+        };
+        self.at(address).cloned().or_else(|| self.resolved.iter().find_map(other))
     }
 
     /// Those that have addresses of their own.
@@ -157,8 +169,14 @@ impl Names {
         self.watches.changed().await;
     }
 
-    /// Where `endpoints` are for a request for `authority`. `None`: not known yet; [`Self::changed`] soon.
-    pub fn reach(&mut self, endpoints: &Arc<Listed>, authority: &str) -> Option<Arc<Reached>> {
+    /// Where `endpoints` are for a request for `authority`. If one that would be called in plaintext is where one of the
+    /// `workloads` is, it is called as that workload. `None`: not known yet; [`Self::changed`] soon.
+    pub fn reach(
+        &mut self,
+        endpoints: &Arc<Listed>,
+        authority: &str,
+        workloads: &[Option<Arc<Reached>>],
+    ) -> Option<Arc<Reached>> {
         // A name below a wildcard is where it says, whatever authority it is asked for by.
         let requested = endpoints.requested && endpoints.named.is_empty();
         let requested = requested.then(|| host_of(authority)).flatten();
@@ -167,9 +185,12 @@ impl Names {
         let on_request = requested.map(|host| whatever_is_at(HostPort::new(host, endpoints.key.port)));
         let named = || endpoints.named.iter().chain(&on_request);
         let stamp = self.look_at_all(named())?;
+        let workloads = workloads.iter().cloned().collect::<Option<Vec<_>>>()?;
         if let Some(known) = self.reached.get(&key)
             && Arc::ptr_eq(&known.endpoints, endpoints)
             && known.stamp == stamp
+            && known.workloads.len() == workloads.len()
+            && known.workloads.iter().zip(&workloads).all(|(known, now)| Arc::ptr_eq(known, now))
         {
             return Some(Arc::clone(known));
         }
@@ -182,10 +203,11 @@ impl Names {
         for endpoint in named() {
             let (found, failed) = self.resolve(endpoint);
             unresolved.extend(failed.filter(|failed| !unresolved.contains(failed)));
+            let found = found.into_iter().map(|found| as_workload(found, &workloads));
             let is_new = |(endpoint, _): &(Endpoint, Found)| taken.insert((endpoint.address, endpoint.dial));
-            reached.resolved.extend(found.into_iter().filter(is_new));
+            reached.resolved.extend(found.filter(is_new));
         }
-        reached.unresolved = words(&unresolved);
+        (reached.unresolved, reached.workloads) = (words(&unresolved), workloads);
         let reached = Arc::new(reached);
         self.reached.insert(key, Arc::clone(&reached));
         Some(reached)
@@ -268,6 +290,31 @@ impl Names {
                 let dns_name = DnsName { name: Arc::clone(name), failing, doubt: self.watches.doubt(name) };
                 (endpoints(&addresses, one.then_some(chosen)), Arc::new(dns_name))
             }
+        }
+    }
+}
+
+/// What DNS has found, called as whichever of the `workloads` is there: a name that somebody declares does not say who is at its
+/// addresses, and plaintext would pass that workload's sidecar by. Nothing else of it is tried then, and of what is no
+/// workload's no address that is one.
+fn as_workload((endpoint, found): (Endpoint, Found), workloads: &[Arc<Reached>]) -> (Endpoint, Found) {
+    let at = |address: SocketAddr| {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        workloads.iter().find_map(|workloads| workloads.app_at(address))
+    };
+    if endpoint.identity.is_some() {
+        return (endpoint, found);
+    }
+    match at(endpoint.dial) {
+        Some(workload) => {
+            let labels = if endpoint.labels.is_empty() { workload.labels } else { endpoint.labels };
+            let place = endpoint.place.or(workload.place);
+            let Endpoint { weight, .. } = endpoint;
+            (Endpoint { labels, place, weight, ..workload }, Found { others: Arc::default(), ..found })
+        }
+        None => {
+            let others = found.others.iter().filter(|other| at(**other).is_none()).copied().collect();
+            (endpoint, Found { others, ..found })
         }
     }
 }

@@ -110,6 +110,34 @@ fn a_workload_by_name_keeps_its_identity_and_its_listener() {
     assert!(named.identity.as_ref().unwrap().as_str().ends_with("/sa/reviews"));
 }
 
+#[test]
+fn whoever_calls_a_name_in_plaintext_knows_the_workloads_that_must_not_be_called_so() {
+    let at = |text: &str, port: u16| {
+        let (mesh, problems) = compiled(text);
+        assert_eq!(problems, []);
+        let found = mesh.endpoints.get(&ServiceKey::beside_sidecars(port));
+        found.map(|found| {
+            let named = found.named.iter().map(|one| (one.address.to_string(), one.dial.to_string()));
+            let list = found.list.iter().map(|one| (one.address.to_string(), one.dial.to_string()));
+            list.chain(named).collect::<Vec<_>>()
+        })
+    };
+    let dns = |port: u16| {
+        entry("  hosts: [api.example.com]\n  resolution: DNS\n").replace("443", &port.to_string())
+    };
+    let by_name = MESH.replace("127.0.0.1\n", "reviews-v1.test\n");
+    let requested =
+        entry("  hosts: ['*.example.com']\n  resolution: NONE\n").replace("number: 80", "number: 9001");
+    let found = |address: &str| Some(vec![(address.to_owned(), "127.0.0.1:4143".to_owned())]);
+
+    for outside in [dns(9001), requested] {
+        assert_eq!(at(&format!("{MESH}{outside}"), 9001), found("127.0.0.1:9001"));
+        assert_eq!(at(&format!("{by_name}{outside}"), 9001), found("reviews-v1.test:9001"));
+    }
+    assert_eq!(at(&format!("{MESH}{}", dns(5432)), 5432), None, "no workload has that port");
+    assert_eq!(at(MESH, 9001), None, "nobody asks");
+}
+
 /// A route of all requests for `host` to `to`.
 fn routed(host: &str, to: &str) -> String {
     virtual_service(

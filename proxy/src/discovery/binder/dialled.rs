@@ -10,7 +10,7 @@ use selvedge_model::{
 
 use super::{
     Binder, Resources,
-    inputs::{BoundKey, Collected, Inputs, Resolution},
+    inputs::{BoundKey, Collected, Inputs, Resolution, reach},
 };
 use crate::dns::{Doubt, Reached};
 
@@ -34,7 +34,7 @@ impl Binder {
         let lists = declared.chain(&by_name).filter_map(|key| held.endpoints(key));
         // All are looked at before one that waits ends it: they are looked up at the same time.
         let reached: Vec<Option<Arc<Reached>>> =
-            lists.clone().map(|endpoints| self.names.reach(endpoints, authority)).collect();
+            lists.clone().map(|endpoints| reach(held, &mut self.names, endpoints, authority)).collect();
         let reached = reached.into_iter().collect::<Option<Vec<_>>>()?;
         let endpoint = found.endpoint.clone().or_else(|| {
             let places = reached.iter().rev().filter_map(|reached| reached.at(address));

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{
-    Backend, Endpoint, Place, Service, ServiceKey, Workload, gateway::UserList, locality::Located,
+    Backend, Endpoint, Endpoints, Place, Service, ServiceKey, Workload, gateway::UserList, locality::Located,
 };
 
 use crate::{
@@ -115,12 +115,25 @@ pub(super) fn inputs(
 ) -> Option<Inputs> {
     let reach = |backend: &Backend| match held.endpoints(&backend.name.service) {
         None => Some(None),
-        Some(endpoints) => names.reach(endpoints, authority).map(Some),
+        Some(endpoints) => reach(held, names, endpoints, authority).map(Some),
     };
     // All of them are looked at before one that waits ends it: they are looked up at the same time.
     let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
     let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
     Some(Inputs { endpoints, service: Arc::clone(service), client: None, users: Vec::new() })
+}
+
+/// Where `endpoints` are for a request for `authority`, none of them past a sidecar; `None` while names are not answered.
+pub(super) fn reach(
+    held: &Resources,
+    names: &mut Names,
+    endpoints: &Arc<Endpoints>,
+    authority: &str,
+) -> Option<Arc<Reached>> {
+    let ports = endpoints.unproven_ports().into_iter();
+    let workloads = ports.filter_map(|port| held.endpoints(&ServiceKey::beside_sidecars(port)));
+    let workloads: Vec<_> = workloads.map(|workloads| names.reach(workloads, "", &[])).collect();
+    names.reach(endpoints, authority, &workloads)
 }
 
 /// A [`Bound`], and what it was made of.

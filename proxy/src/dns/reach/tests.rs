@@ -47,7 +47,7 @@ fn endpoints(named: Vec<NamedEndpoint>) -> Arc<Listed> {
 async fn reach(names: &mut Names, endpoints: &Arc<Listed>, authority: &str) -> Arc<Reached> {
     let found = async {
         loop {
-            if let Some(reached) = names.reach(endpoints, authority) {
+            if let Some(reached) = names.reach(endpoints, authority, &[]) {
                 return reached;
             }
             names.changed().await;
@@ -69,7 +69,7 @@ async fn every_address_of_a_name_is_an_endpoint_with_the_same_identity() {
     let (mut names, _directory) = names("10.0.0.1 reviews\n10.0.0.2 reviews\n");
     let endpoints = endpoints(vec![named("reviews:9080", "reviews:9080")]);
 
-    assert!(names.reach(&endpoints, "reviews").is_none(), "not before the answer");
+    assert!(names.reach(&endpoints, "reviews", &[]).is_none(), "not before the answer");
     let reached = reach(&mut names, &endpoints, "reviews").await;
 
     let expected = [pair("10.0.0.1:9080", "10.0.0.1:9080"), pair("10.0.0.2:9080", "10.0.0.2:9080")];
@@ -77,7 +77,7 @@ async fn every_address_of_a_name_is_an_endpoint_with_the_same_identity() {
     assert!(reached.list().all(|(one, found)| {
         one.identity == Some(identity()) && &*found.unwrap().dns_name.name == "reviews"
     }));
-    let again = names.reach(&endpoints, "reviews").unwrap();
+    let again = names.reach(&endpoints, "reviews", &[]).unwrap();
     assert!(Arc::ptr_eq(&reached, &again), "what has not changed keeps its Arc");
     let address = "10.0.0.2:9080".parse().unwrap();
     assert_eq!(reached.at(address).unwrap().workload, Some("shop/reviews-v1".parse().unwrap()));
@@ -94,7 +94,7 @@ async fn a_name_is_looked_up_at_once_for_an_address_that_is_new() {
     assert_eq!(names.may_have_since(&endpoints, since), Doubt::Waiting);
     assert_eq!(settled(&mut names, &endpoints, since).await, Doubt::None);
     let address = "10.0.0.2:9080".parse().unwrap();
-    assert!(names.reach(&endpoints, "reviews").unwrap().at(address).is_some());
+    assert!(names.reach(&endpoints, "reviews", &[]).unwrap().at(address).is_some());
 }
 
 /// What there is to say once no answer is waited for.
@@ -195,5 +195,82 @@ async fn what_nobody_looks_at_is_forgotten() {
     names.begin();
     names.end();
 
-    assert!(names.reach(&endpoints, "reviews").is_none(), "it is looked up anew");
+    assert!(names.reach(&endpoints, "reviews", &[]).is_none(), "it is looked up anew");
+}
+
+/// The workload `reviews` with an app at port 9080 of `host`, and a sidecar elsewhere.
+fn beside_sidecar(host: &str, sidecar: &str) -> Arc<Endpoints> {
+    let host = HostPort::new(host.parse().unwrap(), 9080);
+    let named = vec![named(&host.to_string(), sidecar)];
+    let (list, named) = match named[0].fixed() {
+        Some(fixed) => (vec![fixed], Vec::new()),
+        None => (Vec::new(), named),
+    };
+    Arc::new(Endpoints { named, ..Endpoints::new(ServiceKey::beside_sidecars(9080), list) })
+}
+
+/// A name of which nobody says who is there.
+fn outside(place: &str) -> NamedEndpoint {
+    NamedEndpoint { identity: None, workload: None, ..named(place, place) }
+}
+
+async fn reach_past(names: &mut Names, outside: NamedEndpoint, workloads: &Arc<Endpoints>) -> Arc<Reached> {
+    let endpoints = endpoints(vec![outside]);
+    let found = async {
+        loop {
+            let workloads = names.reach(workloads, "", &[]);
+            if let Some(reached) = names.reach(&endpoints, "outside", &[workloads]) {
+                return reached;
+            }
+            names.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), found).await.expect("answers in time")
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_a_workload_is_called_as_that_workload_and_at_its_sidecar() {
+    let (mut names, _directory) = names("10.0.0.1 outside\n10.0.0.2 outside\n10.0.0.1 reviews\n");
+
+    for workloads in [beside_sidecar("10.0.0.1", "10.0.0.1:4143"), beside_sidecar("reviews", "reviews:4143")]
+    {
+        let reached = reach_past(&mut names, outside("outside:9080"), &workloads).await;
+
+        let called: Vec<_> = reached.list().map(|(one, _)| (one.dial.to_string(), &one.identity)).collect();
+        let identity = Some(identity());
+        assert_eq!(called, [("10.0.0.1:4143".to_owned(), &identity), ("10.0.0.2:9080".to_owned(), &None)]);
+        assert_eq!(reached.list().next().unwrap().0.workload, Some("shop/reviews-v1".parse().unwrap()));
+    }
+    // An address may be written in another way.
+    let (mut odd, _directory) = names_of("::ffff:10.0.0.1 outside\n", "");
+    let workloads = beside_sidecar("10.0.0.1", "10.0.0.1:4143");
+    let reached = reach_past(&mut odd, outside("outside:9080"), &workloads).await;
+    assert_eq!(places(&reached)[0].1, "10.0.0.1:4143");
+    // At another port there may be anything, such as a database beside the workload.
+    let workloads = beside_sidecar("10.0.0.1", "10.0.0.1:4143");
+    let reached = reach_past(&mut names, outside("outside:5432"), &workloads).await;
+    assert_eq!(places(&reached)[0], pair("10.0.0.1:5432", "10.0.0.1:5432"));
+    assert!(reached.list().all(|(one, _)| one.identity.is_none()));
+}
+
+#[tokio::test]
+async fn no_other_address_of_a_name_leads_past_a_sidecar() {
+    let hosts = "10.0.0.1 outside\nfd00::1 outside\nfd00::2 outside\n10.0.0.9 reviews\nfd00::1 reviews\n";
+    let (mut names, _directory) = names(hosts);
+    let others = |reached: &Reached| -> Vec<Vec<String>> {
+        let found = reached.list().filter_map(|(_, found)| found);
+        found.map(|found| found.others.iter().map(ToString::to_string).collect()).collect()
+    };
+
+    for workloads in [beside_sidecar("fd00::1", "[fd00::1]:4143"), beside_sidecar("reviews", "reviews:4143")]
+    {
+        let reached = reach_past(&mut names, outside("outside:9080"), &workloads).await;
+
+        assert_eq!(places(&reached), [pair("10.0.0.1:9080", "10.0.0.1:9080")]);
+        assert_eq!(others(&reached), [["[fd00::2]:9080"]]);
+    }
+    let workloads = beside_sidecar("10.0.0.1", "10.0.0.1:4143");
+    let reached = reach_past(&mut names, outside("outside:9080"), &workloads).await;
+    assert_eq!(places(&reached), [pair("10.0.0.1:9080", "10.0.0.1:4143")]);
+    assert_eq!(others(&reached), [[""; 0]]);
 }
