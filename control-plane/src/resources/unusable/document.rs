@@ -70,7 +70,8 @@ impl Unusable<'_> {
 
     /// Whom a policy may be for, of which `left` can be read.
     fn whom(&self, left: Option<&Resource>) -> Whom {
-        if self.is_for_classes() {
+        // What is called by a name that nobody knows may say that it is for others, too.
+        if self.is_for_classes() && !self.has_lost_targets(is_of_targets) {
             return Whom::AnyGateway;
         }
         if WHOM.iter().any(|at| self.has_lost(at)) {
@@ -78,16 +79,19 @@ impl Unusable<'_> {
         }
         match left.and_then(whom_of) {
             // What is called by a name that nobody knows may have been targets.
-            Some(Whom::Labelled(labels)) if labels.is_empty() && self.has_lost_targets() => Whom::Anybody,
+            Some(Whom::Labelled(labels)) if labels.is_empty() && self.has_lost_targets(|_| false) => {
+                Whom::Anybody
+            }
             Some(Whom::Labelled(labels)) => Whom::Labelled(labels),
             // Not for what it names alone: nobody knows what was to be in the rest of it.
             _ => Whom::Anybody,
         }
     }
 
-    /// Whether a field is lost that may have said which Gateways a policy is for, under another name.
-    fn has_lost_targets(&self) -> bool {
-        let is_known = |lost: &str| lost.starts_with("metadata") || PARTS.contains(&lost);
+    /// Whether a field is lost that may have said which Gateways or workloads a policy is for, under another name. Those that
+    /// are `read` anyway are none.
+    fn has_lost_targets(&self, read: impl Fn(&str) -> bool) -> bool {
+        let is_known = |lost: &str| lost.starts_with("metadata") || PARTS.contains(&lost) || read(lost);
         matches!(&*self.name.kind, AUTHORIZATION | AUTHENTICATION)
             && self.lost.iter().any(|lost| lost.matches('.').count() < 2 && !is_known(lost))
     }
@@ -186,4 +190,10 @@ impl Unusable<'_> {
         let resource = Resource::WorkloadEntry(self.document(left.metadata.clone(), spec));
         StandIn { resource, words }
     }
+}
+
+/// Whether the field `lost` is one of `targetRef` or `targetRefs`.
+fn is_of_targets(lost: &str) -> bool {
+    let name = lost.strip_prefix("spec.").and_then(|field| field.split(['.', '[']).next());
+    matches!(name, Some("targetRef" | "targetRefs"))
 }

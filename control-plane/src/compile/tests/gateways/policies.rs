@@ -133,7 +133,13 @@ fn a_policy_that_cannot_be_used_closes_no_gateway_that_it_is_not_for() {
     let class = "{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: any}]}";
     let [app, edge] = ["shop/web-1", "selvedge/edge-1"].map(|name| vec![name.to_owned()]);
     assert_eq!(closed_by(labelled, labelled), [app.clone(), app]);
-    assert_eq!(closed_by(class, class), [edge.clone(), edge]);
+    assert_eq!(closed_by(class, class), [edge.clone(), edge.clone()]);
+    // What is called by a name that nobody knows may have said that it is for others, too.
+    for misspelt in ["selectr: {matchLabels: {app: web}}", "targetRefz: [{kind: Service, name: web}]"] {
+        let spec = class.replace("}]}", &format!("}}], {misspelt}}}"));
+        let [authorization, _] = closed_by(&spec, &spec);
+        assert!(authorization.contains(&"shop/web-1".to_owned()), "{misspelt}: {authorization:?}");
+    }
 }
 
 #[test]
