@@ -36,6 +36,8 @@ pub(super) struct EndpointSide {
     pub(super) greeting: BytesMut,
     pub(super) address: SocketAddr,
     pub(super) series: Arc<TcpSeries>,
+    /// Whether the mesh's mutual TLS leads there.
+    pub(super) mtls: bool,
     pub(super) limits: StreamLimits,
     /// The endpoint that is blamed if the connection breaks off before it has begun.
     pub(super) judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
@@ -47,6 +49,8 @@ pub(super) struct EndpointSide {
 pub(super) struct Refused {
     pub(super) failure: Failure,
     pub(super) series: Arc<TcpSeries>,
+    /// Whether the mesh's mutual TLS would have led to the endpoint that was tried last.
+    pub(super) mtls: bool,
 }
 
 /// Counts for the endpoint, or against it if there was a `failure`.
@@ -81,10 +85,10 @@ async fn open_to(
     bound: &Arc<Bound>,
     only: Option<SocketAddr>,
 ) -> Result<EndpointSide, Refused> {
-    let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp.unrouted) };
+    let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp.unrouted), mtls: false };
     let share = route(worker, outgoing, bound).map_err(refused)?;
     let BoundShare { backend, series, .. } = &**share;
-    let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
+    let refused = |failure| Refused { failure, series: Arc::clone(&series.plain), mtls: false };
     // Only a connection to the service itself goes to the address that was dialled; a route may lead elsewhere.
     let only = only.filter(|_| backend.name.service == bound.key);
     let slot = take_place(worker, backend).map_err(refused)?;
@@ -115,7 +119,7 @@ async fn open_to(
                 judge(worker, Some(&judged), Some(&failure));
                 tried.note(backend, &endpoint);
                 if only.is_some() || tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
-                    return Err(Refused { failure, series });
+                    return Err(Refused { failure, series, mtls: meshed });
                 }
             }
         }
@@ -195,7 +199,17 @@ fn connected(
 ) -> EndpointSide {
     let Tunnel { stream, hold, doubted, said } = tunnel;
     let stream = if meshed { Answered::expected(stream, doubted) } else { Answered::unexpected(stream) };
-    EndpointSide { stream, hold, greeting: said, address, series, limits, judged: None, _counted: None }
+    EndpointSide {
+        stream,
+        hold,
+        greeting: said,
+        address,
+        series,
+        mtls: meshed,
+        limits,
+        judged: None,
+        _counted: None,
+    }
 }
 
 /// Opens a connection to an address that the mesh does not know; or to a workload, if a name that the mesh does not know
@@ -203,7 +217,7 @@ fn connected(
 async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<EndpointSide, Refused> {
     let refused = |failure| {
         let labels = Labels::unknown_destination(&worker.settings.workload);
-        Refused { failure, series: worker.metrics.tcp(&labels) }
+        Refused { failure, series: worker.metrics.tcp(&labels), mtls: false }
     };
     let known = Arc::clone(&outgoing.destination);
     let destination = at_its_address(worker, known).await.map_err(refused)?;

@@ -141,6 +141,7 @@ pub(crate) async fn speculate(
                 direction,
                 peer,
                 identity: None,
+                mtls: false,
                 destination,
                 started,
             };
@@ -219,6 +220,7 @@ async fn exchange<C: Client>(
         direction: Direction::Inbound,
         peer: *peer,
         identity,
+        mtls: identity.is_some(),
         destination: format_args!("{app}"),
         started: Instant::now(),
     };

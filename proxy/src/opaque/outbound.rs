@@ -75,7 +75,7 @@ pub(crate) async fn speculate(
             Failure::new(Reason::Reset, format!("the connection to the server broke: {error}"))
         });
         judge(&worker, endpoint.judged.as_ref(), Some(&failure));
-        let refused = Refused { failure, series: Arc::clone(&endpoint.series) };
+        let refused = Refused { failure, series: Arc::clone(&endpoint.series), mtls: endpoint.mtls };
         refuse(&worker, &outgoing, &client, &refused, started);
         return Ok(Speaker::Over);
     }
@@ -98,9 +98,11 @@ pub(super) fn refuse(
 
 /// Counts and writes down a connection that is not carried.
 pub(super) fn note(worker: &Worker, outgoing: &Outgoing, refused: &Refused, started: Instant) {
-    let Refused { failure, series } = refused;
+    let Refused { failure, series, .. } = refused;
     let called = outgoing.called();
-    session(worker, outgoing, series, started, format_args!("{called}")).refused(failure);
+    let destination = format_args!("{called}");
+    let session = session(worker, outgoing, series, started, destination);
+    Session { mtls: refused.mtls, ..session }.refused(failure);
 }
 
 /// How long it is carried. A stranger's comes in, and ends with what it came to.
@@ -130,7 +132,7 @@ fn session<'a>(
     destination: std::fmt::Arguments<'a>,
 ) -> Session<'a> {
     let (direction, peer) = (Direction::Outbound, outgoing.peer);
-    Session { worker, series, direction, peer, identity: None, destination, started }
+    Session { worker, series, direction, peer, identity: None, mtls: false, destination, started }
 }
 
 /// Carries bytes between `client` and `endpoint` until both have ended, and judges the endpoint by how that went.
@@ -155,7 +157,8 @@ pub(super) async fn exchange(
     let (address, limits) = (endpoint.address, endpoint.limits);
     let called = outgoing.called();
     let destination = format_args!("{called}");
-    let session = session(worker, outgoing, &series, started, destination);
+    let mtls = endpoint.mtls;
+    let session = Session { mtls, ..session(worker, outgoing, &series, started, destination) };
     let greeting = endpoint.greeting.split().freeze();
     let mut stream = Prefixed::new(greeting, endpoint.stream);
     let ended = session.carry(&mut client, &mut stream, address, limits, until).await;

@@ -36,6 +36,8 @@ pub(crate) struct Session<'a> {
     pub(crate) peer: SocketAddr,
     /// Who it has proven to be.
     pub(crate) identity: Option<&'a SpiffeId>,
+    /// Whether it came, or goes, over the mesh's mutual TLS.
+    pub(crate) mtls: bool,
     /// What it is for: a service, or an address.
     pub(crate) destination: std::fmt::Arguments<'a>,
     /// When it came.
@@ -114,6 +116,7 @@ impl Session<'_> {
                 direction: self.direction,
                 peer: self.peer,
                 identity: self.identity,
+                mtls: self.mtls,
                 destination: self.destination,
                 endpoint,
                 reason,

@@ -67,6 +67,8 @@ pub struct Connection<'a> {
     pub peer: SocketAddr,
     /// Who it has proven to be.
     pub identity: Option<&'a SpiffeId>,
+    /// Whether it came, or went, over the mesh's mutual TLS.
+    pub mtls: bool,
     /// What it was for: a service, or an address.
     pub destination: std::fmt::Arguments<'a>,
     /// Where it went; `None`: nowhere.
@@ -86,7 +88,7 @@ impl Connection<'_> {
     pub(super) fn logged(&self) -> Logged<'_> {
         Logged {
             duration: self.duration,
-            mtls: self.identity.is_some(),
+            mtls: self.mtls,
             protocol: "TCP",
             reason: self.reason.map(Reason::word),
             principal: self.identity.map(SpiffeId::as_str),

@@ -409,6 +409,7 @@ fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
     line.display("upstream_host", connection.endpoint.as_ref());
     line.display("downstream_remote_address", Some(&connection.peer));
     line.text("downstream_identity", connection.identity.map(selvedge_model::SpiffeId::as_str));
+    line.flag("mtls", connection.mtls);
     line.text("reason", connection.reason.map(Reason::word));
     line.end();
 }

@@ -58,6 +58,29 @@ async fn connect_opens_a_tunnel_to_a_service() {
 }
 
 #[tokio::test]
+async fn a_line_about_a_tunnel_is_known_to_be_about_mutual_tls() {
+    let mesh = database(&[]).await;
+    let telemetry = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: log, namespace: default}\nspec:\n  \
+                     accessLogging: [{match: {mode: CLIENT}, providers: [{name: json}], filter: {expression: connection.mtls}}]\n";
+    mesh.write("log.yaml", telemetry).unwrap();
+    let caller = mesh.workload("caller");
+
+    let line = poll(SOON, "a line about the tunnel", async || {
+        let (_, mut tunnel) = connect(caller.outbound, &head_for("db:5432")).await;
+        is_echo(&mut tunnel).await;
+        drop(tunnel);
+        let lines = caller.sidecar_process().expect("it runs").lines();
+        let line = lines.into_iter().rfind(|line| line.starts_with('{') && line.contains("\"TCP\""));
+        line.ok_or("no line")
+    })
+    .await;
+
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["mtls"], true, "{line:#}");
+    assert_eq!(line["direction"], "outbound", "{line:#}");
+}
+
+#[tokio::test]
 async fn what_a_client_sends_before_its_tunnel_is_open_is_the_tunnels() {
     let mesh = database(&[]).await;
     let mut stream = TcpStream::connect(mesh.workload("caller").outbound).await.unwrap();
