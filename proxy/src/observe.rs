@@ -15,7 +15,7 @@ use tower::{Layer, Service, layer::layer_fn};
 use crate::{
     arrival::Direction,
     step::{AnswerFacts, Conn, Error, Request, Response, Step, Taken},
-    telemetry::{OnPath, Record, Series, WentTo},
+    telemetry::{OnPath, Record, Series, Unknown, WentTo},
     worker::Worker,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub fn observe<S: Step<Request>>(
     worker: &Worker,
     direction: Direction,
-    unknown: Arc<Series>,
+    unknown: Unknown,
 ) -> impl Layer<S, Service = Observe<S>> + use<S> {
     let (tap, watched) = (Arc::clone(&worker.metrics.tap), Arc::clone(&worker.metrics.watched));
     let in_progress = worker.metrics.in_progress(direction);

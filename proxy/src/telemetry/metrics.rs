@@ -38,6 +38,7 @@ use super::{
     series::{self, Requests, Series},
     tap::Tap,
     tcp::{Streams, TcpSeries},
+    unknown::Unknown,
     watched::Watched,
 };
 use crate::{
@@ -170,6 +171,11 @@ impl Metrics {
         self.ends.set_own(own);
     }
 
+    /// Whether configuration has said who we are.
+    pub(super) fn is_told_own(&self) -> bool {
+        !self.ends.own().principal.is_empty()
+    }
+
     /// What people call our own workload.
     pub fn own_naming(&self) -> Naming {
         self.ends.own().naming.clone()
@@ -227,14 +233,14 @@ impl Metrics {
         self.series(&Labels { peer: caller, ..Labels::inbound(own, port, source) })
     }
 
-    /// The series of our app's requests to what is in no configuration.
-    pub fn unknown_destination(&self, own: &WorkloadName) -> Arc<Series> {
-        self.series(&Labels::unknown_destination(own))
+    /// What counts our app's requests to what is in no configuration.
+    pub fn unknown_destination(self: &Arc<Self>, own: &WorkloadName) -> Unknown {
+        Unknown::new(self, Labels::unknown_destination(own))
     }
 
-    /// The series of requests to us that came before it was known which port was meant.
-    pub fn unknown_source(&self, own: &WorkloadName) -> Arc<Series> {
-        self.series(&Labels::inbound(own, 0, None))
+    /// What counts requests to us that came before it was known which port was meant.
+    pub fn unknown_source(self: &Arc<Self>, own: &WorkloadName) -> Unknown {
+        Unknown::new(self, Labels::inbound(own, 0, None))
     }
 
     /// The series of requests that are told apart.

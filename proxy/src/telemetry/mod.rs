@@ -31,6 +31,7 @@ mod tcp;
 mod told;
 pub mod trace;
 mod trace_id;
+mod unknown;
 mod watched;
 
 pub use self::{
@@ -49,5 +50,6 @@ pub use self::{
     tap::{Tap, WentTo},
     tcp::TcpSeries,
     told::TrafficTold,
+    unknown::Unknown,
     watched::{LineFormat, RouteLog, Watched},
 };

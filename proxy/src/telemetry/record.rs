@@ -21,6 +21,7 @@ use super::{
     tap::{Tap, Tapped, WentTo},
     trace::Parent,
     trace_id::TraceId,
+    unknown::Unknown,
     watched::{Noted, RouteLog, Watched},
 };
 use crate::{
@@ -63,7 +64,7 @@ pub struct OnPath {
     /// Which way the path leads.
     pub direction: Direction,
     /// What counts requests that have no better place.
-    pub unknown: Arc<Series>,
+    pub unknown: Unknown,
     /// Who asks to see requests.
     pub tap: Arc<Tap>,
     /// What is written down and traced.
@@ -252,7 +253,7 @@ impl Record {
 
     /// Where it is counted.
     pub(super) fn series(&self) -> &Arc<Series> {
-        self.series.as_ref().or(self.client.series()).unwrap_or(&self.path.unknown)
+        self.series.as_ref().or(self.client.series()).unwrap_or_else(|| self.path.unknown.series())
     }
 
     /// Whether somebody asks to see it, or it may be written down.

@@ -3,7 +3,9 @@ use std::{sync::Arc, time::Duration};
 use selvedge_model::{InboundPolicy, ServiceKey, SpiffeId, Workload, WorkloadName, naming::Naming};
 
 use super::{
-    super::{Metrics, MetricsCompat, measured::Measure, method::Method, series::Ended, trace_id::TraceId},
+    super::{
+        Metrics, MetricsCompat, Unknown, measured::Measure, method::Method, series::Ended, trace_id::TraceId,
+    },
     *,
 };
 
@@ -86,6 +88,9 @@ fn requests_of_ours_are_told_by_who_has_answered_them_whatever_their_route_and_m
 fn requests_to_us_are_told_by_who_has_called_and_for_which_service() {
     let metrics = compat();
     let labels = [("pod-template-hash", "7d9c5b"), ("app", "web"), ("version", "v2")];
+    let unknown = [metrics.unknown_destination(&own()), metrics.unknown_source(&own())];
+    let owner = |unknown: &Unknown| unknown.series().labels().map(|labels| labels.owner.to_string());
+    assert_eq!(owner(&unknown[0]), Some(own().name().to_owned()), "until it is told");
     metrics.set_own(&Workload {
         name: own(),
         identity: "spiffe://cluster.local/ns/shop/sa/web".parse().expect("an identity"),
@@ -102,6 +107,7 @@ fn requests_to_us_are_told_by_who_has_called_and_for_which_service() {
         egress: None,
         gateway: None,
     });
+    assert_eq!(unknown.each_ref().map(owner), [Some("web".to_owned()), Some("web".to_owned())]);
     let identity: SpiffeId = "spiffe://cluster.local/ns/books/sa/reviews".parse().expect("an identity");
     let naming = Naming { owner: "reviews-v1".into(), ..Naming::default() };
     let caller = metrics.caller(&identity, || Some(naming));

@@ -61,7 +61,7 @@ fn begun_at(unknown: &Arc<Series>, tap: &Arc<Tap>, watched: Watched) -> Record {
         .body(())
         .expect("a valid request");
     let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-    let (unknown, tap) = (Arc::clone(unknown), Arc::clone(tap));
+    let (unknown, tap) = (Arc::clone(unknown).into(), Arc::clone(tap));
     let (watched, in_progress) = (Arc::new(watched), Arc::new(InProgress::new(1)));
     let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap, watched, in_progress };
     Record::begin(Rc::new(path), &mut http, Rc::new(Frontend(identity)), Instant::now())

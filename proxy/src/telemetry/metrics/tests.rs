@@ -53,8 +53,9 @@ fn the_text_is_what_dashboards_rely_on() {
     series.record(0, None, None, None, FIVE_MS);
     let peer: SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().expect("a valid identity");
     metrics.inbound(&frontend(), 8080, Some(&peer), None).record(0, Some(404), None, None, FIVE_MS);
-    metrics.unknown_destination(&frontend()).record(0, Some(502), None, Some(Reason::RegistryOnly), FIVE_MS);
-    metrics.unknown_source(&frontend()).record(0, Some(400), None, Some(Reason::BadRequest), FIVE_MS);
+    let unknown = [metrics.unknown_destination(&frontend()), metrics.unknown_source(&frontend())];
+    unknown[0].series().record(0, Some(502), None, Some(Reason::RegistryOnly), FIVE_MS);
+    unknown[1].series().record(0, Some(400), None, Some(Reason::BadRequest), FIVE_MS);
     let _open = metrics.connection_opened(Direction::Outbound, true);
     drop(metrics.connection_opened(Direction::Inbound, false));
     metrics.connection_refused(Direction::Inbound, true, Reason::Tls);
