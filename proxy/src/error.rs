@@ -14,6 +14,9 @@ pub use reason::{Reason, SaidBy};
 /// The header that names what made an answer: `selvedge-error: <reason>: <what>`.
 pub const SELVEDGE_ERROR: http::HeaderName = http::HeaderName::from_static("selvedge-error");
 
+/// The method of the request that stands for a refused one; see [`crate::serve`]. No client may use it, and nobody is shown it.
+pub(crate) const REFUSED: &str = "SELVEDGE-REFUSED";
+
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {

@@ -8,13 +8,10 @@ use tower::Layer;
 
 use crate::{
     budget::Action,
-    error::{Reason, Refusal},
+    error::{REFUSED, Reason, Refusal},
     step::{self, Error, Request, Step},
     worker::Worker,
 };
-
-/// The method of the request that stands for a refused one; see [`crate::serve`]. No client may use it.
-pub(crate) const REFUSED: &str = "SELVEDGE-REFUSED";
 
 const fn too_large(what: &'static str) -> Refusal {
     Refusal { reason: Reason::HeadTooLarge, what }

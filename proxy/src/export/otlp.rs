@@ -209,7 +209,7 @@ impl Attributes {
 fn of_both(finished: &Finished) -> Attributes {
     let mut attributes = Attributes::default();
     attributes.text("http.request.method", method(finished).unwrap_or("_OTHER"));
-    if method(finished).is_none() {
+    if method(finished).is_none() && !finished.method().is_empty() {
         attributes.text("http.request.method_original", finished.method());
     }
     let (host, port) = match finished.authority().rsplit_once(':') {

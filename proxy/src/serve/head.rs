@@ -8,8 +8,8 @@
 use memchr::memchr;
 
 use crate::{
-    error::{Reason, Refusal},
-    refuse::{NO_METHOD, REFUSED, TOO_LONG, TOO_MANY_FIELDS},
+    error::{REFUSED, Reason, Refusal},
+    refuse::{NO_METHOD, TOO_LONG, TOO_MANY_FIELDS},
     settings::HeadLimits,
 };
 

@@ -35,7 +35,7 @@ use crate::{
     settings::HeadLimits,
 };
 
-/// What hyper sees instead of a refused request. Its method is [`crate::refuse::REFUSED`].
+/// What hyper sees instead of a refused request. Its method is [`crate::error::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// See the module.

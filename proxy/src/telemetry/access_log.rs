@@ -43,7 +43,7 @@ pub(super) fn write(record: &Record) {
     tracing::debug!(
         target: TARGET,
         direction = record.direction().word(),
-        method = head.method.as_str(),
+        method = head.method(),
         authority = head.authority,
         path = head.path,
         status = record.status,

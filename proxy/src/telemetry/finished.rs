@@ -71,7 +71,7 @@ pub(super) struct Traced {
 impl Finished {
     /// The method.
     pub fn method(&self) -> &str {
-        self.head.method.as_str()
+        self.head.method()
     }
 
     /// The path, without its query.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     arrival::Direction,
-    error::Reason,
+    error::{REFUSED, Reason},
     fields::{grpc_status, is_grpc},
 };
 
@@ -118,7 +118,8 @@ pub struct Record {
 /// logs.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) method: Method,
+    /// `None`: it could not be read.
+    method: Option<Method>,
     pub(super) authority: String,
     pub(super) path: String,
     /// `x-request-id`.
@@ -296,13 +297,25 @@ impl Drop for Record {
 }
 
 impl Head {
+    /// The method. Empty: it could not be read.
+    pub(super) fn method(&self) -> &str {
+        self.method.as_ref().map(Method::as_str).unwrap_or_default()
+    }
+
     pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>, noted: Noted) -> Self {
         let headers = request.headers();
-        let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+        let authority = || request.uri().authority().map(|authority| authority.as_str().to_owned());
+        // What stands for a request that nobody could read says nothing of it.
+        let is_read = *request.method() != REFUSED;
+        let of_host = || text(headers, header::HOST.as_str());
+        let (authority, path) = match is_read {
+            true => (authority().or_else(of_host), Some(request.uri().path().to_owned())),
+            false => (None, None),
+        };
         Self {
-            method: request.method().clone(),
-            authority: authority.or_else(|| text(headers, header::HOST.as_str())).unwrap_or_default(),
-            path: request.uri().path().to_owned(),
+            method: is_read.then(|| request.method().clone()),
+            authority: authority.unwrap_or_default(),
+            path: path.unwrap_or_default(),
             request_id: text(headers, "x-request-id"),
             user_agent: text(headers, header::USER_AGENT.as_str()),
             forwarded_for: text(headers, "x-forwarded-for"),

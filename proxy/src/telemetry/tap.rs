@@ -24,7 +24,7 @@ use super::{Record, record::Head};
 use crate::{
     arrival::Direction,
     buckets::{Bucket, Rate},
-    error::Reason,
+    error::{REFUSED, Reason},
 };
 
 /// How many samples wait for the control thread. Beyond, they are lost.
@@ -162,9 +162,12 @@ impl Tap {
         }
         let asked = self.asked.load();
         let (uri, way) = (request.uri(), way(direction));
-        let authority = authority(request);
-        let may_be_meant =
-            |asked: &&Asked| asked.wanted.admits_head(way, request.method().as_str(), authority, uri.path());
+        // Of what could not be read nothing is known that one could ask for.
+        let (method, authority, path) = match request.method().as_str() {
+            REFUSED => ("", "", ""),
+            method => (method, authority(request), uri.path()),
+        };
+        let may_be_meant = |asked: &&Asked| asked.wanted.admits_head(way, method, authority, path);
         let (meant_by, meant): (Vec<u64>, Vec<&Wanted>) =
             asked.iter().filter(may_be_meant).map(|asked| (asked.number, &asked.wanted)).unzip();
         if meant.is_empty() {
@@ -174,7 +177,7 @@ impl Tap {
         if meant.iter().any(|wanted| wanted.query) {
             tapped.query = uri.query().map(cut);
         }
-        if meant.iter().any(|wanted| wanted.headers) {
+        if !method.is_empty() && meant.iter().any(|wanted| wanted.headers) {
             tapped.headers = fields(request.headers(), &meant);
         }
         Some(Box::new(tapped))
@@ -214,7 +217,7 @@ fn way(direction: Direction) -> Way {
 fn facts<'a>(record: &'a Record, head: &'a Head) -> Facts<'a> {
     Facts {
         way: way(record.direction()),
-        method: head.method.as_str(),
+        method: head.method(),
         authority: &head.authority,
         path: &head.path,
         status: record.status.unwrap_or_default(),

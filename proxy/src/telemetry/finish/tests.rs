@@ -42,24 +42,36 @@ pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
 
 /// The same, where those who ask see it.
 pub(in crate::telemetry) fn begun_with(unknown: &Arc<Series>, tap: &Arc<Tap>) -> Record {
-    begun_at(unknown, tap, Watched::new(1))
+    begun_at(usual(), unknown, tap, Watched::new(1))
 }
 
 /// The same at a gateway.
 pub(in crate::telemetry) fn begun_at_gateway() -> Record {
     let watched = Watched::new(1);
     watched.set_up(LineFormat::Text, false, true);
-    begun_at(&series(), &Arc::default(), watched)
+    begun_at(usual(), &series(), &Arc::default(), watched)
 }
 
-fn begun_at(unknown: &Arc<Series>, tap: &Arc<Tap>, watched: Watched) -> Record {
-    let mut http = http::Request::get("/reviews/0?token=secret")
+/// The same of another request.
+pub(in crate::telemetry) fn begun_of(
+    http: http::Request<()>,
+    unknown: &Arc<Series>,
+    tap: &Arc<Tap>,
+) -> Record {
+    begun_at(http, unknown, tap, Watched::new(1))
+}
+
+fn usual() -> http::Request<()> {
+    http::Request::get("/reviews/0?token=secret")
         .header("host", "reviews:9080")
         .header("x-request-id", "one-two")
         .header("x-forwarded-for", "10.0.0.1")
         .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         .body(())
-        .expect("a valid request");
+        .expect("a valid request")
+}
+
+fn begun_at(mut http: http::Request<()>, unknown: &Arc<Series>, tap: &Arc<Tap>, watched: Watched) -> Record {
     let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
     let (unknown, tap) = (Arc::clone(unknown).into(), Arc::clone(tap));
     let (watched, in_progress) = (Arc::new(watched), Arc::new(InProgress::new(1)));

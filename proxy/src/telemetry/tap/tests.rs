@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::finish::tests::{begun_with, series};
+use crate::telemetry::finish::tests::{begun_of, begun_with, series};
 
 fn shown(receiver: &mut mpsc::Receiver<(u64, Sample)>) -> Vec<(u64, Sample)> {
     std::iter::from_fn(|| receiver.try_recv().ok()).collect()
@@ -31,6 +31,26 @@ fn a_request_is_shown_to_those_who_ask_for_it_and_its_secrets_to_those_who_name_
     tap.set(vec![]);
     one();
     assert!(samples.try_recv().is_err());
+}
+
+#[test]
+fn nothing_is_shown_of_what_stands_for_a_request_that_could_not_be_read() {
+    let (tap, unknown) = (Arc::new(Tap::default()), series());
+    let mut samples = tap.samples().expect("nobody has taken them");
+    let path = Wanted { path: Some("/".to_owned()), ..Wanted::default() };
+    let method = Wanted { method: Some(REFUSED.to_owned()), ..Wanted::default() };
+    tap.set(vec![(1, Wanted { headers: true, ..Wanted::default() }), (2, path), (3, method)]);
+    let request = http::Request::builder().method(REFUSED).uri("/").header("host", "refused").body(());
+
+    let mut record = begun_of(request.expect("a request"), &unknown, &tap);
+    let answer = http::Response::builder().status(400).body(()).expect("an answer");
+    record.answered(&answer, Some(Reason::BadRequest), 0, None);
+    record.finish(true, Instant::now());
+
+    let shown = shown(&mut samples);
+    let [(1, sample)] = &shown[..] else { panic!("{shown:?}") };
+    assert_eq!([&sample.method, &sample.authority, &sample.path], [""; 3]);
+    assert_eq!((&sample.headers[..], sample.status), (&[][..], Some(400)));
 }
 
 #[test]
