@@ -23,18 +23,19 @@ use selvedge_ops::{Drain, Reason};
 use tokio::sync::watch;
 
 use self::endpoints::endpoint_states;
+use self::priorities::group_healths;
 pub use self::{
     config::{
         BackendState, Certificate, Config, ControlPlaneState, DestinationState, GatewayPortState, Refused,
         ServiceState, StreamState, Transaction,
     },
     endpoints::{EjectionState, EndpointState},
-    priorities::group_healths,
 };
 use crate::{
     accept::Ports,
-    discovery::{Status, Store},
+    discovery::{Status, Store, count_out},
     joining::{Address, workload_api::Socket},
+    telemetry::Metrics,
 };
 
 /// What is shown.
@@ -65,6 +66,14 @@ pub fn routes(shown: Shown) -> Router {
         .route("/endpoints", get(endpoints))
         .route("/drain", post(drain))
         .with_state(shown)
+}
+
+/// The text of `/metrics`, of what is so now: also while there is no control plane.
+pub fn metrics(metrics: &Arc<Metrics>, store: &Store) -> String {
+    let now = Instant::now();
+    let out = i64::try_from(count_out(store, now)).unwrap_or(i64::MAX);
+    metrics.control.endpoints_out.set(out);
+    metrics.render(group_healths(store, now))
 }
 
 async fn config(State(shown): State<Shown>) -> Json<Config> {

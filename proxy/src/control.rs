@@ -3,7 +3,7 @@
 //! It keeps our certificate, talks to the control plane, binds configuration, looks names up, and serves the admin port.
 //! Workers never wait for it. It hands them whole tables and certificates.
 
-use std::{net::TcpListener, sync::Arc, time::Instant};
+use std::{net::TcpListener, sync::Arc};
 
 use axum::Router;
 use selvedge_certs::{bundle::Bundle, tls::Live};
@@ -209,7 +209,7 @@ impl Control {
             readiness: self.readiness.clone(),
             drain: self.leave.told().clone(),
             log_level: self.log_level.clone(),
-            metrics: Arc::new(move || metrics.render(admin::group_healths(&store, Instant::now()))),
+            metrics: Arc::new(move || admin::metrics(&metrics, &store)),
             local: admin::routes(shown),
         };
         let probes = probes::routes(ProbeSettings {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The groups of all backends in `store` that have several, or whose endpoints may be out.
-pub fn group_healths(store: &Store, now: Instant) -> Vec<GroupHealth> {
+pub(super) fn group_healths(store: &Store, now: Instant) -> Vec<GroupHealth> {
     let table = store.table();
     let mut backends = table.backends();
     backends.retain(|backend| backend.ejection.is_some() || backend.balancer.groups() > 1);

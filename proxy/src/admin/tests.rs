@@ -102,7 +102,9 @@ async fn endpoints_show_who_is_ejected_why_and_until_when() {
     let earliest = utc(SystemTime::now() + Duration::from_secs(30));
 
     let states = serde_json::to_value(endpoint_states(&shown.store, now)).unwrap();
+    let metrics = metrics(&Arc::new(Metrics::new(1)), &shown.store);
 
+    assert!(metrics.contains("\nselvedge_outbound_endpoints_out 1\n"), "{metrics}");
     assert_eq!(states.as_array().unwrap().len(), 3);
     let ejected = &states[0];
     assert_eq!(ejected["backend"], "reviews.shop.svc.cluster.local:9080/v1");

@@ -32,6 +32,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+pub use self::out::count_out;
 use self::{
     ended::{Ended, backoff},
     out::OutKey,
@@ -305,7 +306,6 @@ impl Client {
         let svid = self.discovery.has_agent.then(|| self.svid());
         let mut traffic = self.traffic.next(&self.discovery.metrics);
         let (keys, out) = out::now(&self.discovery.store, now());
-        self.discovery.metrics.control.endpoints_out.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
         if self.out.as_ref() != Some(&keys) {
             (self.out, traffic.out) = (Some(keys), Some(out));
         }

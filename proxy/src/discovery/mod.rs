@@ -15,6 +15,6 @@ pub mod status;
 pub mod store;
 pub mod subscriptions;
 
-pub use client::{Discovery, run};
+pub use client::{Discovery, count_out, run};
 pub use status::Status;
 pub use store::{Store, View, Wanted};

@@ -40,7 +40,7 @@ pub struct ControlMetrics {
     pub endpoints_checked: Gauge,
     /// Those of them that get no requests, because they fail.
     pub endpoints_unhealthy: Gauge,
-    /// Endpoints that get no requests, as last looked at.
+    /// Endpoints that get no requests; set when it is asked for.
     pub endpoints_out: Gauge,
     /// Attempts to open a port of a gateway that failed.
     pub gateway_listen_failures: Counter,
@@ -143,7 +143,7 @@ impl ControlMetrics {
         );
         gauge(
             "selvedge_outbound_endpoints_out",
-            "Endpoints that get no requests because they are ejected or fail their health checks, looked at every 15 seconds",
+            "Endpoints that get no requests because they are ejected or fail their health checks",
             &self.endpoints_out,
         );
     }

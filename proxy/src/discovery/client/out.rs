@@ -15,8 +15,20 @@ use crate::{
 /// What tells one spell of an endpoint's being out from another: the backend, the endpoint, and when an ejection ends.
 pub(super) type OutKey = (BackendName, SocketAddr, Option<u64>);
 
+/// How many are out at `now`; each counts once for each of its backends.
+pub fn count_out(store: &Store, now: Instant) -> usize {
+    all(store, now).len()
+}
+
 /// All that are out at `now`; each once for each of its backends.
 pub(super) fn now(store: &Store, now: Instant) -> (Vec<OutKey>, Vec<Out>) {
+    let mut all = all(store, now);
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.truncate(MOST_OUT);
+    all.into_iter().unzip()
+}
+
+fn all(store: &Store, now: Instant) -> Vec<(OutKey, Out)> {
     let table = store.table();
     let mut all = Vec::new();
     for backend in table.backends() {
@@ -29,9 +41,7 @@ pub(super) fn now(store: &Store, now: Instant) -> (Vec<OutKey>, Vec<Out>) {
         };
         all.extend(backend.endpoints.iter().filter_map(of));
     }
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
-    all.truncate(MOST_OUT);
-    all.into_iter().unzip()
+    all
 }
 
 /// What is told of `endpoint`, if it is out.
