@@ -6,6 +6,7 @@
 //! list. Most services have one or two, and the list is far smaller than a table of all possible ends.
 
 use std::{
+    array,
     collections::BTreeMap,
     fmt,
     sync::{
@@ -32,8 +33,9 @@ use super::{
 };
 use crate::{arrival::Direction, error::Reason};
 
-/// How many different ends one worker notes in one series; further ones are counted without labels.
-const ENDS: usize = 32;
+/// How many different ends one worker notes in one series; further ones are counted without labels. An interface with five
+/// methods and a dozen statuses has room.
+const ENDS: usize = 64;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +123,7 @@ pub struct Series {
 }
 
 /// One worker's numbers. 128 bytes, because processors fetch lines in pairs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
     ends: [Slot; ENDS],
@@ -132,6 +134,18 @@ struct Shard {
     latencies: Latencies,
     /// What is measured of each end, where that is told.
     measured: OnceLock<Box<[OnceLock<Box<Measured>>; ENDS]>>,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            ends: array::from_fn(|_| Slot::default()),
+            others: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            latencies: Latencies::default(),
+            measured: OnceLock::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -188,7 +202,8 @@ impl Series {
         if self.by_end
             && let Some(slot) = slot
         {
-            shard.measured.get_or_init(Box::default)[slot].get_or_init(Box::default).record(&ended.measure);
+            let none = || Box::new(array::from_fn(|_| OnceLock::new()));
+            shard.measured.get_or_init(none)[slot].get_or_init(Box::default).record(&ended.measure);
         }
     }
 

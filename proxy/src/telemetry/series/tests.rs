@@ -43,6 +43,20 @@ fn more_ends_than_there_is_room_for_are_counted_together() {
 }
 
 #[test]
+fn an_interface_with_several_methods_has_room_for_what_it_answers() {
+    let series = series(1);
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        let method = Some(Method::of(&method.parse().unwrap()));
+        for status in [200, 201, 202, 204, 304, 400, 401, 403, 404, 409, 422, 503] {
+            series.ended(0, &Ended { status: Some(status), method, ..Ended::default() });
+        }
+    }
+
+    let counts = series.counts();
+    assert_eq!((counts.len(), counts.get(&None)), (60, None));
+}
+
+#[test]
 fn methods_are_told_apart_and_each_end_is_measured_where_that_is_asked_for() {
     let (plain, by_end) = (series(1), series(1).by_end());
     let measure = Measure { sent: 7, ..Measure::default() };
