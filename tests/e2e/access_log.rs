@@ -214,6 +214,15 @@ async fn the_log_level_of_a_sidecar_and_of_the_control_plane_is_changed_for_a_wh
     until("reviews-v1", &own).await;
     until("caller", &own).await;
 
+    // What holds for all holds again for one when its own time is over.
+    logs(&["debug", "default/*", "--for", "300s"]);
+    until("caller", "debug").await;
+    logs(&["trace", "default/caller", "--for", "3s"]);
+    until("caller", "trace").await;
+    until("caller", "debug").await;
+    logs(&["configured", "default/*"]);
+    until("caller", &own).await;
+
     let (said, status) = logs(&["debug", "default/nobody"]);
     assert_eq!((said["told"].as_array().map(Vec::len), status), (Some(0), Some(1)), "{said:#}");
     let control_plane = async || {

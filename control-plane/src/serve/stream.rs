@@ -236,7 +236,8 @@ impl Conversation {
             // Whoever tells too often is not listened to for a while. All else goes on: he may be revoked meanwhile.
             let unheard = session.waits_until();
             // What is due is looked at above.
-            let next = [waits, deadline, unheard].into_iter().flatten().min();
+            let lent = level.as_ref().map(|level: &Level| level.until);
+            let next = [waits, deadline, unheard, lent].into_iter().flatten().min();
             tokio::select! {
                 message = messages.message(), if unheard.is_none() => match message? {
                     Some(message) => {
@@ -256,6 +257,10 @@ impl Conversation {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
+                    }
+                    // Another order may hold from now on.
+                    if lent.is_some_and(|until| until <= Instant::now()) {
+                        self.set_level(&session, &mut level).await?;
                     }
                 }
                 () = self.outgoing.closed() => return Ok(()),
@@ -348,11 +353,12 @@ impl Conversation {
     /// Has the proxy log what somebody wants it to, if that is not what it was `told` already. When the time is over, it goes
     /// back to its own setting by itself.
     async fn set_level(&self, session: &Session, told: &mut Option<Level>) -> Result<(), Status> {
-        let wanted = self.levels.of(&session.workload);
-        let Some(level) = wanted.filter(|level| Some(level) != told.as_ref()) else { return Ok(()) };
-        if !session.takes_log_levels {
+        let wanted = self.levels.of(&session.workload).filter(|_| session.takes_log_levels);
+        if wanted == *told {
             return Ok(());
         }
+        *told = None;
+        let Some(level) = wanted else { return Ok(()) };
         let log_level = Some(wire::LogLevel { filter: level.filter.clone(), seconds: level.seconds() });
         *told = Some(level);
         self.send_beside(Transaction { log_level, ..Transaction::default() }).await
