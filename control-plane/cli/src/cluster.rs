@@ -1,6 +1,6 @@
 //! What the commands for a Kubernetes cluster share: how to reach it, and which objects in it are Selvedge's.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use selvedge_control_plane::{
@@ -42,6 +42,17 @@ pub struct ClusterArgs {
     /// The namespace of the control plane
     #[arg(long, short, default_value = install::NAMESPACE, value_parser = install::namespace)]
     pub(crate) namespace: String,
+}
+
+/// Which control plane is asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlaceArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+
+    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl ClusterArgs {

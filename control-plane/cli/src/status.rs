@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{self, Write as _},
-    net::SocketAddr,
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
@@ -25,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{self, ClusterArgs},
+    cluster::{self, PlaceArgs},
     output::OutputArgs,
     table::{new_table, trimmed},
 };
@@ -43,11 +42,7 @@ const FAILURE_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    cluster: ClusterArgs,
-
-    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
-    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
-    admin: Option<SocketAddr>,
+    place: PlaceArgs,
 
     /// List every proxy, not only those that are behind
     #[arg(long)]
@@ -163,15 +158,15 @@ async fn watch(args: &Args) -> anyhow::Result<Report> {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Report> {
-    if let Some(admin) = args.admin {
+    if let Some(admin) = args.place.admin {
         let unreachable = || format!("the control plane's admin port {admin}");
         let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
         let config = cluster::ask(stream, "/config").await.with_context(unreachable)?;
         let config = serde_json::from_value(config).with_context(unreachable)?;
         return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))]), args.expect));
     }
-    let client = args.cluster.connect().await?;
-    let namespace = &args.cluster.namespace;
+    let client = args.place.cluster.connect().await?;
+    let namespace = &args.place.cluster.namespace;
     let replicas = of_replicas(&client, namespace).await;
     if replicas.is_empty() {
         anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");

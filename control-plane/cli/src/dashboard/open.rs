@@ -18,7 +18,7 @@ use super::{
     told::{Told, Wanted},
 };
 use crate::{
-    cluster::{self, ClusterArgs},
+    cluster::{self, PlaceArgs},
     status::{REPLICA_TIME, ask_replicas},
 };
 
@@ -31,11 +31,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    cluster: ClusterArgs,
-
-    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
-    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
-    admin: Option<SocketAddr>,
+    place: PlaceArgs,
 
     /// The port of this host where the pages of a cluster are served; 0: a free one
     #[arg(long, value_name = "PORT", default_value_t = 0, conflicts_with = "admin")]
@@ -53,7 +49,7 @@ pub struct Args {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let opened = match args.admin {
+    let opened = match args.place.admin {
         Some(admin) => runtime.block_on(of_host(&args, admin)),
         None => runtime.block_on(of_cluster(&args)),
     };
@@ -77,8 +73,8 @@ async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
 
 /// Pages of what all replicas know.
 async fn of_cluster(args: &Args) -> anyhow::Result<()> {
-    let client = args.cluster.connect().await?;
-    let source = Replicas { client, namespace: args.cluster.namespace.clone() };
+    let client = args.place.cluster.connect().await?;
+    let source = Replicas { client, namespace: args.place.cluster.namespace.clone() };
     source.look(Wanted { since: 60, matrix: false, often: false }).await.map_err(anyhow::Error::msg)?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
         .with_context(|| format!("port {} of this host", args.port))?;

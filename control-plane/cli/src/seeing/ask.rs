@@ -1,6 +1,6 @@
 //! Asks every replica of the control plane, and adds up what they say.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::Context;
 use selvedge_control_plane::status::{EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
@@ -8,24 +8,14 @@ use selvedge_model::WorkloadName;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
 
+pub(crate) use crate::cluster::PlaceArgs;
 use crate::{
-    cluster::{self, ClusterArgs},
+    cluster,
     status::{REPLICA_TIME, ask_replicas},
 };
 
 /// How long a replica may take where people look on: the others forget who does not ask again for five seconds.
 pub(crate) const LIVE_TIME: Duration = Duration::from_secs(4);
-
-/// Which control plane is asked.
-#[derive(Debug, clap::Args)]
-pub(crate) struct PlaceArgs {
-    #[command(flatten)]
-    cluster: ClusterArgs,
-
-    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
-    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
-    admin: Option<SocketAddr>,
-}
 
 /// Of which time.
 #[derive(Debug, Clone, Copy, clap::Args)]
