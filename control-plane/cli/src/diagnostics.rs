@@ -5,7 +5,6 @@ use std::{
     fmt::Write as _,
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,12 +15,13 @@ use std::{
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
 use regex::Regex;
+use rustix::fs::{CWD, RenameFlags};
 use selvedge_certs::facts::Utc;
 use selvedge_kubernetes::Client;
 use selvedge_ops::{build, plain};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::cluster::{self, ClusterArgs};
+use crate::cluster::{self, PlaceArgs};
 
 /// What is asked of each replica, in which file it comes, and what that is.
 const FILES: [(&str, &str, &str); 9] = [
@@ -64,11 +64,7 @@ pub struct Args {
     file: PathBuf,
 
     #[command(flatten)]
-    cluster: ClusterArgs,
-
-    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
-    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
-    admin: Option<SocketAddr>,
+    place: PlaceArgs,
 }
 
 /// What is found out.
@@ -110,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn find(args: &Args) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    match args.admin {
+    match args.place.admin {
         Some(admin) => {
             let unreachable = || format!("the control plane's admin port {admin}");
             drop(TcpStream::connect(admin).await.with_context(unreachable)?);
@@ -133,8 +129,8 @@ async fn find(args: &Args) -> anyhow::Result<Found> {
 }
 
 async fn of_cluster(args: &Args, found: &mut Found) -> anyhow::Result<()> {
-    let client = args.cluster.connect().await?;
-    let namespace = &args.cluster.namespace;
+    let client = args.place.cluster.connect().await?;
+    let namespace = &args.place.cluster.namespace;
     let pods = cluster::control_plane_pods(&client, namespace).await?;
     if pods.is_empty() {
         anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");
@@ -231,9 +227,34 @@ fn redacted(text: &str) -> String {
     text
 }
 
-/// Nobody else may read it, and nothing is replaced by it.
+/// Nobody else may read it, and nothing is replaced by it. It has its name once it is whole.
 fn write(path: &Path, found: &Found) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    let written = fill(file, found).and_then(|()| name(&partial, path));
+    if written.is_err() {
+        // That it cannot be removed either is less than why it was not written.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+/// Gives what is at `partial` the name `path`, if nothing has it.
+fn name(partial: &Path, path: &Path) -> io::Result<()> {
+    let unknown = [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS];
+    match rustix::fs::renameat_with(CWD, partial, CWD, path, RenameFlags::NOREPLACE) {
+        // A file system that cannot do it in one step: whether it is there has been looked at.
+        Err(error) if unknown.contains(&error) => fs::rename(partial, path),
+        renamed => Ok(renamed?),
+    }
+}
+
+fn fill(file: fs::File, found: &Found) -> io::Result<()> {
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for (name, text) in &found.files {
@@ -275,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_left_of_an_archive_that_cannot_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tar.gz");
+        let mut found = Found::default();
+        // No archive can have a name that leads out of it.
+        found.take("../status.json", Ok(Ok("{}".to_owned())));
+
+        write(&path, &found).unwrap_err();
+
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn an_archive_is_for_its_owner_alone_and_replaces_nothing() {
         use std::os::unix::fs::PermissionsExt as _;
 
@@ -287,6 +321,7 @@ mod tests {
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(write(&path, &found).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(found.readme().contains("one/seen.json: gone"));
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(&path).unwrap()));
         let names: Vec<String> = archive
