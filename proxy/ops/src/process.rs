@@ -5,6 +5,8 @@ use std::{fmt::Write as _, fs, time::Duration};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::memory;
+
 /// The families, as OpenMetrics text. What the system does not say is left out.
 pub fn text() -> String {
     let mut text = String::new();
@@ -21,7 +23,7 @@ pub fn text() -> String {
     let stat = Stat::read(&stat);
     let cpu = stat.as_ref().map(|stat| stat.cpu.as_secs_f64());
     family("process_cpu_seconds", "counter", "seconds", "Processor time that the process has used", cpu);
-    let resident = stat.as_ref().map(|stat| stat.resident as f64);
+    let resident = memory::resident().map(|bytes| bytes as f64);
     family(
         "process_resident_memory_bytes",
         "gauge",
@@ -59,7 +61,6 @@ struct Stat {
     threads: u64,
     /// In bytes.
     whole: u64,
-    resident: u64,
 }
 
 impl Stat {
@@ -76,7 +77,6 @@ impl Stat {
             threads: field(20)?,
             started: time(field(22)?),
             whole: field(23)?,
-            resident: field(24)? * rustix::param::page_size() as u64,
         })
     }
 }
@@ -99,7 +99,6 @@ mod tests {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         assert_eq!(stat.cpu, Duration::from_secs_f64(200.0 / ticks));
         assert_eq!((stat.threads, stat.whole), (9, 4096));
-        assert_eq!(stat.resident, 3 * rustix::param::page_size() as u64);
         assert_eq!(Stat::read("nonsense"), None);
     }
 
