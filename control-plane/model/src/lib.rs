@@ -53,7 +53,9 @@ pub use route::{
     ClientMatch, Followed, FullRegex, GrpcMatch, HeaderField, Match, Missed, Order, RouteTable, Rule,
     StringMatch, WeightedBackend, draw,
 };
-pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
+pub use service::{
+    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey, unproven_ports,
+};
 pub use session::{SessionCarrier, SessionKey, SessionPersistence};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};

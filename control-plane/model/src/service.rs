@@ -157,9 +157,14 @@ impl Endpoints {
     /// The ports at which DNS alone says who is called in plaintext. A workload may be there whose sidecar must not be
     /// passed by: one of [`ServiceKey::beside_sidecars`].
     pub fn unproven_ports(&self) -> BTreeSet<u16> {
-        let named = self.named.iter().filter(|one| one.identity.is_none()).map(|one| one.dial.port);
-        named.chain(self.requested.then_some(self.key.port)).collect()
+        unproven_ports(&self.key, &self.named, self.requested)
     }
+}
+
+/// [`Endpoints::unproven_ports`], of their parts.
+pub fn unproven_ports(key: &ServiceKey, named: &[NamedEndpoint], requested: bool) -> BTreeSet<u16> {
+    let named = named.iter().filter(|one| one.identity.is_none()).map(|one| one.dial.port);
+    named.chain(requested.then_some(key.port)).collect()
 }
 
 /// An endpoint by name: as many endpoints as the name has addresses.

@@ -15,8 +15,7 @@ use std::{
 
 use futures_util::FutureExt;
 use selvedge_api::{
-    PUSHBACK,
-    ResourceName,
+    PUSHBACK, ResourceName,
     encoded::{Transaction, server},
     wire::{self, client_message},
 };

@@ -1,9 +1,9 @@
 //! The endpoints of a service's port as they are held: each by itself, so that a list and the one before it share what both
 //! have. So whoever takes over a new list compares pointers, and a change costs little more than what it changes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
-use selvedge_model::{Endpoint, Endpoints, NamedEndpoint, ServiceKey};
+use selvedge_model::{Endpoint, Endpoints, NamedEndpoint, ServiceKey, unproven_ports};
 
 /// See the module.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Listed {
     /// Those with addresses.
     pub fn list(&self) -> &[Arc<Endpoint>] {
         &self.list
+    }
+
+    /// The ports at which DNS alone says who is called in plaintext: see [`Endpoints::unproven_ports`].
+    pub fn unproven_ports(&self) -> BTreeSet<u16> {
+        unproven_ports(&self.key, &self.named, self.requested)
     }
 
     /// The same with another `list` of those with addresses, in which those at the places `added` are new.

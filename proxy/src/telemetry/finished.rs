@@ -171,7 +171,8 @@ impl Finished {
         for text in rare.chain([authority, path]).filter(|text| text.len() > LONGEST_TAG) {
             *text = trace::cut(text);
         }
-        if let Some(begin) = method.as_str().as_bytes().get(..LONGEST_TAG)
+        if let Some(method) = method
+            && let Some(begin) = method.as_str().as_bytes().get(..LONGEST_TAG)
             && let Ok(shorter) = Method::from_bytes(begin)
         {
             *method = shorter;
@@ -440,7 +441,7 @@ mod tests {
 
         let Finished { error, head, .. } = &finished;
         for text in [
-            head.method.as_str(),
+            head.method(),
             head.authority.as_str(),
             head.path.as_str(),
             head.user_agent.as_deref().expect("it has one"),

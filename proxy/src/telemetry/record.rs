@@ -119,7 +119,7 @@ pub struct Record {
 #[derive(Debug)]
 pub(super) struct Head {
     /// `None`: it could not be read.
-    method: Option<Method>,
+    pub(super) method: Option<Method>,
     pub(super) authority: String,
     pub(super) path: String,
     /// `x-request-id`.

@@ -453,6 +453,7 @@ mod tests {
                 direction: Direction::Outbound,
                 peer: std::net::SocketAddr::from(([127, 0, 0, 1], 5000)),
                 identity: None,
+                mtls: false,
                 destination: format_args!("db:5432"),
                 endpoint: None,
                 reason: Some(reason),

@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{
-    Backend, Endpoint, Endpoints, Place, Service, ServiceKey, Workload, gateway::UserList, locality::Located,
+    Backend, Endpoint, Place, Service, ServiceKey, Workload, gateway::UserList, locality::Located,
 };
 
 use crate::{
     bind::Bound,
     discovery::held::Resources,
-    dns::{Names, Reached},
+    dns::{Listed, Names, Reached},
 };
 
 /// What a [`Bound`] is known by from one table to the next.
@@ -127,7 +127,7 @@ pub(super) fn inputs(
 pub(super) fn reach(
     held: &Resources,
     names: &mut Names,
-    endpoints: &Arc<Endpoints>,
+    endpoints: &Arc<Listed>,
     authority: &str,
 ) -> Option<Arc<Reached>> {
     let ports = endpoints.unproven_ports().into_iter();

@@ -199,14 +199,14 @@ async fn what_nobody_looks_at_is_forgotten() {
 }
 
 /// The workload `reviews` with an app at port 9080 of `host`, and a sidecar elsewhere.
-fn beside_sidecar(host: &str, sidecar: &str) -> Arc<Endpoints> {
+fn beside_sidecar(host: &str, sidecar: &str) -> Arc<Listed> {
     let host = HostPort::new(host.parse().unwrap(), 9080);
     let named = vec![named(&host.to_string(), sidecar)];
     let (list, named) = match named[0].fixed() {
         Some(fixed) => (vec![fixed], Vec::new()),
         None => (Vec::new(), named),
     };
-    Arc::new(Endpoints { named, ..Endpoints::new(ServiceKey::beside_sidecars(9080), list) })
+    Arc::new(Endpoints { named, ..Endpoints::new(ServiceKey::beside_sidecars(9080), list) }.into())
 }
 
 /// A name of which nobody says who is there.
@@ -214,7 +214,7 @@ fn outside(place: &str) -> NamedEndpoint {
     NamedEndpoint { identity: None, workload: None, ..named(place, place) }
 }
 
-async fn reach_past(names: &mut Names, outside: NamedEndpoint, workloads: &Arc<Endpoints>) -> Arc<Reached> {
+async fn reach_past(names: &mut Names, outside: NamedEndpoint, workloads: &Arc<Listed>) -> Arc<Reached> {
     let endpoints = endpoints(vec![outside]);
     let found = async {
         loop {

@@ -162,8 +162,8 @@ fn opaque_connections_are_told_by_how_they_ended_and_refused_ones_as_come_and_go
 fn what_is_not_let_out_goes_into_the_black_hole_and_not_through() {
     let metrics = compat();
     let unknown = metrics.unknown_destination(&own());
-    unknown.ended(0, &ended(&http::Method::GET, 200, None));
-    unknown.ended(0, &ended(&http::Method::GET, 502, Some(Reason::RegistryOnly)));
+    unknown.series().ended(0, &ended(&http::Method::GET, 200, None));
+    unknown.series().ended(0, &ended(&http::Method::GET, 502, Some(Reason::RegistryOnly)));
     let tcp = metrics.tcp(&Labels::unknown_destination(&own()));
     tcp.opened(0);
     tcp.refused(0, Reason::RegistryOnly);
