@@ -233,6 +233,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "naming",
         "revocations",
         "selected",
+        "incremental",
     ],
 };
 

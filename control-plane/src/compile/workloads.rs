@@ -1,6 +1,6 @@
 //! Workloads: who they are, where they are, and what calling one of their ports takes.
 //!
-//! A `WorkloadEntry` and a `Pod` both are one. A cluster has thousands of pods, and each change compiles
+//! A `WorkloadEntry` and a `Pod` both are one. A cluster has thousands of pods, and many changes compile
 //! everything: nothing here looks through all workloads to find one.
 
 mod document;
