@@ -409,7 +409,9 @@ impl NamedFiles<'_> {
 struct Assembly<'a> {
     last_good: &'a LastGood,
     files: NamedFiles<'a>,
-    chosen: BTreeMap<DocumentName, (Precedence, UsedDocument)>,
+    chosen: BTreeMap<DocumentName, Chosen>,
+    /// Whether the places of the chosen ones are not in the order in which they were chosen.
+    is_out_of_order: bool,
     /// Where each name was first met, whether understood or not.
     taken: BTreeMap<DocumentName, String>,
     /// Files with a malformed document that nobody can name, the problem that says so, and what it is taken for.
@@ -419,12 +421,21 @@ struct Assembly<'a> {
     problems: Vec<Problem>,
 }
 
+/// A document that is in use.
+struct Chosen {
+    place: Precedence,
+    /// How many were chosen before it.
+    count: usize,
+    used: UsedDocument,
+}
+
 impl<'a> Assembly<'a> {
     fn new(last_good: &'a LastGood, files: NamedFiles<'a>) -> Self {
         Self {
             last_good,
             files,
             chosen: BTreeMap::new(),
+            is_out_of_order: false,
             taken: BTreeMap::new(),
             unnamed: Vec::new(),
             stand_ins: Vec::new(),
@@ -450,7 +461,7 @@ impl<'a> Assembly<'a> {
                     ),
                     fault: Fault::Namesake,
                 });
-                let first = self.chosen.get(name).map(|(_, kept)| &kept.resource);
+                let first = self.chosen.get(name).map(|chosen| &chosen.used.resource);
                 if let Some(stand_in) = unusable::of_passed_over(first, resource) {
                     self.stand_in(self.problems.len() - 1, stand_in);
                 }
@@ -466,7 +477,7 @@ impl<'a> Assembly<'a> {
                 // What is in use after a restart is what was good.
                 let chunk = before.filter(|_| inherits).map_or(&document.chunk, |before| &before.chunk);
                 let kept = UsedDocument { resource, chunk: chunk.clone() };
-                self.chosen.insert(name, (place, kept));
+                self.choose(name, place, kept);
             }
             (DecodeOutcome::Failed, _) => self.add_failed(place, document, here),
         }
@@ -491,7 +502,7 @@ impl<'a> Assembly<'a> {
             problem.message.push_str(&consequence(good, document.stand_in.as_ref()));
         }
         match (kept, &document.stand_in) {
-            (Some(kept), _) => drop(self.chosen.insert(name.clone(), (place, kept))),
+            (Some(kept), _) => self.choose(name.clone(), place, kept),
             (None, Some(stand_in)) => self.stand_ins.push(stand_in.resource.clone()),
             (None, None) => {}
         }
@@ -538,28 +549,36 @@ impl<'a> Assembly<'a> {
                 let created = kept.resource.metadata().created;
                 let place = (created.is_none(), created, file.to_path_buf(), location.index);
                 self.taken.insert(name.clone(), location.to_string());
-                self.chosen.insert(name.clone(), (place, self.still(kept)));
+                self.is_out_of_order = true;
+                self.choose(name.clone(), place, self.still(kept));
                 names.push(name.clone());
             }
         }
         names
     }
 
+    fn choose(&mut self, name: DocumentName, place: Precedence, used: UsedDocument) {
+        let count = self.chosen.len();
+        self.chosen.insert(name, Chosen { place, count, used });
+    }
+
     /// Whether anything in use is from `path` or below.
     fn holds_below(&self, path: &Path) -> bool {
-        self.chosen.values().any(|((_, _, file, _), _)| file.starts_with(path))
+        self.chosen.values().any(|chosen| chosen.place.2.starts_with(path))
     }
 
     fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, UsedDocument>) {
-        let mut in_order: Vec<(&Precedence, &Resource)> =
-            self.chosen.values().map(|(place, kept)| (place, &kept.resource)).collect();
-        in_order.sort_by_key(|(place, _)| *place);
+        let mut in_order: Vec<&Chosen> = self.chosen.values().collect();
+        match self.is_out_of_order {
+            true => in_order.sort_by(|one, other| one.place.cmp(&other.place)),
+            false => in_order.sort_unstable_by_key(|chosen| chosen.count),
+        }
         let mut resources = Resources::default();
-        let in_use = in_order.into_iter().map(|(_, resource)| resource.clone());
+        let in_use = in_order.into_iter().map(|chosen| chosen.used.resource.clone());
         for resource in in_use.chain(self.stand_ins) {
             resources.push(resource);
         }
-        let kept = self.chosen.into_iter().map(|(name, (_, kept))| (name, kept)).collect();
+        let kept = self.chosen.into_iter().map(|(name, chosen)| (name, chosen.used)).collect();
         (resources, self.problems, kept)
     }
 }
