@@ -9,7 +9,7 @@ use selvedge_model::{
 
 use super::{
     MeshSettings, Problems,
-    hosts::{closeness, resolve, suggestion},
+    hosts::{closeness, matching, resolve, suggestion},
     places,
     services::{Catalog, KnownHost},
 };
@@ -56,7 +56,7 @@ impl<'a> DestinationRules<'a> {
             let rule: &Rule = rule;
             let namespace = &*rule.name.namespace;
             let host = resolve(&rule.spec.host, namespace, &settings.cluster_domain);
-            if !catalog.hosts().any(|known| closeness(&host, &known.host).is_some()) {
+            if catalog.matching(&host).next().is_none() {
                 let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
@@ -112,9 +112,8 @@ impl<'a> DestinationRules<'a> {
         &'s self,
         hosts: &'s [&str],
     ) -> impl Iterator<Item = &'a str> + use<'s, 'a> {
-        let for_them = |pattern: &str| hosts.iter().any(|host| closeness(pattern, host).is_some());
         self.namespaces.iter().flat_map(move |(namespace, sets)| {
-            let sets = sets.iter().filter(|(pattern, _)| for_them(pattern)).flat_map(|(_, sets)| sets);
+            let sets = hosts.iter().flat_map(|host| matching(sets, host)).flat_map(|(_, sets)| sets);
             let rules: Vec<&'a Rule> = sets.map(|set| set.policy.0).collect();
             let own = (!rules.is_empty()).then_some(*namespace);
             own.into_iter()
@@ -132,25 +131,25 @@ impl<'a> DestinationRules<'a> {
     ) -> Option<&RuleSet<'a>> {
         let seen =
             |set: &&RuleSet<'a>| counts(set) && set.policy.0.spec.export_to.includes(namespace, client);
-        let matching = self.namespaces.get(namespace)?.iter();
+        let here = self.namespaces.get(namespace)?;
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
         if self.some_unusable {
-            let mut here = matching.clone().filter(|(pattern, _)| closeness(pattern, host).is_some());
+            let mut matching = here.iter().filter(|(pattern, _)| closeness(pattern, host).is_some());
             let unusable =
-                here.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some() && counts(set)));
+                matching.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some() && counts(set)));
             if unusable.is_some() {
                 return unusable;
             }
         }
         let matching =
-            matching.filter_map(|(pattern, sets)| Some((closeness(pattern, host)?, sets.iter().find(seen)?)));
+            matching(here, host).filter_map(|(closeness, sets)| Some((closeness, sets.iter().find(seen)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
     }
 }
 
 /// Says that limits of opaque connections do nothing where all ports speak HTTP.
 fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problems: &mut Problems) {
-    let known = || catalog.hosts().filter(|known| closeness(host, &known.host).is_some());
+    let known = || catalog.matching(host);
     let http = |spoken: &Protocol| matches!(spoken, Protocol::Http | Protocol::Http2);
     if known().next().is_none() || !known().all(|known| known.ports.values().all(http)) {
         return;

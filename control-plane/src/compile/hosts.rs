@@ -1,5 +1,7 @@
 //! Host names in documents: short names, wildcards, and which of several patterns is the most specific.
 
+use std::{collections::BTreeMap, ops::Bound};
+
 /// The full name of `host` as a rule in `namespace` means it: a name without a dot is a service there.
 pub(super) fn resolve(host: &str, namespace: &str, cluster_domain: &str) -> String {
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -28,6 +30,30 @@ pub(super) fn closeness(pattern: &str, host: &str) -> Option<usize> {
         None => (pattern == host).then_some(usize::MAX),
         Some(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len()),
     }
+}
+
+/// What `patterns` (names, or `*` and a suffix) have for `host`, each with how closely it names it. They are looked up: by the
+/// name, and by each of its suffixes if there is a wildcard at all.
+pub(super) fn matching<'m, V>(
+    patterns: &'m BTreeMap<String, V>,
+    host: &str,
+) -> impl Iterator<Item = (usize, &'m V)> + use<'m, V> {
+    let mut found: Vec<(usize, &V)> = Vec::new();
+    let mut wildcards = patterns.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")));
+    if wildcards.next().is_some() {
+        let mut pattern = String::with_capacity(host.len());
+        for (start, _) in host.char_indices().skip(1).chain([(host.len(), ' ')]).filter(|_| !host.is_empty())
+        {
+            pattern.clear();
+            pattern.push('*');
+            pattern.push_str(&host[start..]);
+            found.extend(patterns.get(&pattern).map(|value| (host.len() - start, value)));
+        }
+    }
+    // A wildcard is no name, also where it is written the same.
+    let name = patterns.get(host).filter(|_| !host.starts_with('*'));
+    found.extend(name.map(|value| (usize::MAX, value)));
+    found.into_iter()
 }
 
 /// What to write instead of a host that nothing has, if that can be told.
@@ -63,6 +89,35 @@ mod tests {
         assert_eq!(of("*.svc.cluster.local"), Some("*"));
         for other in ["a.shop", "a.example.com", "*.cluster.local", "*.local", "a.svc", "svc.cluster.local"] {
             assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_looked_up_as_they_would_be_looked_through() {
+        let words = [
+            "*", "*.", "*a", "*.a", "*.b.a", "*.c.b.a", "a", "b.a", "c.b.a", "*b.a", "é.a", "*é.a", "*.é.a",
+            "",
+        ];
+        for without in 0..words.len() {
+            let patterns: BTreeMap<String, usize> =
+                words.iter().map(|word| (*word).to_owned()).zip(0..).collect();
+            let patterns: BTreeMap<String, usize> =
+                patterns.into_iter().filter(|(_, place)| *place != without).collect();
+            let names = patterns.iter().filter(|(pattern, _)| !pattern.starts_with('*'));
+            let names: BTreeMap<String, usize> =
+                names.map(|(pattern, place)| (pattern.clone(), *place)).collect();
+            for host in words {
+                for patterns in [&patterns, &names] {
+                    let mut found: Vec<_> = matching(patterns, host).collect();
+                    found.sort_unstable();
+                    let naive = patterns.iter();
+                    let mut naive: Vec<_> = naive
+                        .filter_map(|(pattern, place)| Some((closeness(pattern, host)?, place)))
+                        .collect();
+                    naive.sort_unstable();
+                    assert_eq!(found, naive, "{host} in {patterns:?}");
+                }
+            }
         }
     }
 

@@ -38,7 +38,7 @@ use super::{
     backend_tls::BackendTls,
     backend_traffic::BackendTraffic,
     destination_rules::{DestinationRules, RuleSet, report_checks},
-    hosts::{closeness, resolve, suggestion},
+    hosts::{matching, resolve, suggestion},
     keep,
     services::{Catalog, KnownHost},
 };
@@ -121,8 +121,7 @@ impl<'a> Routing<'a> {
         for (index, host) in document.spec.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{index}]");
             let host = resolve(host, &document.name.namespace, domain);
-            let known: Vec<_> =
-                self.catalog.hosts().filter(|known| closeness(&host, &known.host).is_some()).collect();
+            let known: Vec<_> = self.catalog.matching(&host).collect();
             if known.is_empty() {
                 let remedy = suggestion(&host, domain, |name| self.catalog.find(name).is_some());
                 problems.warning(document, &field, format!("nothing is called {host}; {remedy}"));
@@ -385,17 +384,14 @@ impl<'a> Routing<'a> {
             });
             closest.min_by_key(|(closeness, _)| *closeness).map(|(_, document)| document)
         };
-        let matching = self
-            .virtual_services
-            .iter()
-            .filter_map(|(pattern, list)| Some((closeness(pattern, &known.host)?, seen(list)?)));
+        let matching = matching(&self.virtual_services, &known.host)
+            .filter_map(|(closeness, list)| Some((closeness, seen(list)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| found)
     }
 
     /// The namespaces that some `VirtualService` of `known` is for and not for all.
     fn exported_to(&self, known: &KnownHost<'_>) -> BTreeSet<&'a str> {
-        let matching =
-            self.virtual_services.iter().filter(|(pattern, _)| closeness(pattern, &known.host).is_some());
+        let matching = matching(&self.virtual_services, &known.host);
         let documents = matching.flat_map(|(_, list)| list.iter().copied());
         let namespaces = documents.flat_map(|document| {
             let own = &*document.name.namespace;

@@ -366,6 +366,14 @@ impl<'a> Catalog<'a> {
         self.hosts.get(host)
     }
 
+    /// The hosts that `pattern` (a name, or `*` and a suffix) names, in their order.
+    pub(super) fn matching(&self, pattern: &str) -> impl Iterator<Item = &KnownHost<'a>> {
+        let is_wildcard = pattern.starts_with('*');
+        let all = self.hosts().take(if is_wildcard { usize::MAX } else { 0 });
+        let below = all.filter(move |known| closeness(pattern, &known.host).is_some());
+        below.chain(self.find(pattern).filter(|_| !is_wildcard))
+    }
+
     /// What is said to be spoken on a service's port.
     pub(super) fn spoken(&self, key: &ServiceKey) -> Protocol {
         let port = self.find(&key.host).and_then(|host| host.ports.get(&key.port));
