@@ -1,8 +1,16 @@
 //! Strangers at the control plane's gRPC port: what they can hold of it is bounded, and who has a right to it is
 //! served meanwhile.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
+use prost::Message as _;
 use selvedge_api::wire::{
     self, SignRequest, certificates_client::CertificatesClient, client_message::Message,
     discovery_client::DiscoveryClient,
@@ -11,7 +19,7 @@ use selvedge_certs::{ca::Authority, csr::KeyAndCsr, tls};
 use selvedge_model::{SpiffeId, TrustDomain};
 use selvedge_tests::{credentials, poll};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Duration, Instant, timeout},
 };
@@ -109,6 +117,15 @@ async fn raw(number: u32, mesh: &Mesh, tls: &Arc<ClientConfig>) -> std::io::Resu
 
 /// A call that has begun: its head, and the beginning of a message of `length` bytes.
 fn begun(path: &str, stream: u32, length: u32, sent: usize) -> Vec<u8> {
+    let mut bytes = head(path, stream);
+    bytes.extend(frame(DATA, 0, stream, &[&[0][..], &length.to_be_bytes()].concat()));
+    for piece in vec![0; sent].chunks(16 << 10) {
+        bytes.extend(frame(DATA, 0, stream, piece));
+    }
+    bytes
+}
+
+fn head(path: &str, stream: u32) -> Vec<u8> {
     let head = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -117,12 +134,7 @@ fn begun(path: &str, stream: u32, length: u32, sent: usize) -> Vec<u8> {
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     ];
-    let mut bytes = frame(HEADERS, END_HEADERS, stream, &block(&head));
-    bytes.extend(frame(DATA, 0, stream, &[&[0][..], &length.to_be_bytes()].concat()));
-    for piece in vec![0; sent].chunks(16 << 10) {
-        bytes.extend(frame(DATA, 0, stream, piece));
-    }
-    bytes
+    frame(HEADERS, END_HEADERS, stream, &block(&head))
 }
 
 #[tokio::test]
@@ -281,4 +293,149 @@ async fn floods_of_frames_end_with_goaway() {
         }
         mesh.signs().await;
     }
+}
+
+/// Workloads of their own whose proxies misbehave.
+const STRANGE: usize = 12;
+/// The subscriptions of each.
+const ASKED: usize = 200;
+/// The Service whose endpoint changes.
+const LATE: &str = "late.default.svc.cluster.local:80";
+
+/// A Hello of the proxy of `default/NAME`, with [`LATE`] among what it asks for.
+fn hello(name: &str, asked: usize) -> wire::ClientMessage {
+    let others = (1..asked).map(|number| format!("service-{number}.example:80"));
+    let hello = wire::Hello {
+        workload: format!("default/{name}"),
+        authorities: others.chain([LATE.to_owned()]).collect(),
+        ..wire::Hello::default()
+    };
+    wire::ClientMessage { message: Some(Message::Hello(hello)) }
+}
+
+type Talk = (tokio::sync::mpsc::Sender<wire::ClientMessage>, tonic::Streaming<wire::Transaction>);
+
+/// A stream that has said this Hello.
+async fn talk(
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+    hello: wire::ClientMessage,
+) -> Result<Talk, String> {
+    let (sender, messages) = tokio::sync::mpsc::channel(4);
+    sender.send(hello).await.map_err(|error| error.to_string())?;
+    let mut client = DiscoveryClient::new(channel(address, tls).await?);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let stream = client.stream(messages).await.map_err(|status| status.to_string())?;
+    Ok((sender, stream.into_inner()))
+}
+
+/// Takes every transaction and acknowledges none.
+async fn never_acknowledges((_sender, mut stream): Talk) {
+    while let Ok(Some(_)) = stream.message().await {}
+}
+
+/// Reads a byte at a time.
+async fn reads_slowly(mut stream: TlsStream<TcpStream>, hello: &wire::ClientMessage) {
+    let message = hello.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("a short message");
+    let prefixed = [&[0][..], &length.to_be_bytes(), &message].concat();
+    let call = [head(STREAM, 1), frame(DATA, 0, 1, &prefixed)].concat();
+    if stream.write_all(&call).await.is_err() {
+        return;
+    }
+    while stream.read_u8().await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn proxies_that_acknowledge_nothing_read_nothing_or_never_stay_hold_up_nobody() {
+    let mesh = Mesh::start(&[]).await;
+    let entry = |name: &str, address: &str, weight: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\nspec:\n  \
+             address: {address}\n  serviceAccount: {name}\n  weight: {weight}\n  labels: {{app: late}}\n---\n"
+        )
+    };
+    let names: Vec<String> = (0..STRANGE).map(|number| format!("strange-{number}")).collect();
+    let strange: String = names.iter().map(|name| entry(name, "127.9.9.9", 1)).collect();
+    let service = selvedge_demo::documents::service("late", "default", 80);
+    mesh.cluster.write("strange.yaml", &(strange + &service)).expect("a file");
+    let (address, before) = (mesh.grpc(), mesh.memory());
+    let connects = |name: &str| tls::grpc_client(&credentials(&mesh.cluster, name)).expect("credentials");
+
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, name) in names.iter().enumerate() {
+        let (tls, hello) = (connects(name), hello(name, ASKED));
+        let known = poll(SOON, "the workload is known", async || {
+            let (_sender, mut stream) = talk(address, Arc::clone(&tls), hello.clone()).await?;
+            stream.message().await.map_err(|status| status.to_string())
+        });
+        known.await;
+        let rounds = Arc::clone(&rounds);
+        match number % 3 {
+            0 => {
+                let silent = talk(address, tls, hello).await.expect("a stream");
+                tasks.spawn(never_acknowledges(silent));
+            }
+            1 => {
+                let stream =
+                    raw(u32::try_from(number).expect("small"), &mesh, &tls).await.expect("a connection");
+                tasks.spawn(async move { reads_slowly(stream, &hello).await });
+            }
+            _ => {
+                tasks.spawn(async move {
+                    loop {
+                        if let Ok((_sender, mut stream)) =
+                            talk(address, Arc::clone(&tls), hello.clone()).await
+                        {
+                            drop(stream.message().await);
+                            rounds.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    // Who behaves is told of each change, and soon.
+    let good = hello("target", 1);
+    let (sender, mut stream) = talk(address, mesh.known(), good).await.expect("a stream");
+    for weight in 2..12 {
+        mesh.cluster.write("late.yaml", &entry("late", "127.9.9.10", weight)).expect("a file");
+        let told = async {
+            loop {
+                let transaction = stream.message().await.expect("it goes on").expect("it goes on");
+                let ack = wire::Ack { nonce: transaction.nonce, refused: None };
+                let ack = wire::ClientMessage { message: Some(Message::Ack(ack)) };
+                sender.send(ack).await.expect("it is open");
+                if weights(&transaction).contains(&u32::try_from(weight).expect("small")) {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, told).await.unwrap_or_else(|_| panic!("weight {weight} has not arrived"));
+    }
+    let began = rounds.load(Ordering::Relaxed);
+    poll(SOON, "they have come and gone all the while", async || {
+        let rounds = rounds.load(Ordering::Relaxed);
+        if rounds > began + 20 { Ok(()) } else { Err(format!("{rounds} rounds")) }
+    })
+    .await;
+    mesh.signs().await;
+    mesh.is_served().await;
+    let after = mesh.memory();
+    assert!(after < before + MOST, "{before} MiB, then {after}");
+    tasks.abort_all();
+}
+
+/// The weights of all endpoints in `transaction`.
+fn weights(transaction: &wire::Transaction) -> Vec<u32> {
+    let bodies = transaction.upserts.iter().filter_map(|resource| resource.body.as_ref());
+    let lists = bodies.filter_map(|body| match body {
+        wire::resource::Body::Endpoints(endpoints) => Some(&endpoints.list),
+        _ => None,
+    });
+    lists.flatten().map(|endpoint| endpoint.weight).collect()
 }
