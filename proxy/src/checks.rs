@@ -13,7 +13,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::{discovery::Store, settings::OwnListeners, telemetry::Metrics};
+use crate::{
+    bind::{BoundBackend, Table},
+    discovery::Store,
+    settings::OwnListeners,
+    telemetry::Metrics,
+};
 
 /// Looks after the endpoints of the table in force for as long as it is polled. Nothing is asked at our `own` listeners.
 pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, own: Arc<OwnListeners>) {
@@ -28,4 +33,14 @@ pub(crate) fn drive<E>(connection: impl Future<Output = Result<(), E>> + Send + 
         let _ = connection.await;
     });
     driver
+}
+
+/// Puts the backends that `table` has looked after in the place of those from `before`. Returns whether they are others: most
+/// changes of the table change nothing of them.
+fn take_over(before: &mut Arc<[Arc<BoundBackend>]>, table: &Table) -> bool {
+    let are_others = !Arc::ptr_eq(before, &table.looked_after);
+    if are_others {
+        *before = Arc::clone(&table.looked_after);
+    }
+    are_others
 }

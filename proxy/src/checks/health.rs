@@ -12,7 +12,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{ask::Asked, standing::Standing};
+use super::{ask::Asked, standing::Standing, take_over};
 use crate::{
     bind::{BoundBackend, Table},
     discovery::Store,
@@ -87,11 +87,9 @@ pub(super) async fn run(store: &Store, metrics: &Metrics, own: Arc<OwnListeners>
 impl Checks<'_> {
     /// Asks the endpoints of `table` from now on, and no others.
     fn take_over(&mut self, table: &Table) {
-        // Most changes of the table change nothing here.
-        if Arc::ptr_eq(&self.backends, &table.looked_after) {
+        if !take_over(&mut self.backends, table) {
             return;
         }
-        self.backends = Arc::clone(&table.looked_after);
         let mut before = std::mem::take(&mut self.watched);
         // Another question to the same endpoint goes on from what is known of it.
         let known = before.values().map(|one| (one.asked.key().0, (one.standing, one.failure.clone())));

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::time::sleep_until;
 
+use super::take_over;
 use crate::{
     balance::{Ejection, Outlier},
     bind::{BoundBackend, Table},
@@ -63,11 +64,9 @@ pub(super) async fn run(store: &Store, metrics: &Metrics) {
 impl All {
     /// Compares the endpoints of the backends of `table` from now on. An interval that has begun goes on.
     fn take_over(&mut self, table: &Table, now: Instant) {
-        // Most changes of the table change nothing here.
-        if Arc::ptr_eq(&self.from, &table.looked_after) {
+        if !take_over(&mut self.from, table) {
             return;
         }
-        self.from = Arc::clone(&table.looked_after);
         let mut before = std::mem::take(&mut self.compared);
         for backend in &*self.from {
             let Some(ejection) = backend.ejection.as_ref().filter(|one| one.settings().compares()) else {
