@@ -128,6 +128,7 @@ fn send(
             Beside::Another => {}
         }
         facts.endpoint = Some(Arc::clone(&endpoint));
+        facts.note_underway(&http);
         let admitted = match admit(worker, backend) {
             Ok(admitted) => admitted,
             Err(failure) => return Err(unsent(failure, facts, http)),

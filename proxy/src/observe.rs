@@ -14,8 +14,8 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     arrival::Direction,
-    step::{AnswerFacts, Conn, Error, Request, Response, Step, Taken},
-    telemetry::{OnPath, Record, Series, Unknown, WentTo},
+    step::{AnswerFacts, Conn, Error, Request, Response, Step},
+    telemetry::{OnPath, Record, Series, Unknown},
     worker::Worker,
 };
 
@@ -87,7 +87,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                     let facts = &response.facts;
                     record.answered(&response.http, facts.reason, facts.retries, series(facts));
                     if record.is_shown() && record.direction() == Direction::Outbound {
-                        record.went_to(went_to(facts), facts.route.as_ref().and_then(Taken::access_log));
+                        record.went_to(facts.went_to(), facts.access_log());
                     }
                     if let Some(rare) = response.facts.rare.take() {
                         record.explained(rare.error, rare.request_id.as_ref(), rare.forwarded_for.as_ref());
@@ -97,19 +97,6 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                 response
             })
         })
-    }
-}
-
-/// Where a request went, for those who see it.
-fn went_to(facts: &AnswerFacts) -> WentTo {
-    let labels = facts.route.as_ref().and_then(|taken| taken.series().plain.labels());
-    let endpoint = facts.endpoint.as_ref();
-    WentTo {
-        service: facts.route.as_ref().and_then(Taken::service),
-        route: labels.map(|labels| Arc::clone(&labels.route)).filter(|route| !route.is_empty()),
-        endpoint: endpoint.map(|endpoint| endpoint.address),
-        workload: endpoint.and_then(|endpoint| endpoint.workload.clone()),
-        identity: endpoint.and_then(|endpoint| endpoint.target.identity.clone()),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, SeriesPair},
     body::Body,
     error::{Failure, Reason},
-    telemetry::{RouteLog, Series},
+    telemetry::{RouteLog, Series, Underway, WentTo},
 };
 
 /// One step of a request's path. Always ready: whatever waits, waits inside `call`.
@@ -209,6 +209,31 @@ pub struct RareFacts {
 }
 
 impl AnswerFacts {
+    /// Where the request went, for those who see it.
+    pub fn went_to(&self) -> WentTo {
+        let labels = self.route.as_ref().and_then(|taken| taken.series().plain.labels());
+        let endpoint = self.endpoint.as_ref();
+        WentTo {
+            service: self.route.as_ref().and_then(Taken::service),
+            route: labels.map(|labels| Arc::clone(&labels.route)).filter(|route| !route.is_empty()),
+            endpoint: endpoint.map(|endpoint| endpoint.address),
+            workload: endpoint.and_then(|endpoint| endpoint.workload.clone()),
+            identity: endpoint.and_then(|endpoint| endpoint.target.identity.clone()),
+        }
+    }
+
+    /// Where its rule has lines about it go; `None`: as the workload does.
+    pub fn access_log(&self) -> Option<Arc<RouteLog>> {
+        self.route.as_ref().and_then(Taken::access_log)
+    }
+
+    /// Notes for those who see `request` that it goes there now: its client may leave before there is an answer.
+    pub fn note_underway<B>(&self, request: &http::Request<B>) {
+        if let Some(underway) = Underway::of(request.extensions()) {
+            underway.note(self.went_to(), self.access_log());
+        }
+    }
+
     /// What few answers have, to be added to.
     pub fn rare(&mut self) -> &mut RareFacts {
         self.rare.get_or_insert_default()

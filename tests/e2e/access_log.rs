@@ -1,6 +1,6 @@
 //! The access log as configuration turns it on, and the log's level as `selvedge logs` changes it.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use selvedge_demo::{call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, collector::Collector, poll};
@@ -131,6 +131,31 @@ async fn a_namespace_and_a_route_have_an_access_log_by_annotation() {
     // The route goes on saying it for its own requests.
     let line = until_written(&mesh, "caller", "/by-namespace", |_| true).await;
     assert!(line.starts_with('{'), "{line}");
+}
+
+#[tokio::test]
+async fn a_line_about_a_request_whose_client_has_left_says_where_it_had_gone() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews, annotations: \
+                 {config.selvedge.io/access-log: json}}\nspec:\n  hosts: [reviews]\n  http: [{route: [{destination: {host: reviews}}]}]\n";
+    mesh.write("route.yaml", route).unwrap();
+    until_written(&mesh, "caller", "/before", |_| true).await;
+
+    let line = poll(SOON, "a line", async || {
+        // A client of HTTP/1.1 that closes its half may still wait for its answer.
+        let call = call::to("reviews:9080", "/left?delay=3s").version(http::Version::HTTP_2);
+        let call = call.timeout(Duration::from_millis(200));
+        let left = mesh.workload("caller").call(call).await;
+        assert!(left.is_err(), "{left:?}");
+        lines(&mesh, "caller", "/left").into_iter().find(|line| line.starts_with('{')).ok_or("no line")
+    })
+    .await;
+
+    let line = json(&line);
+    assert_eq!(line["reason"], "canceled", "{line:#}");
+    assert_eq!(line["route_name"], "VirtualService default/reviews http[0]", "{line:#}");
+    assert_eq!(line["upstream_host"], mesh.workload("reviews-v1").app.to_string(), "{line:#}");
+    assert_eq!(line["upstream_identity"], "spiffe://cluster.local/ns/default/sa/reviews", "{line:#}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 use std::{rc::Rc, time::Instant};
 
 use super::{ClientConnection, OnPath, Record, access_log, record::Head};
-use crate::error::Reason;
+use crate::{arrival::Direction, error::Reason};
 
 impl Record {
     /// The record of `request`, which has come from `client` at `began`.
@@ -26,6 +26,9 @@ impl Record {
         let mut head = is_needed.then(|| Box::new(Head::of(request, tapped, noted)));
         if let Some(head) = head.as_mut().filter(|_| path.watched.is_gateway()) {
             head.forget_claims();
+        }
+        if let Some(head) = head.as_mut().filter(|_| path.direction == Direction::Outbound) {
+            head.follow(request);
         }
         Self::new(path, request, head, client, began)
     }

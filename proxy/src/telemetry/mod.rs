@@ -31,6 +31,7 @@ mod tcp;
 mod told;
 pub mod trace;
 mod trace_id;
+mod underway;
 mod unknown;
 mod watched;
 
@@ -50,6 +51,7 @@ pub use self::{
     tap::{Tap, WentTo},
     tcp::TcpSeries,
     told::TrafficTold,
+    underway::Underway,
     unknown::Unknown,
     watched::{LineFormat, RouteLog, Watched},
 };

@@ -21,6 +21,7 @@ use super::{
     tap::{Tap, Tapped, WentTo},
     trace::Parent,
     trace_id::TraceId,
+    underway::Underway,
     unknown::Unknown,
     watched::{Noted, RouteLog, Watched},
 };
@@ -133,6 +134,8 @@ pub(super) struct Head {
     pub(super) is_grpc: bool,
     /// Where it went; `None`: nowhere yet.
     pub(super) place: Option<WentTo>,
+    /// Where it has gone so far, if it goes out.
+    underway: Option<Underway>,
     /// What else those see who ask to see requests. `None`: nobody asks.
     pub(super) tapped: Option<Box<Tapped>>,
     /// `None`: it is not sampled.
@@ -240,6 +243,10 @@ impl Record {
     pub(super) fn unanswered(&mut self) {
         self.series = self.client.unanswered();
         self.reason = Some(Reason::Canceled);
+        let underway = self.head.as_ref().and_then(|head| head.underway.as_ref()?.take());
+        if let Some((place, log)) = underway {
+            self.went_to(place, log);
+        }
     }
 
     /// Nobody reads the answer to its end: the client has left.
@@ -297,6 +304,12 @@ impl Drop for Record {
 }
 
 impl Head {
+    /// Has `request` note where it goes.
+    pub(super) fn follow<B>(&mut self, request: &mut http::Request<B>) {
+        let underway = self.underway.insert(Underway::default());
+        request.extensions_mut().insert(underway.clone());
+    }
+
     /// The method. Empty: it could not be read.
     pub(super) fn method(&self) -> &str {
         self.method.as_ref().map(Method::as_str).unwrap_or_default()
@@ -323,6 +336,7 @@ impl Head {
             tapped,
             trace_id: Parent::trace_id(headers),
             place: None,
+            underway: None,
             traced: noted.traced,
             route_log: None,
         }
