@@ -24,7 +24,7 @@ pub(crate) const CONTROL_PLANE_PODS: &str =
 /// Where the control plane's pods answer people on the same host.
 pub(crate) const ADMIN_PORT: u16 = 9990;
 /// The longest answer of an admin port that is read: some 5,000 proxies.
-const MAX_ANSWER: u64 = 64 << 20;
+pub(crate) const MAX_ANSWER: u64 = 64 << 20;
 /// How long an admin port may take.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 

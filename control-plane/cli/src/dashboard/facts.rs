@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) problems_left_out: usize,
     pub(super) seen: SeenTraffic,
     pub(super) matrix: Option<Vec<May>>,
+    /// What some replica has left out, because its answer would be too long.
+    pub(super) left_out: BTreeSet<String>,
 }
 
 /// One replica, and the proxies that are connected to it.
@@ -75,6 +77,7 @@ impl Facts {
             problems_left_out: 0,
             seen: SeenTraffic::default(),
             matrix: None,
+            left_out: BTreeSet::new(),
         };
         let mut traffic = Vec::new();
         for (name, one) in told {
@@ -96,6 +99,7 @@ impl Facts {
                 known.watched_seconds = known.watched_seconds.max(seen.watched_seconds);
             }
             facts.matrix = facts.matrix.or(one.matrix);
+            facts.left_out.extend(one.left_out);
             let (version, memory_bytes, config) = (one.version, one.memory_bytes, one.config);
             facts.replicas.push(Replica { name, version, memory_bytes, config });
         }

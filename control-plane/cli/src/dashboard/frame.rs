@@ -87,6 +87,10 @@ fn missing(facts: &Facts) -> Markup {
         @if facts.history.left_out > 0 {
             p.note.warn { "Plots leave out " (facts.history.left_out) " pairs of a service and where a route leads: there are too many." }
         }
+        @if !facts.left_out.is_empty() {
+            p.note.warn { "So much is known that a replica leaves a part of it out of its answer: "
+                (facts.left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ")) "." }
+        }
         @for line in missing.to_text().lines() { p.note.warn { (line) } }
         @if kept > 0 && kept < facts.wanted.since {
             p.note.warn { "Of so much traffic only " (length(std::time::Duration::from_secs(kept))) " are kept." }

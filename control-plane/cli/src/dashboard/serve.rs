@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Path, Query, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
@@ -32,7 +32,11 @@ use super::{
     page::{self, Asked, Page},
     told::{Told, Wanted},
 };
+use crate::cluster;
 
+/// The longest answer of a replica, in bytes: a little less than is read of it.
+const MOST_TOLD: usize = (64 << 20) - (64 << 10);
+const _: () = assert!((MOST_TOLD as u64) < cluster::MAX_ANSWER);
 /// So many may look on at a time.
 const MOST_LISTENERS: usize = 16;
 /// Between two looks for somebody who looks on.
@@ -70,12 +74,21 @@ impl Source for Own {
 
 impl Own {
     async fn told(&self, wanted: Wanted) -> Result<Told, String> {
+        self.found_out(wanted, |told| told).await
+    }
+
+    /// What becomes of all that is known by `work`.
+    async fn found_out<T: Send + 'static>(
+        &self,
+        wanted: Wanted,
+        work: impl FnOnce(Told) -> T + Send + 'static,
+    ) -> Result<T, String> {
         let overview = self.0.clone();
         if wanted.often {
             overview.look_often();
         }
         // It may take a while, in which this thread has streams to serve.
-        tokio::task::spawn_blocking(move || Told::of(&overview, wanted))
+        tokio::task::spawn_blocking(move || work(Told::of(&overview, wanted)))
             .await
             .map_err(|error| error.to_string())
     }
@@ -91,12 +104,13 @@ pub fn pages(overview: Overview) -> Router {
 async fn tell(
     State(own): State<Own>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Told>, (StatusCode, String)> {
+) -> Result<Response, (StatusCode, String)> {
     let wanted = Wanted { since: wanted.since.clamp(1, 3600), ..wanted };
-    own.told(wanted)
-        .await
-        .map(Json)
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+    let text = own.found_out(wanted, |told| told.to_json(MOST_TOLD)).await;
+    match text.and_then(|text| text.map_err(|error| error.to_string())) {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))),
+    }
 }
 
 /// The pages, of what `source` knows.

@@ -231,6 +231,7 @@ fn large(count: usize) -> Told {
         problems_left_out: 0,
         seen: SeenTraffic::default(),
         matrix: None,
+        left_out: Vec::new(),
     }
 }
 
@@ -398,4 +399,27 @@ fn what_a_replica_tells_is_read_again() {
     let text = serde_json::to_string(&told).unwrap();
     let again: Told = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string(&again).unwrap(), text);
+}
+
+#[test]
+fn an_answer_that_would_be_too_long_is_cut_and_says_so() {
+    let told = large(30);
+    let whole = told.clone().to_json(usize::MAX).unwrap();
+    let read = |text: &[u8]| serde_json::from_slice::<Told>(text).unwrap();
+    assert!(read(&whole).left_out.is_empty());
+
+    let text = told.clone().to_json(whole.len() - 1).unwrap();
+    assert!(text.len() < whole.len());
+    let cut = read(&text);
+    assert!(cut.history.lines.is_empty() && cut.services.services.len() == 30, "no more than needed");
+    let page = drawn("cut", &Page::Overview, &asked(), &facts(cut));
+    assert!(
+        page.contains("leaves a part of it out of its answer: ") && page.contains("who may call whom"),
+        "{page}"
+    );
+
+    let text = told.to_json(100_000).unwrap();
+    assert!(text.len() <= 100_000, "{}", text.len());
+    assert_eq!(read(&text).config.proxies.len(), 30, "nobody is missing because of it");
+    assert!(!drawn("whole", &Page::Overview, &asked(), &facts(large(3))).contains("out of its answer"));
 }

@@ -49,6 +49,9 @@ pub(super) struct Told {
     /// Who may call whom; `None`: it was not asked, or there are too many pairs.
     #[serde(default)]
     pub(super) matrix: Option<Vec<May>>,
+    /// What is left out of this, because it would be too long.
+    #[serde(default)]
+    pub(super) left_out: Vec<String>,
 }
 
 /// Whether somebody may call somebody.
@@ -105,7 +108,32 @@ impl Told {
             problems_left_out: problems.len().saturating_sub(MOST_PROBLEMS),
             seen: overview.seen(),
             matrix,
+            left_out: Vec::new(),
         }
+    }
+
+    /// The same in JSON, without as much of it as does not fit into `most` bytes: first what the fewest pages need.
+    pub(super) fn to_json(mut self, most: usize) -> serde_json::Result<Vec<u8>> {
+        const PARTS: [(&str, fn(&mut Told)); 6] = [
+            ("who may call whom", |told| told.matrix = None),
+            ("what proxies have asked for", |told| {
+                told.config.proxies.iter_mut().for_each(|proxy| proxy.authorities.clear());
+            }),
+            ("who has called whom", |told| told.seen.workloads.clear()),
+            ("what was when in the last hour", |told| told.history.lines.clear()),
+            ("services", |told| told.services.services.clear()),
+            ("traffic", |told| told.traffic.workloads.clear()),
+        ];
+        let mut text = serde_json::to_vec(&self)?;
+        for (what, leave_out) in PARTS {
+            if text.len() <= most {
+                break;
+            }
+            leave_out(&mut self);
+            self.left_out.push(what.to_owned());
+            text = serde_json::to_vec(&self)?;
+        }
+        Ok(text)
     }
 }
 
