@@ -423,3 +423,24 @@ fn an_answer_that_would_be_too_long_is_cut_and_says_so() {
     assert_eq!(read(&text).config.proxies.len(), 30, "nobody is missing because of it");
     assert!(!drawn("whole", &Page::Overview, &asked(), &facts(large(3))).contains("out of its answer"));
 }
+
+/// The page of a service with these routes, all of them to two subsets.
+fn with_routes(names: &[&str]) -> String {
+    let mut told = large(3);
+    let route = told.services.services[0].routes[0].clone();
+    let named = |name: &&str| RouteShown { name: (*name).to_owned(), ..route.clone() };
+    told.services.services[0].routes = names.iter().map(named).collect();
+    let page = service_named(&format!("{}:8080", host(0))).unwrap();
+    drawn(&format!("routes-{}", names.len()), &page, &asked(), &facts(told))
+}
+
+#[test]
+fn shares_of_backends_that_several_routes_lead_to_are_said_to_be_of_all_of_them() {
+    let (one, two) = (with_routes(&["a"]), with_routes(&["a", "b"]));
+
+    let count = |page: &str, words: &str| page.matches(words).count();
+    let (title, told) =
+        ("Share of requests as seen", "Share of requests as seen, by all routes to these together");
+    assert!(count(&one, title) > 0 && count(&one, told) == 0, "{one}");
+    assert_eq!(count(&two, told), 2 * count(&one, title), "one plot for each route: {two}");
+}

@@ -218,7 +218,9 @@ fn canary(facts: &Facts, host: &str, port: u16, party: &Party) -> Markup {
                             }
                         }
                     }
-                    (shares(facts, host, port, rows).draw())
+                    @let others = by_route.values().filter(|other| !std::ptr::eq(*other, rows)).flatten();
+                    @let is_shared = others.into_iter().any(|other| rows.iter().any(|row| row.backend == other.backend));
+                    (shares(facts, host, port, rows, is_shared).draw())
                 }
             }
         }
@@ -235,8 +237,9 @@ fn short_backend(row: &routes::Row, host: &str, port: u16) -> String {
     }
 }
 
-/// What share of what went to these backends each has got, over the hour.
-fn shares<'a>(facts: &Facts, host: &str, port: u16, rows: &[&routes::Row]) -> Plot<'a> {
+/// What share of what went to these backends each has got, over the hour. It is not kept by which route: if the backends of
+/// other routes are among them (`is_shared`), that is said.
+fn shares<'a>(facts: &Facts, host: &str, port: u16, rows: &[&routes::Row], is_shared: bool) -> Plot<'a> {
     let own = with_port(host, port);
     let of = |row: &routes::Row| {
         let backend = row.backend.as_deref().unwrap_or_default();
@@ -265,7 +268,10 @@ fn shares<'a>(facts: &Facts, host: &str, port: u16, rows: &[&routes::Row]) -> Pl
             .collect(),
     };
     Plot {
-        title: "Share of requests as seen",
+        title: match is_shared {
+            false => "Share of requests as seen",
+            true => "Share of requests as seen, by all routes to these together",
+        },
         write: |percent| format!("{percent:.0} %"),
         least: Some(0.0),
         most: Some(100.0),
