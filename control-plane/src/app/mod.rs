@@ -13,6 +13,7 @@ use selvedge_ops::{
     Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce, guarded,
     listen::{self},
     logging::{self},
+    memory,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -71,6 +72,7 @@ pub type Pages = fn(Overview) -> axum::Router;
 /// If it cannot start, or a part of it fails.
 pub fn run(args: &Args, pages: Pages) -> Result<(), AppError> {
     let log_level = logging::init(&log(args))?;
+    memory::map_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let drain = Drain::default();

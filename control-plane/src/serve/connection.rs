@@ -9,7 +9,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,6 +22,7 @@ use selvedge_certs::verify::Peer;
 use selvedge_ops::{
     Drain, Remark,
     http2::Calm,
+    memory,
     places::{Activity, Doing, Limits, Place, Places},
     seated::{Patience, Reading, Seated},
 };
@@ -49,6 +53,10 @@ const IN_TURN: usize = 256;
 const IN_TURN_OF_ONE: usize = 16;
 /// For how long a client that says nothing keeps others waiting, and then for how long one that does not go on.
 const HOLDS_UP: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// So many handshakes are a herd, which has passed when none ended for [`QUIET`].
+const HERD: u64 = 200;
+/// See [`HERD`].
+const QUIET: Duration = Duration::from_millis(200);
 /// The most connections at once of clients that have proven nothing, and those from one address.
 const STRANGERS: (usize, usize) = (256, 64);
 /// Of the files that we may open, the parts for handshakes, for strangers and for those who are known.
@@ -128,6 +136,8 @@ struct Open {
     staying: Arc<Places>,
     /// Whose turn it is to shake hands.
     turns: Arc<Semaphore>,
+    /// How many handshakes are over.
+    handshakes: AtomicU64,
 }
 
 impl Port {
@@ -148,9 +158,16 @@ impl Port {
             Places::new(Limits { strangers: all, per_address: of_address.min(all), known, busy_stay: true })
         };
         let (arriving, staying) = (few(HANDSHAKES, 0), few(STRANGERS, (files / SHARES.2).max(1)));
-        let open = Arc::new(Open { port: self, arriving, staying, turns: Arc::new(Semaphore::new(IN_TURN)) });
+        let open = Arc::new(Open {
+            port: self,
+            arriving,
+            staying,
+            turns: Arc::new(Semaphore::new(IN_TURN)),
+            handshakes: AtomicU64::new(0),
+        });
         tokio::select! {
-            () = open.accept_all(listener, accepted) => {}
+            () = Arc::clone(&open).accept_all(listener, accepted) => {}
+            () = open.give_back_after_herds() => {}
             _ = drain.drained() => {}
         }
         Ok(())
@@ -200,8 +217,25 @@ impl Open {
         turns.acquire_owned().await.ok()
     }
 
+    /// Handshakes need memory for a moment. When many are over and no more come, it is given back.
+    async fn give_back_after_herds(&self) {
+        let mut given_back_at = 0;
+        let mut before = 0;
+        loop {
+            sleep(QUIET).await;
+            let done = self.handshakes.load(Ordering::Relaxed);
+            if done == before && done - given_back_at >= HERD {
+                given_back_at = done;
+                // It fails only when the process ends.
+                drop(tokio::task::spawn_blocking(memory::give_back).await);
+            }
+            before = done;
+        }
+    }
+
     /// A handshake is over.
     fn calm_down(&self) {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
         if let Some(crowded) =
             self.port.crowded.as_ref().filter(|_| self.turns.available_permits() > IN_TURN / 2)
         {
