@@ -137,8 +137,8 @@ fn redirected(kind: Kind, tool: &str) {
     }
 }
 
-/// The app and the proxy call the same peer from the same port, one soon after the other has broken off. The kernel takes the
-/// second connection for the first.
+/// The app and the proxy call the same peer from the same port, one soon after a connection of the other was reset. The kernel
+/// takes the second connection for the first.
 fn used_again(kind: Kind, tool: &str) {
     let Two { pod, peer, .. } = &Two::on(kind);
     greet(&pod.namespace, SocketAddr::new(loopback(pod.address), 4140), "sidecar, outbound");
@@ -150,11 +150,11 @@ fn used_again(kind: Kind, tool: &str) {
     for (first, second, greeting, port) in
         [(app, proxy, "sidecar, outbound", 50_001), (proxy, app, "peer", 50_002)]
     {
-        assert_eq!(break_off(&pod.namespace, first, port, peer).unwrap(), greeting, "{tool}");
-        let refused = break_off(&pod.namespace, second, port, peer).map_err(|error| error.kind());
+        assert_eq!(greeted_and_reset(&pod.namespace, first, port, peer).unwrap(), greeting, "{tool}");
+        let refused = greeted_and_reset(&pod.namespace, second, port, peer).map_err(|error| error.kind());
         assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused), "{tool}, user {second} after {first}");
         // From the next port, it goes where it should.
-        assert_ne!(break_off(&pod.namespace, second, port + 10, peer).unwrap(), greeting, "{tool}");
+        assert_ne!(greeted_and_reset(&pod.namespace, second, port + 10, peer).unwrap(), greeting, "{tool}");
     }
 }
 
@@ -312,18 +312,18 @@ fn answer(namespace: &Namespace, address: SocketAddr, text: &'static str) {
     });
 }
 
-/// As [`answer`], and waits until the client has gone.
+/// As [`answer`], and closes when the client has said something, without having read it: so the connection is reset.
 fn greet(namespace: &Namespace, address: SocketAddr, text: &'static str) {
     let listener = namespace.inside(|| TcpListener::bind(address)).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.read(&mut [0])); // he breaks off
+            let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.peek(&mut [0])); // he may be gone
         }
     });
 }
 
-/// Connects as this user, from this port, says who greets it, and breaks off.
-fn break_off(namespace: &Namespace, uid: u32, port: u16, address: SocketAddr) -> io::Result<String> {
+/// Connects as this user, from this port, and says who greets it, once the connection is reset.
+fn greeted_and_reset(namespace: &Namespace, uid: u32, port: u16, address: SocketAddr) -> io::Result<String> {
     namespace.inside(|| {
         let client = thread::spawn(move || {
             let uid = Uid::from_raw(uid);
@@ -336,13 +336,13 @@ fn break_off(namespace: &Namespace, uid: u32, port: u16, address: SocketAddr) ->
             };
             socket.bind(&from.into())?;
             socket.connect_timeout(&address.into(), LIMIT)?;
-            socket.set_read_timeout(Some(LIMIT))?;
-            socket.set_linger(Some(Duration::ZERO))?;
             let mut stream = TcpStream::from(socket);
-            let mut text = vec![0; 64];
+            stream.set_read_timeout(Some(LIMIT))?;
+            let mut text = [0; 64];
             let length = stream.read(&mut text)?;
-            text.truncate(length);
-            Ok(String::from_utf8(text).unwrap())
+            stream.write_all(b"?")?;
+            assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            Ok(String::from_utf8(text[..length].to_vec()).unwrap())
         });
         client.join().unwrap()
     })

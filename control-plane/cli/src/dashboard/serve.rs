@@ -106,7 +106,7 @@ async fn tell(
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, (StatusCode, String)> {
     let wanted = Wanted { since: wanted.since.clamp(1, 3600), ..wanted };
-    let text = own.found_out(wanted, |told| told.to_json(MOST_TOLD)).await;
+    let text = own.found_out(wanted, |told| told.into_json(MOST_TOLD)).await;
     match text.and_then(|text| text.map_err(|error| error.to_string())) {
         Ok(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
         Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))),

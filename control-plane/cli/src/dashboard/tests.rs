@@ -404,11 +404,11 @@ fn what_a_replica_tells_is_read_again() {
 #[test]
 fn an_answer_that_would_be_too_long_is_cut_and_says_so() {
     let told = large(30);
-    let whole = told.clone().to_json(usize::MAX).unwrap();
+    let whole = told.clone().into_json(usize::MAX).unwrap();
     let read = |text: &[u8]| serde_json::from_slice::<Told>(text).unwrap();
     assert!(read(&whole).left_out.is_empty());
 
-    let text = told.clone().to_json(whole.len() - 1).unwrap();
+    let text = told.clone().into_json(whole.len() - 1).unwrap();
     assert!(text.len() < whole.len());
     let cut = read(&text);
     assert!(cut.history.lines.is_empty() && cut.services.services.len() == 30, "no more than needed");
@@ -418,7 +418,7 @@ fn an_answer_that_would_be_too_long_is_cut_and_says_so() {
         "{page}"
     );
 
-    let text = told.to_json(100_000).unwrap();
+    let text = told.into_json(100_000).unwrap();
     assert!(text.len() <= 100_000, "{}", text.len());
     assert_eq!(read(&text).config.proxies.len(), 30, "nobody is missing because of it");
     assert!(!drawn("whole", &Page::Overview, &asked(), &facts(large(3))).contains("out of its answer"));

@@ -1,6 +1,6 @@
 //! What one replica tells for pages: what its admin port answers at `/dashboard/facts`.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use selvedge_control_plane::{
     problem::{Problem, Severity},
@@ -113,11 +113,13 @@ impl Told {
     }
 
     /// The same in JSON, without as much of it as does not fit into `most` bytes: first what the fewest pages need.
-    pub(super) fn to_json(mut self, most: usize) -> serde_json::Result<Vec<u8>> {
-        const PARTS: [(&str, fn(&mut Told)); 6] = [
+    pub(super) fn into_json(mut self, most: usize) -> serde_json::Result<Vec<u8>> {
+        type LeaveOut = fn(&mut Told);
+        const PARTS: [(&str, LeaveOut); 6] = [
             ("who may call whom", |told| told.matrix = None),
             ("what proxies have asked for", |told| {
-                told.config.proxies.iter_mut().for_each(|proxy| proxy.authorities.clear());
+                // Not theirs, which streams go on using.
+                told.config.proxies.iter_mut().for_each(|proxy| proxy.authorities = BTreeSet::new().into());
             }),
             ("who has called whom", |told| told.seen.workloads.clear()),
             ("what was when in the last hour", |told| told.history.lines.clear()),
