@@ -20,6 +20,8 @@ pub(crate) use self::{
     choose::{Asked, choose},
     judge::{announce, count, succeeded},
 };
+use selvedge_model::grpc_timeout;
+
 use self::{
     judge::{Said, judge, named_by_peer},
     kept::Kept,
@@ -54,6 +56,8 @@ pub struct Attempt<'a> {
     pub deadline: Option<Instant>,
     /// Whether the connection of an attempt before it broke.
     pub fresh: bool,
+    /// Whether it is the endpoint's fault if no answer comes in time: see [`is_endpoints_fault`].
+    pub blames: bool,
     /// Whether, and how, another attempt at the request is in progress.
     pub beside: Beside<'a>,
 }
@@ -99,6 +103,13 @@ impl Attempting for Dispatch {
     ) -> impl Future<Output = Result<Response, Error>> {
         send(&self.worker, http, attempt)
     }
+}
+
+/// Whether it is an endpoint's fault if `http`, which came on `conn`, gets no answer in time. Not if a stranger sends the rest of a
+/// body as slowly as he likes, or says himself how little time there is (`grpc-timeout`): else he could have every endpoint
+/// ejected that others need.
+pub fn is_endpoints_fault(conn: &Conn, http: &http::Request<Body>) -> bool {
+    !conn.is_strangers() || http.body().is_empty() && grpc_timeout::given(http.headers()).is_none()
 }
 
 /// No `async fn`, which would hold its arguments twice.
@@ -163,12 +174,19 @@ fn send(
             end(*span, &result);
         }
         note_latency(&endpoint, attempt, result.is_ok());
-        if let Some(outcome) = judge(&result, endpoint.ejection.is_some()) {
+        if let Some(outcome) = judge(&result, endpoint.ejection.is_some())
+            && (attempt.blames || !is_late(&result))
+        {
             // Not by what was borrowed before: it would be held while the answer is waited for.
             count(worker, &attempt.share.backend, &endpoint, outcome, &Said(&result));
         }
         result
     }
+}
+
+/// Whether its time was over before there was an answer.
+fn is_late(result: &Result<Response, Error>) -> bool {
+    result.as_ref().is_err_and(|error| error.failure.reason == Reason::Timeout)
 }
 
 /// The span of an attempt says what it came to.
@@ -245,7 +263,7 @@ impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         let Some(endpoint) = self.endpoint else { return };
         note_latency(endpoint, self.attempt, false);
-        if self.attempt.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self.attempt.blames && self.attempt.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = late(endpoint);
             count(self.worker, &self.attempt.share.backend, endpoint, Outcome::NoAnswer, &late);
             self.worker.late.replace(Some(Arc::clone(endpoint)));

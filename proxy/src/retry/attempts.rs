@@ -21,7 +21,7 @@ use crate::{
     bind::{BoundBackend, BoundRule, BoundShare},
     body::{Arriving, Body, Original},
     budget::Budget,
-    dispatch::{Attempt, Attempting, Beside, Tried},
+    dispatch::{Attempt, Attempting, Beside, Tried, is_endpoints_fault},
     error::{self, Reason, SaidBy},
     fields::{grpc_status, has_failed, is_grpc},
     step::{AnswerFacts, Error, Response, Routed},
@@ -126,6 +126,7 @@ impl<S: Attempting> Attempts<S> {
                     progress: progress.as_ref(),
                     deadline,
                     fresh,
+                    blames: is_endpoints_fault(&conn, &http),
                     beside: Beside::Nothing,
                 };
                 let first = retry.as_ref().filter(|_| attempt == 0);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use selvedge_demo::{apps::reviews, call};
+use selvedge_demo::{apps::reviews, call, workload::sum_of};
 use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -321,4 +321,35 @@ async fn idle_connections_of_an_address_make_room_for_its_next_ones() {
     .await;
 
     assert!(open(&mut idle).await < 5, "one of them has gone");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
+    let root = own(HOST);
+    let ejects = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: one}\n\
+        spec: {host: one, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1, consecutiveGatewayErrors: 1, \
+        baseEjectionTime: 60s, maxEjectionPercent: 100}}}\n---\n";
+    let limited =
+        route("HTTPRoute", "one", "http", "").replace("rules: [{", "rules: [{timeouts: {request: 500ms}, ");
+    let documents =
+        [reviews_as("one", "two"), gateway_of(&http_listener("http", 80)), ejects.to_owned(), limited];
+    let (_mesh, gateway) = mesh_with(&documents.concat(), "default/edge", &[]).await;
+    let get = async || gateway.call(80, call::to(HOST, "/")).await.map_err(|error| error.to_string());
+    poll(SOON, "the gateway serves", async || match get().await? {
+        answer if answer.status.is_success() => Ok(()),
+        answer => Err(answer.summary()),
+    })
+    .await;
+
+    for _ in 0..3 {
+        let mut slow = crowd("127.0.0.2", gateway.at(80), SLOW, 1).await.pop().unwrap();
+        let mut read = [0; 12];
+        timeout(SOON, slow.read_exact(&mut read)).await.expect("in time").unwrap();
+        assert_eq!(&read, b"HTTP/1.1 504");
+    }
+
+    let answer = get().await.unwrap();
+    assert!(answer.status.is_success(), "{}", answer.summary());
+    let metrics = call::send(gateway.admin, call::to("admin", "/metrics")).await.unwrap().text();
+    assert_eq!(sum_of(&metrics, "selvedge_outbound_endpoint_ejections_total").unwrap_or_default(), 0.0);
 }

@@ -22,7 +22,7 @@ use crate::{
     balance::Copying,
     bind::{BoundFilters, BoundMirror, BoundShare},
     body::{Body, CopyWatch, Ending},
-    dispatch::{Attempt, Attempting, Beside, Tried, dispatch},
+    dispatch::{Attempt, Attempting, Beside, Tried, dispatch, is_endpoints_fault},
     error::Reason,
     fields::grpc_status,
     route::timeout::deadline,
@@ -73,6 +73,8 @@ struct Mirrored {
     began: Instant,
     /// When it must have been answered, if its route or its caller says so.
     deadline: Option<Instant>,
+    /// Whether it is the endpoint's fault if it is not.
+    blames: bool,
     _place: Copying,
 }
 
@@ -87,6 +89,7 @@ impl Mirrored {
         }
         let place = backend.counts.copy().ok_or(Dropped::TooMany)?;
         let deadline = deadline(matched);
+        let blames = is_endpoints_fault(&matched.conn, &matched.http);
         let (body, watch) = matched.http.body_mut().copy(&worker.budget);
         let mut http = Box::new(http::Request::new(body));
         *http.method_mut() = matched.http.method().clone();
@@ -106,13 +109,14 @@ impl Mirrored {
             conn: Conn::new(arrival, matched.conn.version, Side::Outbound(Outbound::default())),
             began: matched.at,
             deadline,
+            blames,
             _place: place,
         })
     }
 
     /// Sends it, throws the answer away, and counts it.
     async fn carry(self) {
-        let Self { worker, share, http, watch, conn, began, deadline, _place } = self;
+        let Self { worker, share, http, watch, conn, began, deadline, blames, _place } = self;
         let tried = Tried::default();
         let attempt = Attempt {
             beside: Beside::Nothing,
@@ -124,6 +128,7 @@ impl Mirrored {
             progress: None,
             deadline,
             fresh: false,
+            blames,
         };
         let step = dispatch(Rc::clone(&worker));
         let sent = pin!(async { answered(step.attempt(http, &attempt).await).await });
