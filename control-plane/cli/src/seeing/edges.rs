@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     since: SinceArgs,
 
-    /// Fail if something goes in plaintext
+    /// Fail if something goes in plaintext, or a replica does not tell what it knows
     #[arg(long)]
     require_mtls: bool,
 
@@ -118,8 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let traffic = args.place.traffic(args.since).await?;
         let services = args.place.services().await?;
         let report = Report::of(&traffic, &services, &args.filter, args.all);
-        let is_well =
-            !args.require_mtls || report.edges.iter().all(|edge| edge.secured != Secured::Plaintext);
+        let is_well = !args.require_mtls || report.is_secured();
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
     print(answer, args.output)
@@ -152,6 +151,12 @@ impl Report {
         };
         let edges = rows.into_values().map(row).collect();
         Self { seconds: traffic.seconds, edges, missing: traffic.missing.clone() }
+    }
+
+    /// Whether nothing goes in plaintext, as far as every replica has told.
+    pub(crate) fn is_secured(&self) -> bool {
+        let is_plaintext = |row: &Row| row.secured == Secured::Plaintext;
+        self.missing.unknown.is_empty() && !self.edges.iter().any(is_plaintext)
     }
 
     fn to_text(&self) -> String {

@@ -43,7 +43,7 @@ pub struct Args {
     #[command(flatten)]
     since: SinceArgs,
 
-    /// How many percent of each row's requests must succeed; none at all is too few
+    /// How many percent of each row's requests must succeed; none at all is too few, and so is what a replica does not tell
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_success: Option<f64>,
 
@@ -168,10 +168,12 @@ impl Report {
         Self { by, seconds: traffic.seconds, rows: rows.collect(), missing: traffic.missing.clone() }
     }
 
-    /// Whether at least so many percent of each row's requests have succeeded, and there were some.
+    /// Whether at least so many percent of each row's requests have succeeded, there were some, and every replica has told of its
+    /// part: a gate does not pass by what is not known.
     pub(crate) fn succeeds(&self, least: f64) -> bool {
         let mut requests = self.rows.iter().filter_map(|row| row.requests.as_ref()).peekable();
-        requests.peek().is_some() && requests.all(|requests| requests.succeed(least))
+        let is_whole = self.missing.unknown.is_empty();
+        is_whole && requests.peek().is_some() && requests.all(|requests| requests.succeed(least))
     }
 
     pub(crate) fn to_text(&self) -> String {

@@ -321,3 +321,20 @@ fn no_sum_of_what_sidecars_say_overflows() {
     let text = stat::Report::of(&traffic(), By::Service, &filter(&[])).to_text();
     assert!(text.contains("shop/web says 7 of them"), "{text}");
 }
+
+#[test]
+fn no_gate_passes_by_what_a_replica_does_not_tell() {
+    let mut traffic = traffic();
+    // Who is called in plaintext.
+    traffic.workloads.retain(|name, _| name.name() != "reviews-1");
+    let pass = |traffic: &Traffic| {
+        let stat = stat::Report::of(traffic, By::Service, &filter(&[]));
+        let edges = edges::Report::of(traffic, &services(), &filter(&[]), false);
+        (stat.succeeds(0.0), edges.is_secured())
+    };
+    assert_eq!(pass(&traffic), (true, true));
+
+    traffic.missing.unknown.insert("control-plane-1".to_owned(), "no answer in 30 s".to_owned());
+
+    assert_eq!(pass(&traffic), (false, false));
+}
