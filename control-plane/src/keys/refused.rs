@@ -3,44 +3,25 @@
 //! In clouds, link-local addresses serve the machine's own credentials to whoever asks. Loopback has the control plane's
 //! own ports; but where documents are files, whoever writes them has the machine, and often the issuer beside it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-/// Where machines of clouds serve metadata, besides link-local addresses: AWS (IPv6), Azure's WireServer, Alibaba.
-const METADATA: [IpAddr; 3] = [
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-];
+use selvedge_ops::metadata;
 
 /// Why nothing is fetched from `address`, as a noun; `None`: it may be asked.
 pub(super) fn refused(address: IpAddr, may_be_loopback: bool) -> Option<&'static str> {
-    let address = plain(address);
-    if METADATA.contains(&address) {
-        return Some("a server of machines' metadata");
+    if let Some(metadata) = metadata::at(address) {
+        return Some(metadata);
     }
-    let (link_local, this_host) = match address {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[0] == 0),
-        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.is_unspecified()),
+    let address = metadata::ipv4_behind(address);
+    let this_host = match address {
+        IpAddr::V4(v4) => v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_unspecified(),
     };
-    if link_local {
-        return Some("link-local addresses, where machines' metadata is");
-    }
     if (address.is_loopback() && !may_be_loopback) || this_host {
         return Some("the control plane's own host");
     }
     let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     (address.is_multicast() || is_broadcast).then_some("an address that is not one host's")
-}
-
-/// The IPv4 address that an IPv6 address stands for, if it does (RFC 4291, section 2.5.5; RFC 6052).
-fn plain(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    let [high, low] = match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => [high, low],
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => [high, low],
-        _ => return address.to_canonical(),
-    };
-    Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)).into()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod lag;
 pub mod listen;
 pub mod logging;
 pub mod memory;
+pub mod metadata;
 pub mod places;
 pub mod plain;
 pub mod process;

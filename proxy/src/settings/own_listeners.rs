@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use selvedge_ops::{
     guarded::{self, Kind},
-    here,
+    here, metadata,
 };
 
 use crate::error::{Failure, Reason};
@@ -49,14 +49,22 @@ pub struct OwnListeners {
 
 impl OwnListeners {
     /// Refuses a connection to `dial` if it would reach one of our own listeners, or one of a daemon of ours on this
-    /// host, which nobody may reach by way of a proxy.
+    /// host, which nobody may reach by way of a proxy. A gateway, which leads strangers where anybody's documents say, leads
+    /// them to no server of machines' metadata either.
     ///
     /// Costs nothing but comparisons where it goes to a sidecar, two system calls otherwise.
     ///
     /// # Errors
-    /// [`Reason::Loop`] if what is sent there would come back, [`Reason::Policy`] for an admin port or a control plane.
+    /// [`Reason::Loop`] if what is sent there would come back, [`Reason::Policy`] for an admin port, a control plane or metadata.
     pub fn refuse_own(&self, dial: SocketAddr, way: Way) -> Result<(), Failure> {
         let dial = guarded::dialled(dial);
+        if self.is_gateway()
+            && way != Way::Mesh
+            && let Some(metadata) = metadata::at(dial.ip())
+        {
+            let what = format!("{dial} is not called ({metadata}): a gateway leads nobody there");
+            return Err(Failure::new(Reason::Policy, what));
+        }
         let to_sidecar = matches!(way, Way::Mesh | Way::Sidecar);
         match self.own(dial).filter(|own| *own != Listener::Inbound || !to_sidecar) {
             Some(own) => Err(own.refusal(dial)),
@@ -83,6 +91,11 @@ impl OwnListeners {
             Some(_) => Err(Failure::new(Reason::Loop, format!("port {port} is a listener of this proxy"))),
             None => Ok(()),
         }
+    }
+
+    /// Only a gateway has no listener for what comes in from sidecars.
+    fn is_gateway(&self) -> bool {
+        self.inbound.is_none()
     }
 
     fn all(&self) -> impl Iterator<Item = (Listener, SocketAddr)> {
@@ -164,6 +177,21 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(refused("127.0.0.9:4191", Way::Out), Some(Reason::Policy), "it has every address");
+    }
+
+    #[test]
+    fn a_gateway_leads_nobody_to_a_machines_credentials() {
+        let gateway = OwnListeners { inbound: None, ..listeners() };
+        for dial in
+            ["169.254.169.254:80", "[fd00:ec2::254]:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80"]
+        {
+            let refused = |own: &OwnListeners, way| {
+                own.refuse_own(dial.parse().unwrap(), way).err().map(|failure| failure.reason)
+            };
+            assert_eq!(refused(&gateway, Way::Out), Some(Reason::Policy), "{dial}");
+            assert_eq!(refused(&gateway, Way::Sidecar), Some(Reason::Policy), "{dial}");
+            assert_eq!(refused(&listeners(), Way::Out), None, "an app asks for its own machine's: {dial}");
+        }
     }
 
     #[test]
