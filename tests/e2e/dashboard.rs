@@ -42,6 +42,12 @@ pub(crate) async fn mesh() -> Mesh {
     let servers = [Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")];
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")].into_iter().chain(servers)).await;
     mesh.write("routes.yaml", ROUTES).expect("a writable directory");
+    poll(SOON, "the routes are read", async || {
+        let documents =
+            mesh.control_plane_admin("/documents").await.map_err(|error| error.to_string())?.text();
+        if documents.contains("VirtualService") { Ok(()) } else { Err(documents) }
+    })
+    .await;
     mesh
 }
 
