@@ -6,7 +6,10 @@
 mod early;
 mod large;
 
-use crate::raw::{APP, Around, CALLERS, Raw};
+use selvedge_demo::workload::sum_of;
+use selvedge_tests::{SOON, poll};
+
+use crate::raw::{APP, Around, CALLERS, Raw, SERVER};
 
 #[tokio::test]
 async fn a_message_without_a_body_says_what_the_app_said_and_the_connection_goes_on() {
@@ -209,6 +212,22 @@ async fn chunks_and_trailers_flow_both_ways_as_they_come() {
         assert_eq!(app.until("\r\n\r\n").await, "6\r\nsecond\r\n0\r\nx-sum: 11\r\n\r\n", "{caller}");
         app.send("0\r\nx-total: 3\r\n\r\n").await;
         assert_eq!(client.until("\r\n\r\n").await, "0\r\nx-total: 3\r\n\r\n", "{caller}");
+    }
+
+    // They count as answered, and not as given up.
+    for (name, way, count) in
+        [(CALLERS[0], "outbound", 1.0), (CALLERS[1], "outbound", 1.0), (SERVER, "inbound", 2.0)]
+    {
+        let total = format!("selvedge_{way}_requests_total");
+        let metrics = poll(SOON, "the requests are counted", async || {
+            let answer =
+                around.mesh.workload(name).admin("/metrics").await.map_err(|error| error.to_string())?;
+            let metrics = answer.text();
+            if sum_of(&metrics, &total) == Some(count) { Ok(metrics) } else { Err(metrics) }
+        })
+        .await;
+        let mut lines = metrics.lines().filter(|line| line.starts_with(&total));
+        assert!(lines.all(|line| !line.contains("canceled") && !line.contains("reset")), "{name}: {metrics}");
     }
 }
 

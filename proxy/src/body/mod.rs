@@ -206,6 +206,11 @@ impl End {
         }
         self.in_flight = None;
         self.under_way = None;
+        self.finish_record(whole, now);
+    }
+
+    /// The record of the request is over.
+    fn finish_record(&mut self, whole: bool, now: Instant) {
         if let Some(record) = self.record.take() {
             record.finish(whole, now);
         }
@@ -533,6 +538,10 @@ impl HttpBody for Body {
             Some(Ok(frame)) => {
                 if let Some(end) = &mut this.end {
                     end.gave(frame.data_ref().map_or(0, Bytes::len));
+                    // Nothing follows trailers, and whoever passes them on asks for no more.
+                    if frame.is_trailers() {
+                        end.finish_record(true, Instant::now());
+                    }
                 }
             }
             Some(_) => {}
@@ -591,7 +600,9 @@ impl Drop for Body {
     fn drop(&mut self) {
         // hyper drops a body without reading it where none may follow (HEAD, 204, 304): that is an end
         // like any other.
-        let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_));
+        // So does HTTP/1 where all of a body with a length has passed, before HTTP/2 has said that it is over.
+        let has_passed = || matches!(&self.kind, Kind::Arriving(body) if body.size_hint().exact() == Some(0));
+        let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_)) || has_passed();
         let has_broken = matches!(self.kind, Kind::Failed(_));
         if !whole
             && !has_broken
