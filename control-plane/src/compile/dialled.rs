@@ -95,15 +95,24 @@ pub(super) fn named(
     named
 }
 
-/// The workloads that are dialled elsewhere than where their apps listen, by every port at which DNS alone says whom a service
-/// calls in plaintext. Each proxy finds out whether a name leads to one of them: only there is a sidecar passed by.
+/// The ports at which DNS alone says whom a service calls in plaintext.
+pub(super) fn unproven_ports(endpoints: &BTreeMap<ServiceKey, Endpoints>) -> BTreeSet<u16> {
+    endpoints.values().flat_map(Endpoints::unproven_ports).collect()
+}
+
+/// Whether `one` is a workload that is dialled elsewhere than where its app listens: there its sidecar is passed by.
+pub(super) fn is_beside_its_sidecar(one: &Endpoint) -> bool {
+    one.identity.is_some() && one.dial != one.address
+}
+
+/// The workloads that are dialled elsewhere than where their apps listen, by each of the `ports` at which DNS alone says whom a
+/// service calls in plaintext. Each proxy finds out whether a name leads to one of them: only there is a sidecar passed by.
 pub(super) fn beside_sidecars(
-    endpoints: &BTreeMap<ServiceKey, Endpoints>,
+    ports: &BTreeSet<u16>,
     addresses: &BTreeMap<SocketAddr, Endpoint>,
     workloads: impl Iterator<Item = (usize, NamedEndpoint)>,
 ) -> BTreeMap<ServiceKey, Endpoints> {
     let mut found = BTreeMap::new();
-    let ports: BTreeSet<u16> = endpoints.values().flat_map(Endpoints::unproven_ports).collect();
     if ports.is_empty() {
         return found;
     }
@@ -113,7 +122,7 @@ pub(super) fn beside_sidecars(
             put(found.entry(key.clone()).or_insert_with(|| Endpoints::new(key, Vec::new())));
         }
     };
-    for one in addresses.values().filter(|one| one.identity.is_some() && one.dial != one.address) {
+    for one in addresses.values().filter(|one| is_beside_its_sidecar(one)) {
         at(one.address.port(), &|here| here.list.push(one.clone()));
     }
     for (_, one) in workloads.filter(|(_, one)| one.identity.is_some() && one.dial != one.address) {

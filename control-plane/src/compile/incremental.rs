@@ -143,6 +143,11 @@ impl Last {
         let (old_finished, new_finished) = self.finished(&mut old, &mut new)?;
         let mut mesh = self.mesh.clone();
         self.take_over_endpoints(&mut mesh, &old, &new)?;
+        // All workloads that DNS may lead past their sidecars are in one list for each port.
+        let unproven = &self.facts.unproven;
+        if old.beside_sidecars(unproven) != new.beside_sidecars(unproven) {
+            return Err(Everything);
+        }
         let (occupied, occupants) = (old.occupants(&old_finished), new.occupants(&new_finished));
         splice(&mut mesh.occupants, &occupied, occupants)?;
         splice(&mut mesh.addresses, &old.addresses, std::mem::take(&mut new.addresses))?;

@@ -177,7 +177,8 @@ fn whole(
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
-    endpoints.append(&mut dialled::beside_sidecars(&endpoints, &addresses, workloads.named()));
+    let unproven = dialled::unproven_ports(&endpoints);
+    endpoints.append(&mut dialled::beside_sidecars(&unproven, &addresses, workloads.named()));
     let network = network::Network::new(resources, workloads.candidates(), previous);
     let asked = workloads::Asked {
         authentications: &authentications,
@@ -230,7 +231,7 @@ fn whole(
         gateways: gateways.into(),
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
-    let facts = incremental::Facts::new(&catalog, reported, connections);
+    let facts = incremental::Facts::new(&catalog, reported, unproven, connections);
     (mesh, problems.into_sorted(), facts)
 }
 

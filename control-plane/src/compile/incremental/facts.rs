@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -17,6 +17,8 @@ pub(in super::super) struct Facts {
     pub(super) others: HashSet<Arc<str>>,
     /// The service ports of whose endpoints a rule or a policy is reported to be wrong.
     pub(super) reported: HashSet<ServiceKey>,
+    /// The ports at which DNS alone says whom a service calls in plaintext.
+    pub(super) unproven: BTreeSet<u16>,
     pub(super) connections: Connections,
 }
 
@@ -24,6 +26,7 @@ impl Facts {
     pub(in super::super) fn new(
         catalog: &Catalog<'_>,
         reported: HashSet<ServiceKey>,
+        unproven: BTreeSet<u16>,
         connections: Connections,
     ) -> Self {
         let mut others = HashSet::new();
@@ -33,7 +36,7 @@ impl Facts {
                 others.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        Self { others, reported, connections }
+        Self { others, reported, unproven, connections }
     }
 }
 

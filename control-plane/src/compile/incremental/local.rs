@@ -87,6 +87,12 @@ impl<'a> Local<'a> {
         self.list().map(|known| &known.name)
     }
 
+    /// Those of its workloads at `ports` that are dialled elsewhere than where their apps listen.
+    pub(super) fn beside_sidecars(&self, ports: &BTreeSet<u16>) -> Vec<&Endpoint> {
+        let here = self.addresses.values().filter(|one| ports.contains(&one.address.port()));
+        here.filter(|one| dialled::is_beside_its_sidecar(one)).collect()
+    }
+
     /// Those of `finished` that have all of their address.
     pub(super) fn occupants(
         &self,

@@ -156,7 +156,7 @@ impl World {
             let gateway = format!("{namespace}/edge");
             rest["metadata"]["annotations"] = json!({"config.selvedge.io/gateway": gateway});
             rest["spec"]["labels"]["security.istio.io/tlsMode"] = "disabled".into();
-        } else if self.is_odd() {
+        } else if self.one_in(5) {
             rest["metadata"]["annotations"] = json!({"config.selvedge.io/inbound": "10.0.0.1:15006"});
         } else if self.is_odd() {
             rest["spec"]["unknown"] = json!(1);
@@ -228,7 +228,10 @@ impl World {
         match self.random.u8(0..3) {
             0 => spec["endpoints"] = json!([{"address": self.address(), "ports": {"http": 8080}}]),
             1 => spec["workloadSelector"] = json!({"labels": self.labels()}),
-            _ => spec["resolution"] = "DNS".into(),
+            _ => {
+                spec["resolution"] = self.word(&["DNS", "NONE"]).into();
+                spec["ports"][0]["number"] = self.random.choice([80_u16, 8080]).unwrap().into();
+            }
         }
         if self.one_in(3) {
             spec["addresses"] = json!([self.address()]);
@@ -444,6 +447,44 @@ fn differing(one: &Mesh, other: &Mesh) -> Option<&'static str> {
         ("domain", one.cluster_domain == other.cluster_domain),
     ];
     are_same.iter().find(|(_, same)| !same).map(|(name, _)| *name)
+}
+
+/// Checks that what is between `before` and `after` gives what compiling everything gives; whether it was compiled alone.
+fn is_compiled_alone(before: &Resources, after: &Resources) -> bool {
+    let settings = MeshSettings::default();
+    let mut compiler = Compiler::default();
+    let mesh = compiler.compile(before, &settings, &Mesh::default()).mesh;
+    let (whole, problems) = compile(after, &settings, &mesh);
+    let compiled = compiler.compile(after, &settings, &mesh);
+    assert_eq!(compiled.problems, problems);
+    assert_eq!(differing(&compiled.mesh, &whole), None);
+    compiled.is_part
+}
+
+/// The same of one text, in which `old` becomes `new`.
+fn is_alone_if(text: &str, old: &str, new: &str) -> bool {
+    assert!(text.contains(old), "{old}");
+    is_compiled_alone(&resources(text).0, &resources(&text.replace(old, new)).0)
+}
+
+#[test]
+fn workloads_that_dns_may_lead_past_their_sidecars_are_listed_anew() {
+    let outside = |resolution: &str, host: &str| {
+        format!(
+            "{MESH}---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: outside}}\n\
+             spec: {{hosts: ['{host}'], resolution: {resolution}, ports: [{{number: 9001, name: http, protocol: HTTP}}]}}\n"
+        )
+    };
+    for text in [outside("DNS", "api.example.com"), outside("NONE", "*.example.com")] {
+        assert!(!is_alone_if(&text, "serviceAccount: reviews", "serviceAccount: others"));
+        assert!(!is_alone_if(
+            &text,
+            "security.istio.io/tlsMode: istio",
+            "security.istio.io/tlsMode: disabled"
+        ));
+        let elsewhere = text.replace("number: 9001", "number: 9002");
+        assert!(is_alone_if(&elsewhere, "serviceAccount: reviews", "serviceAccount: others"));
+    }
 }
 
 fn steps() -> usize {
