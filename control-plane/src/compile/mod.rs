@@ -143,6 +143,7 @@ fn whole(
     let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
     let authentications = authentication::Authentications::new(resources, settings, &mut problems);
     let servers = servers::Servers::new(resources, settings, &mut problems);
+    servers::report_annotations(resources, &mut problems);
     let limits = rate_limits::RateLimits::new(resources, settings, &mut problems);
     let telemetries = telemetry::Telemetries::new(resources, settings, &mut problems);
     let mut workloads =

@@ -59,6 +59,7 @@ impl<'a> Local<'a> {
             return None;
         }
         places::report(&catalog, &endpoints, &mut problems);
+        servers::report_annotations(part, &mut problems);
         let mut addresses = workloads.addresses();
         endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
         let callers = dialled::callers(&catalog, &endpoints, &owners);

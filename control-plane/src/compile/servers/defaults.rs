@@ -32,12 +32,6 @@ impl<'a> Defaults<'a> {
                 namespaces.insert(&*document.name.name, (access, name.into()));
             }
         }
-        for document in &resources.pods {
-            said(document, problems);
-        }
-        for document in &resources.workload_entries {
-            said(document, problems);
-        }
         Self { namespaces }
     }
 
@@ -49,6 +43,16 @@ impl<'a> Defaults<'a> {
         });
         let said = own.or_else(|| self.namespaces.get(workload.namespace).cloned());
         said.filter(|(access, _)| *access != Access::AllUnauthenticated)
+    }
+}
+
+/// Reports the annotations of workloads that cannot be read.
+pub(in super::super) fn report_annotations(resources: &Resources, problems: &mut Problems) {
+    for document in &resources.pods {
+        said(document, problems);
+    }
+    for document in &resources.workload_entries {
+        said(document, problems);
     }
 }
 

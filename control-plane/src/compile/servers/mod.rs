@@ -17,6 +17,7 @@ use selvedge_model::{
     policy::{Action, Policy, Rule, ServerRoutes, Servers as Rules},
 };
 
+pub(super) use self::defaults::report_annotations;
 use self::{defaults::Defaults, policies::Granted, routes::Routes};
 use super::{
     MeshSettings, Problems, keep,

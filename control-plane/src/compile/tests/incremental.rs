@@ -159,6 +159,9 @@ impl World {
         } else if self.one_in(5) {
             rest["metadata"]["annotations"] = json!({"config.selvedge.io/inbound": "10.0.0.1:15006"});
         } else if self.is_odd() {
+            let policy = self.word(&["deny", "nobody"]);
+            rest["metadata"]["annotations"] = json!({"config.linkerd.io/default-inbound-policy": policy});
+        } else if self.is_odd() {
             rest["spec"]["unknown"] = json!(1);
         }
         rest
@@ -485,6 +488,21 @@ fn workloads_that_dns_may_lead_past_their_sidecars_are_listed_anew() {
         let elsewhere = text.replace("number: 9001", "number: 9002");
         assert!(is_alone_if(&elsewhere, "serviceAccount: reviews", "serviceAccount: others"));
     }
+}
+
+#[test]
+fn annotations_of_workloads_that_cannot_be_read_are_told_and_no_longer_told() {
+    let wrong = MESH.replace(
+        "metadata: {name: reviews-v2}",
+        "metadata: {name: reviews-v2, annotations: {config.linkerd.io/default-inbound-policy: nobody}}",
+    );
+    let (right, wrong) = (resources(MESH).0, resources(&wrong).0);
+    let problems =
+        |resources: &Resources| compile(resources, &MeshSettings::default(), &Mesh::default()).1.len();
+
+    assert_eq!((problems(&right), problems(&wrong)), (0, 1));
+    assert!(is_compiled_alone(&right, &wrong));
+    assert!(is_compiled_alone(&wrong, &right));
 }
 
 fn steps() -> usize {
