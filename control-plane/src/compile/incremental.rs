@@ -66,6 +66,15 @@ struct Last {
     index: Index,
 }
 
+/// What becomes of the order of `WorkloadEntry`s and pods.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    /// Whether the same ones are there, in the same order.
+    is_kept: bool,
+    /// Whether some that were there have another place among each other.
+    has_moved: bool,
+}
+
 impl Compiler {
     /// The same as [`compile`](super::compile), of whose result this is one part or all. `previous` is a mesh from before, which
     /// is the last one that this gave if only a part is to be compiled.
@@ -117,19 +126,21 @@ impl Last {
         let pods = Edits::new(&mut all.pods, &resources.pods, |one| index.pod_again(one));
         let new = &resources.endpoint_slices;
         let slices = Edits::new(&mut all.endpoint_slices, new, |one| index.slice_again(one));
-        let in_place = entries.is_in_place && pods.is_in_place;
+        let order = Order {
+            is_kept: entries.is_in_place && pods.is_in_place,
+            has_moved: entries.has_moved || pods.has_moved,
+        };
         let affected = index.affected(&entries.changed, &pods.changed, &slices.changed)?;
         let before = affected.of(index, all);
         index.change_entries(&entries.apply(&mut all.workload_entries))?;
         index.change_pods(&pods.apply(&mut all.pods))?;
         index.change_slices(&slices.apply(&mut all.endpoint_slices))?;
         let after = affected.of(index, all);
-        self.take_over(&before, &after, in_place)
+        self.take_over(&before, &after, order)
     }
 
-    /// Takes over what has become of the documents `before`, which are `after` now. `in_place`: workloads have the same names in
-    /// the same order.
-    fn take_over(&mut self, before: &Resources, after: &Resources, in_place: bool) -> Result<(), Everything> {
+    /// Takes over what has become of the documents `before`, which are `after` now.
+    fn take_over(&mut self, before: &Resources, after: &Resources, order: Order) -> Result<(), Everything> {
         let nowhere = &mut Problems::default();
         let policies = inbound::Policies::new(&self.resources, &self.settings, nowhere);
         let mut old = Local::new(before, &self.settings, &policies, &self.mesh).ok_or(Everything)?;
@@ -137,10 +148,10 @@ impl Last {
         // What is known by name is ranked by the places of all workloads.
         let named = &self.mesh.named;
         let are_named = !named.endpoints.is_empty() || !named.occupants.is_empty();
-        if are_named && !(in_place && old.names().eq(new.names())) {
+        if are_named && !(order.is_kept && old.names().eq(new.names())) {
             return Err(Everything);
         }
-        let (old_finished, new_finished) = self.finished(&mut old, &mut new)?;
+        let (old_finished, new_finished) = self.finished(&mut old, &mut new, order)?;
         let mut mesh = self.mesh.clone();
         self.take_over_endpoints(&mut mesh, &old, &new)?;
         // All workloads that DNS may lead past their sidecars are in one list for each port.
@@ -169,8 +180,13 @@ impl Last {
     ///
     /// # Errors
     /// Policies make something else of others too, or something else is to be said of policies.
-    fn finished(&self, old: &mut Local<'_>, new: &mut Local<'_>) -> Result<(Finished, Finished), Everything> {
-        if !self.is_beyond_policies(old, new)? {
+    fn finished(
+        &self,
+        old: &mut Local<'_>,
+        new: &mut Local<'_>,
+        order: Order,
+    ) -> Result<(Finished, Finished), Everything> {
+        if !self.is_beyond_policies(old, new, order)? {
             let there = |local: &Local<'_>| -> Option<Finished> {
                 let found = local
                     .names()
@@ -197,12 +213,12 @@ impl Last {
     /// # Errors
     /// There are policies that may make something else of other workloads, or may be told something else of all
     /// workloads together.
-    fn is_beyond_policies(&self, old: &Local<'_>, new: &Local<'_>) -> Result<bool, Everything> {
+    fn is_beyond_policies(&self, old: &Local<'_>, new: &Local<'_>, order: Order) -> Result<bool, Everything> {
         let mut differing = old.differing(new);
         differing.extend(new.differing(old));
         let all = &self.resources;
-        // They make sets of workloads, and name two of several Telemetry by the order of workloads.
-        if !differing.is_empty()
+        // They make sets of workloads, and name workloads, or two of several Telemetry, by the order of workloads.
+        if (!differing.is_empty() || order.has_moved)
             && (!all.network_policies.is_empty()
                 || !all.calico_policies.is_empty()
                 || all.telemetries.len() > 1)

@@ -16,6 +16,8 @@ pub(super) struct Edits<T> {
     by: Vec<Arc<Document<T>>>,
     /// Whether the other list has the same names in the same order.
     pub(super) is_in_place: bool,
+    /// Whether documents that are in both have another order.
+    pub(super) has_moved: bool,
     /// The documents in it that say something else.
     pub(super) changed: Vec<Pair<T>>,
 }
@@ -50,8 +52,8 @@ impl<T: PartialEq> Edits<T> {
         let names =
             |list: &[Arc<Document<T>>]| -> Vec<_> { list.iter().map(|one| one.name.clone()).collect() };
         let is_in_place = names(&old[range.clone()]) == names(by);
-        let changed = changed(&mut old[range.clone()], by, same);
-        Self { range, by: by.to_vec(), is_in_place, changed }
+        let (changed, has_moved) = changed(&mut old[range.clone()], by, same);
+        Self { range, by: by.to_vec(), is_in_place, has_moved, changed }
     }
 
     /// Makes the list the other one.
@@ -61,24 +63,28 @@ impl<T: PartialEq> Edits<T> {
     }
 }
 
-/// Those of `old` and `new` that are not in both, or that have another place among those that are.
+/// Those of `old` and `new` that are not in both, or that have another place among those that are; and whether there is one of
+/// another place.
 fn changed<T>(
     old: &mut [Arc<Document<T>>],
     new: &[Arc<Document<T>>],
     mut same: impl FnMut(&mut Arc<Document<T>>, &Arc<Document<T>>) -> bool,
-) -> Vec<Pair<T>> {
+) -> (Vec<Pair<T>>, bool) {
     let places: HashMap<DocumentName, usize> =
         old.iter().enumerate().map(|(place, document)| (document.name.clone(), place)).collect();
     let mut is_met = vec![false; old.len()];
     let mut changed = Vec::new();
     // What has not changed stands in the same order in both.
     let mut next = 0;
+    let (mut furthest, mut has_moved) = (0, false);
     for document in new {
         let Some(place) = places.get(&document.name).copied().filter(|place| !is_met[*place]) else {
             changed.push((None, Some(Arc::clone(document))));
             continue;
         };
         is_met[place] = true;
+        has_moved |= place < furthest;
+        furthest = furthest.max(place);
         if place >= next && same(&mut old[place], document) {
             next = place + 1;
         } else {
@@ -87,7 +93,7 @@ fn changed<T>(
     }
     let gone = old.iter().zip(is_met).filter(|(_, is_met)| !is_met);
     changed.extend(gone.map(|(document, _)| (Some(Arc::clone(document)), None)));
-    changed
+    (changed, has_moved)
 }
 
 #[cfg(test)]
@@ -144,6 +150,11 @@ mod tests {
             let names =
                 |list: &[Arc<Document<_>>]| -> Vec<_> { list.iter().map(|one| one.name.clone()).collect() };
             assert_eq!(edits.is_in_place, names(&old) == names(&new));
+            let [old_names, new_names] = [names(&old), names(&new)];
+            let both = |names: &[DocumentName], others: &[DocumentName]| -> Vec<_> {
+                names.iter().filter(|name| others.contains(name)).cloned().collect()
+            };
+            assert_eq!(edits.has_moved, both(&old_names, &new_names) != both(&new_names, &old_names));
             assert_eq!(again, new.len() - words.iter().filter(|word| !word.ends_with('-')).count());
             edits.apply(&mut old);
             assert!(old.iter().zip(&new).all(|(one, other)| Arc::ptr_eq(one, other)));

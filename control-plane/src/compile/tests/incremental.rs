@@ -505,6 +505,25 @@ fn annotations_of_workloads_that_cannot_be_read_are_told_and_no_longer_told() {
     assert!(is_compiled_alone(&wrong, &right));
 }
 
+#[test]
+fn which_telemetry_is_named_goes_by_the_order_of_workloads() {
+    let telemetry = |name: &str, label: &str| {
+        format!(
+            "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: {name}}}\n\
+             spec: {{selector: {{matchLabels: {{{label}}}}}, accessLogging: [{{providers: [{{name: envoy}}]}}]}}\n"
+        )
+    };
+    let all = [("a", "version: v1"), ("b", "version: v2"), ("c", "app: reviews")];
+    let all = all.map(|(name, label)| telemetry(name, label)).concat();
+    let (before, _) = resources(&format!("{MESH}{all}"));
+    let mut after = before.clone();
+    after.workload_entries.reverse();
+    let problems = |resources: &Resources| compile(resources, &MeshSettings::default(), &Mesh::default()).1;
+
+    assert_ne!(problems(&before), problems(&after), "that is what is to be found out");
+    assert!(!is_compiled_alone(&before, &after));
+}
+
 fn steps() -> usize {
     std::env::var(MORE_STEPS).map_or(STEPS, |number| number.parse().expect("a number"))
 }
