@@ -24,7 +24,7 @@ const KINDS: [(&str, usize, u32); 15] = [
     ("PeerAuthentication", 2, 40),
     ("AuthorizationPolicy", 2, 40),
     ("RequestAuthentication", 1, 20),
-    ("Telemetry", 1, 25),
+    ("Telemetry", 2, 25),
     ("NetworkPolicy", 1, 10),
     ("RateLimit", 1, 20),
     ("Server", 1, 20),
@@ -118,7 +118,10 @@ impl World {
             }
             "RateLimit" => {
                 let limits = json!([{"requests": 10, "per": "1s"}]);
-                let spec = json!({"selector": {"matchLabels": self.labels()}, "limits": limits});
+                let spec = match self.one_in(3) {
+                    true => json!({"targetRefs": self.service_ref(), "limits": limits}),
+                    false => json!({"selector": {"matchLabels": self.labels()}, "limits": limits}),
+                };
                 ("selvedge.io/v1alpha1", json!({"spec": spec}))
             }
             "Node" => {
@@ -177,6 +180,9 @@ impl World {
             if self.one_in(4) {
                 endpoint["nodeName"] = self.word(&["n1", "n2"]).into();
             }
+            if self.one_in(4) {
+                endpoint["hints"] = json!({"forZones": [{"name": self.word(&["z1", "z2"])}]});
+            }
             endpoints.push(endpoint);
         }
         let service = self.word(&["a", "b", "c", "a", "b", "nobody"]);
@@ -191,7 +197,12 @@ impl World {
         }
         let phase = if self.one_in(8) { "Succeeded" } else { "Running" };
         let ip = self.address();
-        json!({"metadata": {"labels": labels},
+        let annotations = match self.is_odd() {
+            true => json!({"config.selvedge.io/skip-inbound-ports": self.word(&["8080", "8081"]),
+                           "config.linkerd.io/default-inbound-policy": self.word(&["deny", "nobody"])}),
+            false => json!({}),
+        };
+        json!({"metadata": {"labels": labels, "annotations": annotations},
                "spec": {"serviceAccountName": self.word(&["one", "two"]), "nodeName": self.word(&["n1", "n2"]),
                         "hostNetwork": self.is_odd(),
                         "containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}]}]},
@@ -209,7 +220,9 @@ impl World {
         if !self.one_in(5) {
             spec["selector"] = self.labels();
         }
-        if self.one_in(2) {
+        if self.one_in(6) {
+            spec["clusterIP"] = "None".into();
+        } else if self.one_in(2) {
             spec["clusterIP"] =
                 if self.is_odd() { self.address() } else { format!("10.96.0.{}", self.random.u8(1..9)) }
                     .into();
@@ -220,6 +233,8 @@ impl World {
         }
         if self.one_in(5) {
             spec["trafficDistribution"] = "PreferSameZone".into();
+        } else if self.one_in(8) {
+            spec["internalTrafficPolicy"] = "Local".into();
         }
         json!({"spec": spec})
     }
@@ -271,9 +286,16 @@ impl World {
                         "proxyProtocol": self.word(&["HTTP/1", "opaque"])}})
     }
 
+    /// A Service that a policy is for.
+    fn service_ref(&mut self) -> Value {
+        json!([{"kind": "Service", "group": "", "name": self.word(&["a", "b", "c"])}])
+    }
+
     fn policy(&mut self, kind: &str) -> (&'static str, Value) {
         let mut spec = json!({});
-        if !self.one_in(3) {
+        if kind != "PeerAuthentication" && self.one_in(5) {
+            spec["targetRefs"] = self.service_ref();
+        } else if !self.one_in(3) {
             spec["selector"] = json!({"matchLabels": self.labels()});
         }
         let version = match kind {
