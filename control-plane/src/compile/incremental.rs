@@ -5,6 +5,8 @@
 //! - a workload reads its own document, the services that it is behind, those who share its address, and policies;
 //! - the endpoints of a service port, and what is at an address, read the documents of the workloads and slices that are
 //!   behind the service or name the address, and the `Service`s there;
+//! - what is known by a DNS name, sets of network policies, and the lists of workloads that DNS may lead past their sidecars
+//!   read all workloads: where such a thing changes, everything is compiled;
 //! - routes, gateways and all else read other kinds of documents alone.
 //!
 //! So, if only `WorkloadEntry`s, pods and `EndpointSlice`s have changed, [`Index::affected`] follows these ties from what has

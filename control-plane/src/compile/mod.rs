@@ -132,7 +132,8 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     (mesh, problems)
 }
 
-/// The same, with what is to be known for the next change to be compiled alone.
+/// The same, with what is to be known for the next change to be compiled alone. What reads `WorkloadEntry`s, pods or
+/// `EndpointSlice`s here must have its like in `incremental::Local`, or a reason there to compile everything.
 fn whole(
     resources: &Resources,
     settings: &MeshSettings,
