@@ -58,10 +58,14 @@ impl Deltas {
         let (version, fingerprints) = (Arc::clone(list.version()), Arc::clone(fingerprints));
         let endpoints = fingerprints.len();
         versions.push_back(Version { version: Arc::clone(&version), fingerprints, deltas: VecDeque::new() });
-        let surplus = if versions.len() > MOST_VERSIONS { versions.pop_front() } else { None };
+        let surplus = versions.front().filter(|_| versions.len() > MOST_VERSIONS);
+        let surplus = surplus.map(|oldest| Arc::clone(&oldest.version));
         kept.endpoints += endpoints;
-        kept.endpoints -= surplus.map_or(0, |oldest| oldest.fingerprints.len());
         kept.order.push_back((list.name().clone(), version));
+        if let Some(oldest) = surplus {
+            kept.forget(list.name(), &oldest);
+            kept.order.retain(|(name, version)| *version != oldest || name != list.name());
+        }
         kept.within(MOST_ENDPOINTS);
     }
 
@@ -93,13 +97,6 @@ impl Kept {
             && let Some((name, version)) = self.order.pop_front()
         {
             self.forget(&name, &version);
-        }
-        // Those that went because there were too many of their list.
-        let Self { lists, order, .. } = self;
-        while let Some((name, version)) = order.front()
-            && !lists.get(name).is_some_and(|known| known.iter().any(|one| one.version == *version))
-        {
-            order.pop_front();
         }
     }
 
@@ -198,6 +195,15 @@ mod tests {
         assert!(sent(&encodings, Some(&first), &of("a", 2)).is_delta());
         last();
         assert!(!sent(&encodings, Some(&first), &of("a", 2)).is_delta(), "there are too many");
+
+        let deltas = Deltas::default();
+        deltas.keep(&of("never changes", 1));
+        for version in 1..=3 * MOST_VERSIONS {
+            deltas.keep(&of("changes often", u16::try_from(version).unwrap()));
+        }
+        let kept = deltas.0.into_inner().unwrap();
+        let most = MOST_VERSIONS + 1;
+        assert_eq!((kept.endpoints, kept.order.len(), kept.lists.len()), (100 * most, most, 2));
 
         let deltas = Deltas::default();
         for version in 1..=5 {
