@@ -33,11 +33,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 pub use self::out::count_out;
-use self::{
-    ended::{Ended, backoff},
-    out::OutKey,
-    shown::Samples,
-};
+use self::{ended::Ended, out::OutKey, shown::Samples};
 use super::{
     binder::Binder,
     held::{Draft, Recipient, Resources},
@@ -130,7 +126,7 @@ pub async fn run(discovery: Discovery) {
             continue;
         }
         complaint.raise_as(ended.timeless(), &ended);
-        let pause = ended.pause().unwrap_or_else(|| backoff(attempt, fastrand::f64()));
+        let pause = ended.pause(attempt, fastrand::f64());
         attempt = attempt.saturating_add(1);
         client.while_noting(sleep(pause)).await;
     }

@@ -56,9 +56,14 @@ impl Ended {
         }
     }
 
-    /// How long to wait before the next stream, as the control plane says: it tells each of a fleet another time.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        if let Self::Refused { pause, .. } = self { *pause } else { None }
+    /// How long to wait before the next stream, after the `attempt`-th failure in a row: as the control plane says, which tells
+    /// each of a fleet another time, or else what [`backoff`] says. If the first time did not help, whichever is longer.
+    pub(super) fn pause(&self, attempt: u32, jitter: f64) -> Duration {
+        let told = if let Self::Refused { pause, .. } = self { *pause } else { None };
+        match told {
+            Some(told) if attempt == 0 => told,
+            told => backoff(attempt, jitter).max(told.unwrap_or_default()),
+        }
     }
 }
 
@@ -90,12 +95,17 @@ mod tests {
         let told = |text: &str| {
             let mut status = tonic::Status::unavailable("it is stopping");
             status.metadata_mut().insert(selvedge_api::PUSHBACK, text.parse().unwrap());
-            Ended::of(&status).pause()
+            Ended::of(&status)
         };
+        let longest = |attempt| backoff(attempt, 1.0);
 
-        assert_eq!(told("1234"), Some(Duration::from_millis(1234)));
-        assert_eq!(told("86400000"), Some(MAX_TOLD));
-        assert_eq!((told("-1"), told("soon")), (None, None));
-        assert_eq!(Ended::of(&tonic::Status::unavailable("it is stopping")).pause(), None);
+        assert_eq!(told("1234").pause(0, 1.0), Duration::from_millis(1234));
+        assert_eq!(told("86400000").pause(0, 1.0), MAX_TOLD);
+        assert_eq!((told("-1").pause(0, 1.0), told("soon").pause(1, 1.0)), (longest(0), longest(1)));
+        let nothing = Ended::of(&tonic::Status::unavailable("it is stopping"));
+        assert_eq!(nothing.pause(2, 1.0), longest(2));
+        // Once it may say that it is ready at once; if it goes on so, it is not asked without a pause.
+        assert_eq!((told("0").pause(0, 1.0), told("0").pause(3, 1.0)), (Duration::ZERO, longest(3)));
+        assert_eq!(told("1234").pause(1, 1.0), Duration::from_millis(1234));
     }
 }

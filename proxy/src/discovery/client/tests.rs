@@ -4,7 +4,10 @@ use selvedge_model::Lookup;
 use selvedge_ops::Readiness;
 use tokio::task::JoinSet;
 
-use super::{ended::MAX_BACKOFF, *};
+use super::{
+    ended::{MAX_BACKOFF, backoff},
+    *,
+};
 use crate::{
     bind::Destination,
     discovery::{
