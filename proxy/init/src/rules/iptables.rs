@@ -25,14 +25,22 @@ pub const FOR_OTHERS: &str = "-m addrtype ! --dst-type LOCAL -j RETURN";
 /// A table, with the rules of its built-in chains that lead into chains of ours.
 struct Table {
     name: &'static str,
+    /// Whether these rules come before those of others (`-I`) or after them (`-A`).
+    place: &'static str,
     /// The rule, without `-A` and its target, and the target.
     jumps: &'static [(&'static str, &'static str)],
 }
 
 /// Those in which we have chains.
 const TABLES: [Table; 2] = [
-    Table { name: "nat", jumps: &[("OUTPUT -p tcp", OUTBOUND), ("PREROUTING -p tcp", INBOUND)] },
-    Table { name: "filter", jumps: &[("OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", STALE)] },
+    // Docker's resolver has its rules there.
+    Table { name: "nat", place: "-A", jumps: &[("OUTPUT -p tcp", OUTBOUND), ("PREROUTING -p tcp", INBOUND)] },
+    // A firewall accepts there what it takes for a part of an old connection.
+    Table {
+        name: "filter",
+        place: "-I",
+        jumps: &[("OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", STALE)],
+    },
 ];
 
 /// Their names.
@@ -121,7 +129,7 @@ pub fn set(options: &Options, family: Family, saved: &str) -> String {
         }
         for (from, chain) in table.jumps {
             if !jumps(saved, from, chain) {
-                writeln!(text, "-A {from} -j {chain}").expect(GROWS);
+                writeln!(text, "{} {from} -j {chain}", table.place).expect(GROWS);
             }
         }
         text.push_str("COMMIT\n");
