@@ -37,7 +37,7 @@ use crate::{
     facts::{ClientAddress, authority},
     fields::{FORWARDED_CLIENT_CERT, claims::is_claim, get_rare},
     step::{Conn, Error, Request, Response, Step, address_value},
-    telemetry::access_log,
+    telemetry::{Underway, access_log},
 };
 
 /// The addresses that a request came by.
@@ -72,6 +72,9 @@ impl<S: Step<Request>> Service<Request> for Edge<S> {
         let headers = request.http.headers();
         let id = get_rare(headers, &REQUEST_ID).cloned();
         let addresses = if access_log::enabled() { get_rare(headers, &FORWARDED_FOR).cloned() } else { None };
+        if let Some(underway) = Underway::of(request.http.extensions()) {
+            underway.settled(id.clone(), addresses.clone());
+        }
         Edged { inner: self.inner.call(request), id, addresses }
     }
 }

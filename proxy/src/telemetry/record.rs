@@ -21,7 +21,7 @@ use super::{
     tap::{Tap, Tapped, WentTo},
     trace::Parent,
     trace_id::TraceId,
-    underway::Underway,
+    underway::{self, Underway},
     unknown::Unknown,
     watched::{Noted, RouteLog, Watched},
 };
@@ -243,10 +243,13 @@ impl Record {
     pub(super) fn unanswered(&mut self) {
         self.series = self.client.unanswered();
         self.reason = Some(Reason::Canceled);
-        let underway = self.head.as_ref().and_then(|head| head.underway.as_ref()?.take());
-        if let Some((place, log)) = underway {
+        let underway = self.head.as_ref().and_then(|head| head.underway.as_ref());
+        let Some(noted) = underway.map(Underway::take) else { return };
+        let underway::Noted { place, request_id, forwarded_for } = noted;
+        if let Some((place, log)) = place {
             self.went_to(place, log);
         }
+        self.explained(None, request_id.as_ref(), forwarded_for.as_ref());
     }
 
     /// Nobody reads the answer to its end: the client has left.

@@ -1,12 +1,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, header};
-use selvedge_model::SpiffeId;
+use http::{HeaderMap, HeaderValue, header};
+use selvedge_model::{AccessLog, SpiffeId};
 
 use super::*;
 use crate::{
     arrival::Direction,
-    telemetry::{InProgress, LineFormat, Series, Tap, Watched, durations::Durations, series::End},
+    telemetry::{InProgress, LineFormat, Series, Tap, Underway, Watched, durations::Durations, series::End},
 };
 
 /// A frontend's connection.
@@ -77,6 +77,29 @@ fn begun_at(mut http: http::Request<()>, unknown: &Arc<Series>, tap: &Arc<Tap>, 
     let (watched, in_progress) = (Arc::new(watched), Arc::new(InProgress::new(1)));
     let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap, watched, in_progress };
     Record::begin(Rc::new(path), &mut http, Rc::new(Frontend(identity)), Instant::now())
+}
+
+#[test]
+fn what_a_gateway_calls_a_request_is_known_although_its_client_leaves() {
+    let watched = Watched::new(1);
+    watched.set_up(LineFormat::Text, false, true);
+    // A rule that may have a line about it.
+    let _log = watched.of_route(&AccessLog::default());
+    let (mut http, identity) = (usual(), "spiffe://cluster.local/ns/default/sa/frontend".parse());
+    let (tap, in_progress) = (Arc::default(), Arc::new(InProgress::new(1)));
+    let (unknown, watched) = (series().into(), Arc::new(watched));
+    let path = OnPath { worker: 0, direction: Direction::Outbound, unknown, tap, watched, in_progress };
+    let client = Rc::new(Frontend(identity.expect("an identity")));
+    let mut record = Record::begin(Rc::new(path), &mut http, client, Instant::now());
+
+    let underway = Underway::of(http.extensions()).expect("its rule may have a line about it");
+    let [id, addresses] = ["ours", "192.0.2.7"].map(HeaderValue::from_static);
+    underway.settled(Some(id), Some(addresses));
+    record.unanswered();
+
+    let head = record.head.as_ref().expect("its rule may have a line about it");
+    assert_eq!(head.request_id.as_deref(), Some("ours"));
+    assert_eq!(head.forwarded_for.as_deref(), Some("192.0.2.7"));
 }
 
 fn answer(status: u16) -> http::Response<()> {
