@@ -19,9 +19,9 @@ use crate::{arrival::Direction, error::Reason};
 /// What is not known is called so.
 const UNKNOWN: &str = "unknown";
 /// Where requests go whose destination is in no configuration.
-const PASSTHROUGH: &str = "PassthroughCluster";
+pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
 /// Where they would have gone if the outbound traffic policy let them out.
-const BLACK_HOLE: &str = "BlackHoleCluster";
+pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 /// Where those go that come to a port to which no Service leads.
 const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// What Istio calls a cluster that has no other name.

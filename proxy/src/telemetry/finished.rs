@@ -14,6 +14,7 @@ use selvedge_model::{
 };
 
 use super::{
+    compat::{BLACK_HOLE, PASSTHROUGH},
     record::Head,
     tap::WentTo,
     trace::{self, Trace},
@@ -287,10 +288,8 @@ impl Finished {
         match (self.direction, self.service()) {
             (Direction::Inbound, _) => "inbound".to_owned(),
             (Direction::Outbound, Some((host, port))) => format!("outbound|{port}||{host}"),
-            (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => {
-                "BlackHoleCluster".to_owned()
-            }
-            (Direction::Outbound, None) => "PassthroughCluster".to_owned(),
+            (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => BLACK_HOLE.to_owned(),
+            (Direction::Outbound, None) => PASSTHROUGH.to_owned(),
         }
     }
 }
