@@ -164,6 +164,7 @@ impl Asked<'_> {
                 progress: None,
                 deadline: Some(self.deadline),
                 fresh,
+                blames: true,
                 beside: Beside::Nothing,
             };
             match step.attempt(http, &attempt).await {

@@ -325,7 +325,6 @@ async fn idle_connections_of_an_address_make_room_for_its_next_ones() {
 
 #[tokio::test]
 async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
-    let root = own(HOST);
     let ejects = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: one}\n\
         spec: {host: one, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1, consecutiveGatewayErrors: 1, \
         baseEjectionTime: 60s, maxEjectionPercent: 100}}}\n---\n";
