@@ -222,6 +222,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "backend_tls",
         "backend_traffic",
         "workloads",
+        "asked",
         "candidates",
         "reserved",
         "owners",

@@ -5,6 +5,7 @@
 //! Where only workloads and endpoints have changed, [`Compiler`] compiles what they have to do with, and the result
 //! is the same. What comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
+mod asked;
 mod authentication;
 mod authorization;
 mod backend_tls;
@@ -141,12 +142,8 @@ fn whole(
 ) -> (Mesh, Vec<Problem>, incremental::Facts) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
-    let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
-    let authentications = authentication::Authentications::new(resources, settings, &mut problems);
-    let servers = servers::Servers::new(resources, settings, &mut problems);
+    let of_workloads = asked::Policies::new(resources, settings, &mut problems);
     servers::report_annotations(resources, &mut problems);
-    let limits = rate_limits::RateLimits::new(resources, settings, &mut problems);
-    let telemetries = telemetry::Telemetries::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
@@ -182,33 +179,21 @@ fn whole(
     let unproven = dialled::unproven_ports(&endpoints);
     endpoints.append(&mut dialled::beside_sidecars(&unproven, &addresses, workloads.named()));
     let network = network::Network::new(resources, workloads.candidates(), previous);
-    let asked = workloads::Asked {
-        authentications: &authentications,
-        authorizations: &authorizations,
-        servers: &servers,
-        network: &network,
-        limits: &limits,
-        telemetries: &telemetries,
-    };
     let connections = Connections::default();
     let finished = workloads.finish(
         &previous.workloads,
-        asked,
+        of_workloads.asked(&network),
         |key, namespace| connections.get(key, namespace, || routing.app_connections(key, namespace)),
         &mut problems,
     );
-    authorizations.report_unused(&mut problems);
-    authentications.report_unused(&mut problems);
-    servers.report(&mut problems);
-    telemetries.report(&mut problems);
+    of_workloads.report(&catalog, &mut problems);
     network.report(&mut problems);
-    limits.report(|host| Some(&catalog.find(host)?.ports), &mut problems);
     meant::report(resources, settings, workloads.facing(&finished), &mut problems);
     let occupants = workloads.occupants(&finished);
     let gateways = gateways::gateways(
         resources,
         settings,
-        (&routing, &certificates, &limits),
+        (&routing, &certificates, &of_workloads.limits),
         &workloads,
         &previous.gateways,
         &mut problems,

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use selvedge_ops::metadata::is_link_local;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -167,11 +168,7 @@ struct PortYaml {
 
 /// What `ip` is, if it means something else in each network.
 fn nobodys(ip: IpAddr) -> Option<&'static str> {
-    let is_link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if is_link_local {
+    if is_link_local(ip) {
         Some("a link-local address")
     } else if ip.is_unspecified() {
         Some("the unspecified address")

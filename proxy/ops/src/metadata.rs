@@ -16,11 +16,15 @@ pub fn at(address: IpAddr) -> Option<&'static str> {
     if METADATA.contains(&address) {
         return Some("a server of machines' metadata");
     }
-    let is_link_local = match address {
+    is_link_local(address).then_some("link-local addresses, where machines' metadata is")
+}
+
+/// Whether `address`, as it is written, means something else in each network (RFC 3927; RFC 4291, section 2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    is_link_local.then_some("link-local addresses, where machines' metadata is")
+    }
 }
 
 /// The IPv4 address that an IPv6 address stands for, if it does (RFC 4291, section 2.5.5; RFC 6052).

@@ -12,8 +12,8 @@ use selvedge_model::{
 };
 
 use super::super::{
-    MeshSettings, Problems, authentication, authorization, candidates, dialled, endpoints, inbound, meant,
-    network, owners, places, rate_limits, servers, services, telemetry,
+    MeshSettings, Problems, asked, candidates, dialled, endpoints, inbound, meant, network, owners, places,
+    servers, services,
     workloads::{self, KnownWorkload},
 };
 use crate::{problem::Problem, resources::Resources};
@@ -130,27 +130,12 @@ impl<'a> Local<'a> {
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> (BTreeMap<WorkloadName, Arc<Workload>>, HashSet<Problem>) {
         let nowhere = &mut Problems::default();
-        let authorizations = authorization::Authorizations::new(all, settings, nowhere);
-        let authentications = authentication::Authentications::new(all, settings, nowhere);
-        let servers = servers::Servers::new(all, settings, nowhere);
-        let limits = rate_limits::RateLimits::new(all, settings, nowhere);
-        let telemetries = telemetry::Telemetries::new(all, settings, nowhere);
+        let of_workloads = asked::Policies::new(all, settings, nowhere);
         let network = network::Network::new(self.part, self.workloads.candidates(), previous);
-        let asked = workloads::Asked {
-            authentications: &authentications,
-            authorizations: &authorizations,
-            servers: &servers,
-            network: &network,
-            limits: &limits,
-            telemetries: &telemetries,
-        };
+        let asked = of_workloads.asked(&network);
         let finished = self.workloads.finish(&previous.workloads, asked, connections, &mut self.problems);
         let mut problems = Problems::default();
-        authorizations.report_unused(&mut problems);
-        authentications.report_unused(&mut problems);
-        servers.report(&mut problems);
-        telemetries.report(&mut problems);
-        limits.report(|host| Some(&self.catalog.find(host)?.ports), &mut problems);
+        of_workloads.report(&self.catalog, &mut problems);
         meant::report(all, settings, self.workloads.facing(&finished), &mut problems);
         (finished, problems.found)
     }

@@ -1,0 +1,44 @@
+//! The policies of all workloads: read, asked and reported in one place, for the whole mesh and for a change that is compiled
+//! alone.
+
+use super::{
+    MeshSettings, Problems, authentication::Authentications, authorization::Authorizations, network::Network,
+    rate_limits::RateLimits, servers::Servers, services::Catalog, telemetry::Telemetries, workloads::Asked,
+};
+use crate::resources::Resources;
+
+/// All of them but network policies, which are made from the workloads too.
+pub(super) struct Policies<'a> {
+    authorizations: Authorizations<'a>,
+    authentications: Authentications<'a>,
+    servers: Servers<'a>,
+    pub(super) limits: RateLimits<'a>,
+    telemetries: Telemetries<'a>,
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings, problems: &mut Problems) -> Self {
+        Self {
+            authorizations: Authorizations::new(resources, settings, problems),
+            authentications: Authentications::new(resources, settings, problems),
+            servers: Servers::new(resources, settings, problems),
+            limits: RateLimits::new(resources, settings, problems),
+            telemetries: Telemetries::new(resources, settings, problems),
+        }
+    }
+
+    /// What each workload asks, with the network policies too.
+    pub(super) fn asked<'p>(&'p self, network: &'p Network<'a>) -> Asked<'p, 'a> {
+        let Self { authorizations, authentications, servers, limits, telemetries } = self;
+        Asked { authentications, authorizations, servers, network, limits, telemetries }
+    }
+
+    /// Reports what nothing asked for, now that all workloads have asked.
+    pub(super) fn report(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
+        self.authorizations.report_unused(problems);
+        self.authentications.report_unused(problems);
+        self.servers.report(problems);
+        self.telemetries.report(problems);
+        self.limits.report(|host| Some(&catalog.find(host)?.ports), problems);
+    }
+}
