@@ -44,8 +44,8 @@ pub(super) fn write(record: &Record) {
         target: TARGET,
         direction = record.direction().word(),
         method = head.method(),
-        authority = head.authority,
-        path = head.path,
+        authority = head.authority.as_str(),
+        path = head.path.as_str(),
         status = record.status,
         reason = record.reason.map(Reason::word),
         error = record.error.as_deref(),
@@ -53,7 +53,7 @@ pub(super) fn write(record: &Record) {
         retries = record.retries,
         peer = %record.client.peer(),
         identity = record.client.identity().map(SpiffeId::as_str),
-        request_id = head.request_id,
+        request_id = head.request_id.get(),
         trace_id = head.trace_id,
     );
 }
@@ -202,7 +202,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(filter).with(text);
         let said = |record: &Record| {
             let head = record.head.as_ref().expect("the filter asks for it");
-            [head.request_id.clone(), head.forwarded_for.clone()]
+            [&head.request_id, &head.forwarded_for].map(|said| said.get().map(str::to_owned))
         };
 
         tracing::subscriber::with_default(subscriber, || {

@@ -1,7 +1,7 @@
 //! A request that is over, as the access log and a trace's collector tell it, and its line in the two formats.
 
 use std::{
-    io::Write as _,
+    borrow::Cow,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -15,7 +15,9 @@ use selvedge_model::{
 
 use super::{
     compat::{BLACK_HOLE, PASSTHROUGH},
+    line::{Json, Text, millis},
     record::Head,
+    said::Said,
     tap::WentTo,
     trace::{self, Trace},
 };
@@ -77,22 +79,22 @@ impl Finished {
 
     /// The path, without its query.
     pub fn path(&self) -> &str {
-        &self.head.path
+        self.head.path.as_str()
     }
 
     /// `Host`, or `:authority`.
     pub fn authority(&self) -> &str {
-        &self.head.authority
+        self.head.authority.as_str()
     }
 
     /// `User-Agent`.
     pub fn user_agent(&self) -> Option<&str> {
-        self.head.user_agent.as_deref()
+        self.head.user_agent.get()
     }
 
     /// `x-request-id`.
     pub fn request_id(&self) -> Option<&str> {
-        self.head.request_id.as_deref()
+        self.head.request_id.get()
     }
 
     /// Whether it is a gRPC call.
@@ -162,15 +164,14 @@ impl Finished {
         }
     }
 
-    /// Cuts off what a client or a peer has made longer than a tag may be, and lets go of what only others need: many requests
-    /// wait for a collector, and are sent together.
+    /// Cuts off what a client or a peer has made longer than a tag may be, and lets go of what only others need, and of the
+    /// buffers that the request was read into: many requests wait for a collector, and are sent together.
     pub(super) fn shorten(&mut self) {
         let Head { method, authority, path, user_agent, forwarded_for, request_id, tapped, .. } =
             &mut *self.head;
         *tapped = None;
-        let rare = [user_agent, forwarded_for, request_id].into_iter().flatten();
-        for text in rare.chain([authority, path]).filter(|text| text.len() > LONGEST_TAG) {
-            *text = trace::cut(text);
+        for text in [user_agent, forwarded_for, request_id, authority, path] {
+            *text = Said::own(text.get().map(trace::cut));
         }
         if let Some(method) = method
             && let Some(begin) = method.as_str().as_bytes().get(..LONGEST_TAG)
@@ -208,16 +209,15 @@ impl Finished {
         line.0.push(b' ');
         line.number(millis(self.duration));
         line.word(None);
-        line.quoted(self.head.forwarded_for.as_deref());
+        line.quoted(self.head.forwarded_for.get());
         line.quoted(self.user_agent());
         line.quoted(self.request_id());
         line.quoted(Some(self.authority()));
-        let upstream = self.place().and_then(|place| place.endpoint).map(|endpoint| endpoint.to_string());
-        line.quoted(upstream.as_deref());
+        line.quoted_address(self.place().and_then(|place| place.endpoint));
         line.word(Some(&self.cluster()));
         line.word(None);
         line.word(None);
-        line.word(Some(&self.peer.to_string()));
+        line.address(self.peer);
         line.word(None);
         // A name of ours has spaces in it.
         let route =
@@ -244,20 +244,22 @@ impl Finished {
         line.number("duration", Some(millis(self.duration)));
         line.number("duration_us", Some(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));
         line.number("retries", Some(self.retries.into()).filter(|retries| *retries > 0));
-        line.text("x_forwarded_for", self.head.forwarded_for.as_deref());
+        line.text("x_forwarded_for", self.head.forwarded_for.get());
         line.text("user_agent", self.user_agent());
         line.text("request_id", self.request_id());
         line.text("authority", Some(self.authority()));
         if let Some(place) = self.place() {
-            line.display("upstream_host", place.endpoint.as_ref());
+            line.address("upstream_host", place.endpoint);
             if place.service.is_some() {
                 line.text("upstream_cluster", Some(&self.cluster()));
             }
-            line.display("upstream_workload", place.workload.as_ref());
+            if let Some(workload) = &place.workload {
+                line.pieces("upstream_workload", [workload.namespace(), "/", workload.name()]);
+            }
             line.text("upstream_identity", place.identity.as_ref().map(SpiffeId::as_str));
             line.text("route_name", place.route.as_deref());
         }
-        line.display("downstream_remote_address", Some(&self.peer));
+        line.address("downstream_remote_address", Some(self.peer));
         line.text("downstream_identity", self.identity.as_ref().map(SpiffeId::as_str));
         line.flag("mtls", self.is_mtls());
         line.text("reason", self.reason.map(Reason::word));
@@ -284,115 +286,15 @@ impl Finished {
     }
 
     /// Where it went, as Envoy calls it.
-    fn cluster(&self) -> String {
+    fn cluster(&self) -> Cow<'static, str> {
         match (self.direction, self.service()) {
-            (Direction::Inbound, _) => "inbound".to_owned(),
-            (Direction::Outbound, Some((host, port))) => format!("outbound|{port}||{host}"),
-            (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => BLACK_HOLE.to_owned(),
-            (Direction::Outbound, None) => PASSTHROUGH.to_owned(),
-        }
-    }
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A line of Istio's text format.
-pub(super) struct Text<'o>(pub(super) &'o mut Vec<u8>);
-
-impl Text<'_> {
-    pub(super) fn time(&mut self, time: SystemTime) {
-        // A Vec takes whatever is written to it.
-        let _ = write!(self.0, "[{}]", humantime::format_rfc3339_millis(time));
-    }
-
-    pub(super) fn number(&mut self, number: u64) {
-        let _ = write!(self.0, "{number}");
-    }
-
-    /// What has no spaces, with one before it.
-    pub(super) fn word(&mut self, word: Option<&str>) {
-        self.0.push(b' ');
-        self.bare(word);
-    }
-
-    /// The same in quotes.
-    pub(super) fn quoted(&mut self, text: Option<&str>) {
-        self.0.extend_from_slice(b" \"");
-        self.bare(text);
-        self.0.push(b'"');
-    }
-
-    /// Nobody who writes a header forges a line, or a field of one.
-    fn bare(&mut self, text: Option<&str>) {
-        let text = text.filter(|text| !text.is_empty()).unwrap_or("-");
-        if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
-            return self.0.extend_from_slice(text.as_bytes());
-        }
-        for letter in text.chars() {
-            let is_plain = !letter.is_control() && letter != '"' && letter != '\\';
-            if is_plain && letter.is_ascii() {
-                self.0.push(letter as u8);
-            } else {
-                let _ = write!(self.0, "{}", letter.escape_default());
+            (Direction::Inbound, _) => "inbound".into(),
+            (Direction::Outbound, Some((host, port))) => {
+                ["outbound|", itoa::Buffer::new().format(port), "||", host].concat().into()
             }
+            (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => BLACK_HOLE.into(),
+            (Direction::Outbound, None) => PASSTHROUGH.into(),
         }
-    }
-}
-
-/// A line of JSON.
-pub(super) struct Json<'o> {
-    pub(super) out: &'o mut Vec<u8>,
-    pub(super) is_first: bool,
-}
-
-impl Json<'_> {
-    fn key(&mut self, name: &str) {
-        self.out.push(if std::mem::take(&mut self.is_first) { b'{' } else { b',' });
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    pub(super) fn text(&mut self, name: &str, text: Option<&str>) {
-        let Some(text) = text else { return };
-        self.key(name);
-        let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
-        if text.bytes().all(is_plain) {
-            self.out.push(b'"');
-            self.out.extend_from_slice(text.as_bytes());
-            self.out.push(b'"');
-        } else {
-            // A Vec takes whatever is written to it, and a text is always JSON.
-            let _ = serde_json::to_writer(&mut *self.out, text);
-        }
-    }
-
-    pub(super) fn display(&mut self, name: &str, value: Option<&impl std::fmt::Display>) {
-        let Some(value) = value else { return };
-        self.key(name);
-        let _ = write!(self.out, "\"{value}\"");
-    }
-
-    pub(super) fn number(&mut self, name: &str, number: Option<u64>) {
-        let Some(number) = number else { return };
-        self.key(name);
-        let _ = write!(self.out, "{number}");
-    }
-
-    pub(super) fn flag(&mut self, name: &str, flag: bool) {
-        self.key(name);
-        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
-    }
-
-    pub(super) fn time(&mut self, name: &str, time: SystemTime) {
-        self.key(name);
-        let _ = write!(self.out, "\"{}\"", humantime::format_rfc3339_millis(time));
-    }
-
-    pub(super) fn end(self) {
-        self.out.extend_from_slice(b"}\n");
     }
 }
 
@@ -443,9 +345,9 @@ mod tests {
             head.method(),
             head.authority.as_str(),
             head.path.as_str(),
-            head.user_agent.as_deref().expect("it has one"),
-            head.forwarded_for.as_deref().expect("it has one"),
-            head.request_id.as_deref().expect("it has one"),
+            head.user_agent.get().expect("it has one"),
+            head.forwarded_for.get().expect("it has one"),
+            head.request_id.get().expect("it has one"),
             error.as_deref().expect("it has one"),
         ] {
             assert_eq!(text.len(), LONGEST_TAG, "{text}");

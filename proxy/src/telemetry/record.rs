@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use selvedge_model::SpiffeId;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     finished::Traced,
     measured::Measure,
     method,
+    said::Said,
     series::Ended,
     tap::{Tap, Tapped, WentTo},
     trace::Parent,
@@ -30,6 +31,9 @@ use crate::{
     error::{REFUSED, Reason},
     fields::{grpc_status, is_grpc},
 };
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The connection that a request came on, as far as its record tells of it.
 pub trait ClientConnection: fmt::Debug {
@@ -121,16 +125,16 @@ pub struct Record {
 pub(super) struct Head {
     /// `None`: it could not be read.
     pub(super) method: Option<Method>,
-    pub(super) authority: String,
-    pub(super) path: String,
+    pub(super) authority: Said,
+    pub(super) path: Said,
     /// `x-request-id`.
-    pub(super) request_id: Option<String>,
+    pub(super) request_id: Said,
     /// The trace's id in `traceparent`.
     pub(super) trace_id: Option<String>,
     /// `User-Agent`.
-    pub(super) user_agent: Option<String>,
+    pub(super) user_agent: Said,
     /// `X-Forwarded-For`.
-    pub(super) forwarded_for: Option<String>,
+    pub(super) forwarded_for: Said,
     pub(super) is_grpc: bool,
     /// Where it went; `None`: nowhere yet.
     pub(super) place: Option<WentTo>,
@@ -228,8 +232,9 @@ impl Record {
         self.error = error;
         let Some(head) = &mut self.head else { return };
         for (known, said) in [(&mut head.request_id, request_id), (&mut head.forwarded_for, forwarded_for)] {
-            if let Some(said) = said.and_then(|said| said.to_str().ok()) {
-                *known = Some(said.to_owned());
+            let said = said.map(Said::value).unwrap_or_default();
+            if said.get().is_some() {
+                *known = said;
             }
         }
     }
@@ -320,21 +325,20 @@ impl Head {
 
     pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>, noted: Noted) -> Self {
         let headers = request.headers();
-        let authority = || request.uri().authority().map(|authority| authority.as_str().to_owned());
         // What stands for a request that nobody could read says nothing of it.
         let is_read = *request.method() != REFUSED;
-        let of_host = || text(headers, header::HOST.as_str());
         let (authority, path) = match is_read {
-            true => (authority().or_else(of_host), Some(request.uri().path().to_owned())),
-            false => (None, None),
+            true => (request.uri().authority().map(Said::authority), Said::path(request.uri())),
+            false => (None, Said::default()),
         };
+        let of_host = || if is_read { Said::field(headers, &header::HOST) } else { Said::default() };
         Self {
             method: is_read.then(|| request.method().clone()),
-            authority: authority.unwrap_or_default(),
-            path: path.unwrap_or_default(),
-            request_id: text(headers, "x-request-id"),
-            user_agent: text(headers, header::USER_AGENT.as_str()),
-            forwarded_for: text(headers, "x-forwarded-for"),
+            authority: authority.unwrap_or_else(of_host),
+            path,
+            request_id: Said::field(headers, &REQUEST_ID),
+            user_agent: Said::field(headers, &header::USER_AGENT),
+            forwarded_for: Said::field(headers, &FORWARDED_FOR),
             is_grpc: is_grpc(headers),
             tapped,
             trace_id: Parent::trace_id(headers),
@@ -347,10 +351,6 @@ impl Head {
 
     /// Leaves out what a gateway replaces: until it has said that itself, it is a stranger's claim.
     pub(super) fn forget_claims(&mut self) {
-        (self.request_id, self.forwarded_for) = (None, None);
+        (self.request_id, self.forwarded_for) = (Said::default(), Said::default());
     }
-}
-
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
 }

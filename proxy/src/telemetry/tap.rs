@@ -218,8 +218,8 @@ fn facts<'a>(record: &'a Record, head: &'a Head) -> Facts<'a> {
     Facts {
         way: way(record.direction()),
         method: head.method(),
-        authority: &head.authority,
-        path: &head.path,
+        authority: head.authority.as_str(),
+        path: head.path.as_str(),
         status: record.status.unwrap_or_default(),
         reason: record.reason.map(Reason::word),
         micros: u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),

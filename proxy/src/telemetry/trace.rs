@@ -4,7 +4,6 @@
 //! Whoever was before has decided whether it is sampled; only where nobody has, we do, by the configured share.
 
 use std::{
-    fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -146,7 +145,7 @@ pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
 /// Writes into `headers` that nobody has to decide again: the request is not sampled.
 pub(super) fn leave(headers: &mut HeaderMap) {
     remove_rare(headers, &TRACESTATE);
-    let mut text = String::with_capacity(55);
+    let mut text = [0; W3C];
     write_w3c(&mut text, &new_trace(), &new_span(), 0);
     insert(headers, TRACEPARENT, &text);
 }
@@ -273,11 +272,15 @@ fn not_zero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
 
 /// `bytes` in hexadecimal.
 pub(super) fn write_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text.extend(digits(*byte).map(char::from));
     }
+}
+
+/// The two digits of `byte` in hexadecimal.
+fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
 fn new_trace() -> [u8; 16] {
@@ -288,18 +291,25 @@ fn new_span() -> SpanId {
     fastrand::u64(1..).to_be_bytes()
 }
 
-fn write_w3c(text: &mut String, trace: &[u8; 16], span: &SpanId, flags: u8) {
-    text.push_str("00-");
-    write_hex(text, trace);
-    text.push('-');
-    write_hex(text, span);
-    // A String takes whatever is written to it.
-    let _ = write!(text, "-{flags:02x}");
+/// How long a `traceparent` of version 00 is.
+const W3C: usize = 55;
+
+/// Every request that we are the first to decide about has one of these: so it is written in place.
+fn write_w3c(text: &mut [u8; W3C], trace: &[u8; 16], span: &SpanId, flags: u8) {
+    *text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let mut put = |at: usize, bytes: &[u8]| {
+        for (place, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
+            place.copy_from_slice(&digits(*byte));
+        }
+    };
+    put(3, trace);
+    put(36, span);
+    put(53, &[flags]);
 }
 
 /// Puts `text` into the field called `name`, instead of what is there.
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(text) {
         headers.insert(name, value);
     }
 }
@@ -318,14 +328,14 @@ impl Trace {
     /// Says in `headers` that whoever gets them is called from `span`, in the headers that the client used.
     fn write(&self, headers: &mut HeaderMap, span: &SpanId, parent: Option<&SpanId>) {
         let Forms { w3c, b3, b3_multi, short, debug, random } = self.forms;
-        let mut text = String::with_capacity(80);
+        let mut text = String::new();
         if w3c {
+            let mut text = [0; W3C];
             write_w3c(&mut text, &self.id, span, 1 | (u8::from(random) << 1));
             insert(headers, TRACEPARENT, &text);
         }
         let id = if short { &self.id[8..] } else { &self.id[..] };
         if b3 {
-            text.clear();
             write_hex(&mut text, id);
             text.push('-');
             write_hex(&mut text, span);
@@ -334,13 +344,13 @@ impl Trace {
                 text.push('-');
                 write_hex(&mut text, parent);
             }
-            insert(headers, B3, &text);
+            insert(headers, B3, text.as_bytes());
         }
         if b3_multi {
             let mut put = |name: HeaderName, bytes: &[u8]| {
                 text.clear();
                 write_hex(&mut text, bytes);
-                insert(headers, name, &text);
+                insert(headers, name, text.as_bytes());
             };
             put(B3_TRACE, id);
             put(B3_SPAN, span);

@@ -21,7 +21,8 @@ use selvedge_model::{
 use super::{
     Record,
     access_log::{self, Connection},
-    finished::{Finished, Json, Text, Traced, millis},
+    finished::{Finished, Traced},
+    line::{Json, Text, millis},
     lines::{Lines, Stdout},
     outbox::{Outbox, Told},
     trace::{self, Decision},
@@ -385,11 +386,11 @@ fn write_text(connection: &Connection<'_>, out: &mut Vec<u8>) {
     }
     let destination = connection.destination.to_string();
     line.quoted(Some(&destination));
-    line.quoted(connection.endpoint.map(|endpoint| endpoint.to_string()).as_deref());
+    line.quoted_address(connection.endpoint);
     for _ in 0..3 {
         line.word(None);
     }
-    line.word(Some(&connection.peer.to_string()));
+    line.address(connection.peer);
     line.word(None);
     line.word(None);
     line.0.push(b'\n');
@@ -406,8 +407,8 @@ fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
     line.number("bytes_sent", Some(connection.sent));
     line.number("duration", Some(millis(connection.duration)));
     line.text("authority", Some(&connection.destination.to_string()));
-    line.display("upstream_host", connection.endpoint.as_ref());
-    line.display("downstream_remote_address", Some(&connection.peer));
+    line.address("upstream_host", connection.endpoint);
+    line.address("downstream_remote_address", Some(connection.peer));
     line.text("downstream_identity", connection.identity.map(selvedge_model::SpiffeId::as_str));
     line.flag("mtls", connection.mtls);
     line.text("reason", connection.reason.map(Reason::word));

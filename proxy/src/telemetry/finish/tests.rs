@@ -98,8 +98,8 @@ fn what_a_gateway_calls_a_request_is_known_although_its_client_leaves() {
     record.unanswered();
 
     let head = record.head.as_ref().expect("its rule may have a line about it");
-    assert_eq!(head.request_id.as_deref(), Some("ours"));
-    assert_eq!(head.forwarded_for.as_deref(), Some("192.0.2.7"));
+    assert_eq!(head.request_id.get(), Some("ours"));
+    assert_eq!(head.forwarded_for.get(), Some("192.0.2.7"));
 }
 
 fn answer(status: u16) -> http::Response<()> {
