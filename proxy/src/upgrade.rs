@@ -244,6 +244,9 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
         }
         Err(Ended { failure, .. }) => tracing::debug!(%peer, identity, %failure, "WebSocket ended"),
     }
+    if let (Err(ended), Some(record)) = (&carried, &mut end.record) {
+        record.broken_off(ended.failure.reason);
+    }
     end.finish(carried.is_ok());
 }
 
@@ -300,9 +303,10 @@ async fn carried(
     }
     let ended = tokio::select! {
         biased;
-        ended = copy(&mut client, &mut server, &received, &sent) => {
-            ended.map_err(|end| broken(format!("the {} broke off: {}", end.side, end.error)))
-        }
+        ended = copy(&mut client, &mut server, &received, &sent) => ended.map_err(|end| {
+            let what = format!("the {} broke off: {}", end.side, end.error);
+            Ended { by_us: false, failure: Failure::new(end.side.leaving(), what) }
+        }),
         failure = when_woken(over(worker.settings.websocket, [&received, &sent], until)) => Err(cut(failure)),
     };
     if let Some(series) = series {

@@ -279,6 +279,7 @@ async fn a_policy_that_forbids_a_client_ends_its_requests_in_progress_and_answer
     assert_eq!(idle.head().await.status(), "403");
     counted(&around, SERVER, "selvedge_inbound_connections_cut_total{reason=\"policy\"} 1").await;
     told(&around, SERVER, &["ended a connection with requests in progress", "age=", "policy:"]).await;
+    ended(&around, SERVER, "selvedge_inbound_requests_total", "200", "policy").await;
     let (mut of_the_mesh, mut its_app) = (of_the_mesh, its_app);
     its_app.send(CHUNK).await;
     of_the_mesh.until(WORD).await;
@@ -301,5 +302,59 @@ async fn what_is_in_progress_ends_at_the_age_that_is_set_and_that_is_said() {
         told(&around, caller, &["ended a WebSocket in progress", "--max-connection-age"]).await;
         told(&around, caller, &["ended a connection with requests in progress", "--max-connection-age"])
             .await;
+        for status in ["101", "200"] {
+            ended(&around, caller, "selvedge_outbound_requests_total", status, "timeout").await;
+        }
     }
+}
+
+/// `metric` of `workload` has requests with this status that have ended for this reason, and none that say `reset`.
+async fn ended(around: &Around, workload: &str, metric: &str, status: &str, reason: &str) {
+    let labels = [
+        format!("{metric}{{"),
+        format!("http_response_status_code=\"{status}\""),
+        format!("error_type=\"{reason}\""),
+    ];
+    poll(SOON, &format!("{workload} counts {labels:?}"), async || {
+        let metrics = around.mesh.workload(workload).admin("/metrics").await;
+        let metrics = metrics.map_err(|error| error.to_string())?.text();
+        assert!(
+            !metrics.lines().any(|line| line.starts_with(metric) && line.contains("\"reset\"")),
+            "{metrics}"
+        );
+        let is_counted = |line: &str| labels.iter().all(|one| line.contains(one.as_str()));
+        if metrics.lines().any(is_counted) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_its_rule_ends_is_counted_by_why_and_not_as_reset() {
+    let around = Around::new().await;
+    let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app}\nspec:\n  \
+                hosts: [app]\n  http:\n    - route: [{destination: {host: app}}]\n      timeout: 1s\n";
+    around.mesh.write("rule.yaml", rule).expect("a writable directory");
+    for caller in CALLERS {
+        poll(SOON, "the rule is in force", async || {
+            let mut client = around.client(caller).await;
+            client.send(format!("GET /slow HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+            let mut app = around.accept().await;
+            app.head().await;
+            app.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ntick\r\n").await;
+            match timeout(Duration::from_secs(3), client.rest()).await {
+                Ok(_) => Ok(()),
+                Err(_) => {
+                    // The client first: it is no failure that it leaves.
+                    drop(client);
+                    app.rest().await;
+                    Err("the answer goes on".to_owned())
+                }
+            }
+        })
+        .await;
+
+        ended(&around, caller, "selvedge_outbound_requests_total", "200", "timeout").await;
+    }
+    // To the server's sidecar it is its client who leaves.
+    ended(&around, SERVER, "selvedge_inbound_requests_total", "200", "canceled").await;
 }

@@ -270,23 +270,44 @@ async fn watched(around: &Around) -> [(Raw, Raw); 2] {
 
 #[tokio::test]
 async fn a_change_ends_at_either_end_what_it_forbids_and_nothing_else() {
-    let [kept, forbidden] = CALLERS;
-    let from = format!(
-        "{{podSelector: {{matchLabels: {{app: app}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: {kept}}}}}}}]}}]}}"
-    );
-    let to = format!("{{podSelector: {{matchLabels: {{app: {forbidden}}}}}, policyTypes: [Egress]}}");
-    for spec in [from, to] {
-        let around = Around::new().await;
-        let [(mut kept, mut its_app), (mut forbidden, _open)] = watched(&around).await;
-
-        let changed = Instant::now();
-        around.mesh.write("policy.yaml", &policy(&spec)).expect("a writable directory");
-
-        within("the end of what is forbidden", forbidden.rest()).await;
-        assert!(changed.elapsed() < ENDS, "{spec}: {:?}", changed.elapsed());
-        its_app.send("4\r\ntock\r\n").await;
-        kept.until("tock").await;
+    for keeps_first in [true, false] {
+        let [kept, forbidden] = if keeps_first { CALLERS } else { [CALLERS[1], CALLERS[0]] };
+        let from = format!(
+            "{{podSelector: {{matchLabels: {{app: app}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: {kept}}}}}}}]}}]}}"
+        );
+        let to = format!("{{podSelector: {{matchLabels: {{app: {forbidden}}}}}, policyTypes: [Egress]}}");
+        for (spec, teller, way) in [(from, SERVER, "inbound"), (to, forbidden, "outbound")] {
+            ends_what_it_forbids(&spec, keeps_first, teller, way).await;
+        }
     }
+}
+
+/// The policy `spec` ends the answer to one caller, and its proxy's or the server's, the `teller`, counts why.
+async fn ends_what_it_forbids(spec: &str, keeps_first: bool, teller: &str, way: &str) {
+    let around = Around::new().await;
+    let mut watching = watched(&around).await;
+    if !keeps_first {
+        watching.reverse();
+    }
+    let [(mut kept, mut its_app), (mut forbidden, _open)] = watching;
+
+    let changed = Instant::now();
+    around.mesh.write("policy.yaml", &policy(&spec)).expect("a writable directory");
+
+    within("the end of what is forbidden", forbidden.rest()).await;
+    assert!(changed.elapsed() < ENDS, "{spec}: {:?}", changed.elapsed());
+    its_app.send("4\r\ntock\r\n").await;
+    kept.until("tock").await;
+    let begins = format!("selvedge_{way}_requests_total{{");
+    let labels = ["http_response_status_code=\"200\"", "error_type=\"policy\""];
+    poll(SOON, &format!("{teller} counts what has ended the answer"), async || {
+        let metrics = around.mesh.workload(teller).admin("/metrics").await;
+        let metrics = metrics.map_err(|error| error.to_string())?.text();
+        let is_counted =
+            |line: &str| line.starts_with(&begins) && labels.iter().all(|one| line.contains(one));
+        if metrics.lines().any(is_counted) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
 }
 
 #[tokio::test]

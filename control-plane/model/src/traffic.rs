@@ -78,6 +78,9 @@ pub struct Edge {
 
 /// Reasons of a proxy's that speak of a connection which there was.
 const AFTER_CONNECTING: [&str; 2] = ["reset", "protocol"];
+/// Those of an answer that has begun and has broken off by no doing of its client's: the server, or what is between, has not
+/// brought it to its end. Dashboards, rules and alerts have the same.
+pub const BROKEN_OFF: [&str; 5] = ["certificate", "draining", "identity", "reset", "timeout"];
 
 impl Edge {
     /// How many of `counts` have gone in plaintext for certain. What a client's proxy has answered itself, or has given up, may
@@ -91,10 +94,16 @@ impl Edge {
             return came;
         }
         let is_unsent = |one: &&OutcomeCount| {
-            one.outcome.reason.as_deref().is_some_and(|reason| {
-                let idle = self.carried != Carried::Http && reason == "timeout";
-                !idle && !AFTER_CONNECTING.contains(&reason)
-            })
+            let Outcome { status, grpc_status, reason } = &one.outcome;
+            let has_begun = match self.carried {
+                // What a proxy answers itself has another status, or gRPC's.
+                Carried::Http => grpc_status.is_none() && status.is_some_and(|status| status < 400),
+                // It was carried, and then silent for too long, or broken off by its client.
+                Carried::Tcp | Carried::WebSocket => {
+                    matches!(reason.as_deref(), Some("timeout" | "canceled"))
+                }
+            };
+            !has_begun && reason.as_deref().is_some_and(|reason| !AFTER_CONNECTING.contains(&reason))
         };
         let unsent = counts.outcomes.iter().filter(is_unsent);
         came.saturating_sub(unsent.fold(0_u64, |sum, one| sum.saturating_add(one.count)))
@@ -118,22 +127,21 @@ pub struct Outcome {
 impl Outcome {
     /// Whether it speaks against the server, or what is between.
     ///
-    /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off, or a gRPC status that says
-    /// that the call did not work (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). One that its own client
-    /// gives up before the answer is over does not, and neither does one that a policy or a limit refuses. A connection
-    /// fails if a proxy refuses it or breaks it off.
+    /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off ([`BROKEN_OFF`]), or a gRPC
+    /// status that says that the call did not work (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). One that
+    /// its own client gives up before the answer is over does not, and neither does one that a policy or a limit refuses or
+    /// breaks off. A connection fails if a proxy refuses it or breaks it off.
     pub fn is_failure(&self, carried: Carried) -> bool {
-        let refused_or_broken = self.reason.as_deref().is_some_and(|reason| reason != "canceled");
+        let reason = self.reason.as_deref();
         if carried != Carried::Http {
-            return refused_or_broken;
+            return reason.is_some_and(|reason| reason != "canceled");
         }
-        match (self.status, self.grpc_status) {
-            (None, _) => self.reason.as_deref() != Some("canceled"),
-            (Some(status), _) if status >= 500 => true,
-            (Some(_), Some(grpc)) => matches!(grpc, 2 | 4 | 13 | 14 | 15),
-            // An answer of 400 to 499 for another reason is a proxy's own: it refuses the request.
-            (Some(status), None) => {
-                self.reason.as_deref() == Some("reset") || (refused_or_broken && status < 400)
+        match self.status {
+            None => reason != Some("canceled"),
+            Some(status) if status >= 500 => true,
+            Some(_) => {
+                matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15))
+                    || reason.is_some_and(|reason| BROKEN_OFF.contains(&reason))
             }
         }
     }
@@ -274,6 +282,11 @@ mod tests {
             (Some(403), None, Some("policy"), false),
             (Some(200), None, Some("reset"), true),
             (Some(404), None, Some("reset"), true),
+            (Some(200), None, Some("timeout"), true),
+            (Some(200), None, Some("draining"), true),
+            (Some(200), None, Some("policy"), false),
+            (Some(200), None, Some("request-timeout"), false),
+            (Some(200), Some(0), Some("reset"), true),
             (Some(200), None, Some("canceled"), false),
             (None, None, Some("canceled"), false),
             (None, None, None, true),
@@ -314,12 +327,17 @@ mod tests {
             (Way::Outbound, Carried::Http, false, 2),
             (Way::Outbound, Carried::Http, true, 0),
             (Way::Inbound, Carried::Http, false, 5),
-            (Way::Outbound, Carried::Tcp, false, 4),
+            (Way::Outbound, Carried::Tcp, false, 5),
             (Way::Inbound, Carried::Tcp, false, 6),
         ] {
             let edge = edge(way, carried, mtls);
             assert_eq!(edge.in_plaintext(&counts(6, &all)), plain, "{edge:?}");
         }
+        // What has begun to be answered was sent, whatever has ended it.
+        let mut begun = Counts::default();
+        begun.ended(&outcome(Some(200), None, Some("timeout")), 3);
+        begun.ended(&outcome(Some(504), None, Some("timeout")), 4);
+        assert_eq!(edge(Way::Outbound, Carried::Http, false).in_plaintext(&begun), 3);
     }
 
     #[test]

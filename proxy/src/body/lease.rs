@@ -2,16 +2,24 @@
 
 use std::{fmt, rc::Rc, time::Instant};
 
+use crate::error::Failure;
+
 /// A connection that serves one request at a time.
 pub trait Whole: fmt::Debug {
     /// Puts the connection back at `now`, to be used for another request.
     fn give_back(self: Box<Self>, now: Instant);
+
+    /// Why nothing may come on it any more; `None`: it may.
+    fn refusal(&self) -> Option<Failure>;
 }
 
 /// A connection that serves many requests at a time.
 pub trait Shared: fmt::Debug {
     /// One of its requests is over.
     fn leave(&self);
+
+    /// Why nothing may come on it any more; `None`: it may.
+    fn refusal(&self) -> Option<Failure>;
 }
 
 /// A request in progress on a shared connection; when it is dropped there is room for another.
@@ -46,6 +54,14 @@ impl Lease {
         match self {
             Self::Whole(connection) => connection.give_back(now),
             Self::PoolPlace(place) => drop(place),
+        }
+    }
+
+    /// Why nothing may come on the connection any more, so that we have ended it; `None`: it may.
+    pub fn refusal(&self) -> Option<Failure> {
+        match self {
+            Self::Whole(connection) => connection.refusal(),
+            Self::PoolPlace(PoolPlace(connection)) => connection.refusal(),
         }
     }
 }

@@ -423,6 +423,9 @@ impl Body {
 
     fn ended_by_us(&mut self, reason: Reason, what: &'static str) -> Result<Frame<Bytes>, BodyError> {
         let end = self.end();
+        if let Some(record) = &mut end.record {
+            record.broken_off(reason);
+        }
         let of_grpc = end.limit.take().is_some_and(|limit| limit.grpc) || end.is_grpc;
         let last = if of_grpc {
             let trailers = status(reason, what);
@@ -439,17 +442,27 @@ impl Body {
         last
     }
 
-    /// The connection that the body came on broke. A reset by the app's server is passed on as a reset, because its
-    /// code says what it means.
+    /// The connection that the body came on broke, or we have ended it. A reset by the app's server is passed on as a
+    /// reset, because its code says what it means.
     fn broke(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+        let refusal = self.end.as_ref().and_then(|end| end.lease.as_ref()).and_then(Lease::refusal);
+        let let_go = matches!(error.downcast_ref::<Interrupted>(), Some(Interrupted::LetGo));
+        let (reason, what) = match (refusal, let_go) {
+            (Some(failure), _) => (failure.reason, "nothing more may come from the server"),
+            (None, true) => (Reason::Overflow, "too much of the connection's answers was not read"),
+            (None, false) => (Reason::Reset, "the connection broke before the answer's end"),
+        };
+        if let Some(record) = self.end.as_mut().and_then(|end| end.record.as_mut()) {
+            record.broken_off(reason);
+        }
         let is_grpc = self.end.as_ref().is_some_and(|end| end.is_grpc) && !is_reset_of_peer(&*error);
         if !is_grpc {
             self.finish(false);
             return Err(error);
         }
         // In fixed words: whoever called may be a stranger.
-        tracing::debug!(%error, "the connection broke before the answer's end");
-        let trailers = status(Reason::Reset, "the connection broke before the answer's end");
+        tracing::debug!(%error, "{what}");
+        let trailers = status(reason, what);
         if let Some(record) = &mut self.end().record {
             record.trailers(&trailers);
         }

@@ -66,8 +66,13 @@ impl Lifetime {
 
     /// Whether anything may still be sent to the peer.
     pub fn is_allowed(&self) -> bool {
-        self.standing.as_ref().is_none_or(|standing| standing.refusal().is_none())
-            && self.permit.as_ref().is_none_or(|permit| permit.refusal().is_none())
+        self.refusal().is_none()
+    }
+
+    /// Why nothing may go to the peer or come from it any more; `None`: it may.
+    pub fn refusal(&self) -> Option<Failure> {
+        let by_standing = self.standing.as_ref().and_then(|standing| standing.refusal());
+        by_standing.or_else(|| self.permit.as_ref()?.refusal())
     }
 
     /// Whether network policies let us call the peer.

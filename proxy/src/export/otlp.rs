@@ -8,7 +8,7 @@ use selvedge_api::otlp::{
         AnyValue, KeyValue, Scope, Span, Status, any_value::Value, span::SpanKind, status::StatusCode,
     },
 };
-use selvedge_model::{SpiffeId, Workload, WorkloadName};
+use selvedge_model::{SpiffeId, Workload, WorkloadName, traffic};
 
 use crate::{
     arrival::Direction,
@@ -316,7 +316,8 @@ fn is_error(status: Option<u16>, grpc_status: Option<u8>, reason: Option<Reason>
     let by_grpc = grpc_status
         .is_some_and(|status| if is_client { status != 0 } else { SERVER_ERRORS.contains(&status) });
     // An answer of the mesh's own that blames the client is no error of the server's.
-    let is_cut_off = matches!(reason, Some(Reason::Reset | Reason::Canceled));
+    let is_cut_off = reason
+        .is_some_and(|reason| reason == Reason::Canceled || traffic::BROKEN_OFF.contains(&reason.word()));
     by_status || by_grpc || is_cut_off
 }
 

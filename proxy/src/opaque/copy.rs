@@ -18,7 +18,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::io::{BUFFER, Buffer, HEADER, Rest};
+use crate::{
+    error::Reason,
+    io::{BUFFER, Buffer, HEADER, Rest},
+};
 
 /// The most that is read at once: with the header of a frame, what TLS sends at once.
 const PIECE: usize = BUFFER - HEADER;
@@ -30,6 +33,16 @@ pub(crate) enum Side {
     Client,
     /// The one that was opened for it.
     Server,
+}
+
+impl Side {
+    /// What it is called when this one breaks off.
+    pub(crate) fn leaving(self) -> Reason {
+        match self {
+            Self::Client => Reason::Canceled,
+            Self::Server => Reason::Reset,
+        }
+    }
 }
 
 impl std::fmt::Display for Side {

@@ -135,7 +135,7 @@ fn failure(ended: Ended) -> Failure {
         Ended::Cut(failure) => failure,
         Ended::Broken(Broken { side, error }) => match refusal(&error) {
             Some(failure) => failure.clone(),
-            None => Failure::new(Reason::Reset, format!("the connection to the {side} broke: {error}")),
+            None => Failure::new(side.leaving(), format!("the connection to the {side} broke: {error}")),
         },
     }
 }

@@ -134,6 +134,7 @@ pub(super) async fn carry<C: Future>(
                 }
                 Turn::End(failure) => {
                     until.tell(conn, watch, &failure);
+                    conn.cut.set(Some(failure.reason));
                     return Err(failure);
                 }
             },

@@ -16,7 +16,7 @@ use crate::{
     bind::{Bound, BoundPort, Destination, Life, Target},
     body::{End, OpenTunnel},
     clients::{Client, Watch},
-    error::Failure,
+    error::{Failure, Reason},
     telemetry::{self, Series},
 };
 
@@ -44,6 +44,8 @@ pub struct Conn {
     pub tunnel: RefCell<Option<Box<Tunnel>>>,
     /// What its stream is told about the requests on it (HTTP/1 only).
     pub watch: OnceCell<Arc<Watch>>,
+    /// Why we have ended it. `None`: we have not.
+    pub cut: Cell<Option<Reason>>,
 }
 
 /// What only connections of one direction have.
@@ -202,7 +204,8 @@ impl Conn {
     /// A connection that came by `arrival`, and speaks `version`.
     pub fn new(arrival: Arrival, version: HttpVersion, side: Side) -> Self {
         let Arrival { peer, original, .. } = arrival;
-        Self { peer, version, original, side, tunnel: RefCell::default(), watch: OnceCell::new() }
+        let (tunnel, watch, cut) = (RefCell::default(), OnceCell::new(), Cell::new(None));
+        Self { peer, version, original, side, tunnel, watch, cut }
     }
 
     /// Which way it goes itself. A gateway's clients come in, although their requests go on from it as an app's do.
@@ -333,6 +336,10 @@ impl telemetry::ClientConnection for Conn {
 
     fn series(&self) -> Option<&Arc<Series>> {
         Some(&self.inbound()?.series)
+    }
+
+    fn cut(&self) -> Option<Reason> {
+        self.cut.get()
     }
 
     fn is_http2(&self) -> bool {

@@ -50,6 +50,11 @@ pub trait ClientConnection: fmt::Debug {
     /// what is unknown.
     fn unanswered(&self) -> Option<Arc<Series>>;
 
+    /// Why we have ended it. `None`: we have not.
+    fn cut(&self) -> Option<Reason> {
+        None
+    }
+
     /// Whether it, or who speaks through it, speaks HTTP/2.
     fn is_http2(&self) -> bool {
         false
@@ -194,7 +199,10 @@ impl Record {
 
     /// What is counted of it, now that it is over.
     pub(super) fn ended(&self) -> Ended {
-        let Self { status, grpc_status, reason, .. } = *self;
+        let Self { status, grpc_status, .. } = *self;
+        // A server's failure is one, also if the client that tries again reads no more of it.
+        let is_failure = status.is_some_and(|status| status >= 500);
+        let reason = self.reason.filter(|reason| !(is_failure && *reason == Reason::Canceled));
         let measure =
             Measure { time: self.duration, received: self.received(), sent: self.sent, trace: self.trace };
         Ended { status, grpc_status, reason, method: Some(self.method), measure }
@@ -244,10 +252,10 @@ impl Record {
         self.grpc_status = grpc_status(trailers).or(self.grpc_status);
     }
 
-    /// The client left before there was an answer.
+    /// The client left before there was an answer, or we have ended its connection.
     pub(super) fn unanswered(&mut self) {
         self.series = self.client.unanswered();
-        self.reason = Some(Reason::Canceled);
+        self.reason = Some(self.left());
         let underway = self.head.as_ref().and_then(|head| head.underway.as_ref());
         let Some(noted) = underway.map(Underway::take) else { return };
         let underway::Noted { place, request_id, forwarded_for } = noted;
@@ -257,9 +265,19 @@ impl Record {
         self.explained(None, request_id.as_ref(), forwarded_for.as_ref());
     }
 
-    /// Nobody reads the answer to its end: the client has left.
+    /// Nobody reads the answer to its end: the client has left, or we have ended its connection.
     pub fn given_up(&mut self) {
-        self.reason = self.reason.or(Some(Reason::Canceled));
+        self.broken_off(self.left());
+    }
+
+    /// The answer does not come to its end for this reason. A proxy that has made it has said one before.
+    pub fn broken_off(&mut self, reason: Reason) {
+        self.reason = self.reason.or(Some(reason));
+    }
+
+    /// Why nobody reads an answer to its end.
+    fn left(&self) -> Reason {
+        self.client.cut().unwrap_or(Reason::Canceled)
     }
 
     /// Where the request is counted as a WebSocket, which it has become.

@@ -12,6 +12,7 @@ use super::super::{Pool, tls::Lifetime, waiting::Waiting};
 use crate::{
     balance::Held,
     body::{Body, Whole},
+    error::Failure,
 };
 
 /// How long a connection to an app, or to an endpoint without a sidecar, may have been idle before a request that must
@@ -66,6 +67,10 @@ impl Whole for Connection {
             pool.http1.idle.borrow_mut().push(self);
             pool.http1.waiting.wake_one();
         }
+    }
+
+    fn refusal(&self) -> Option<Failure> {
+        self.lifetime.refusal()
     }
 }
 

@@ -139,9 +139,9 @@ async fn open_for(
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let allowed = connection.current_max_send_streams();
-    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests));
-    let open = open::counted(target, settings);
     let lifetime = opened.lifetime.clone();
+    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests, lifetime.clone()));
+    let open = open::counted(target, settings);
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let driven = drive(connection, dial, lifetime, counted, Rc::clone(&load), Rc::clone(&ledger));
     tokio::task::spawn_local(async move {

@@ -62,6 +62,7 @@ pub(super) struct Load {
     idle_since: Cell<Instant>,
     /// How many more requests it may take; `None`: any number.
     left: Cell<Option<u32>>,
+    lifetime: Lifetime,
     /// Whose it is, and where among them.
     pool: Weak<Pool>,
     place: usize,
@@ -69,12 +70,19 @@ pub(super) struct Load {
 
 impl Load {
     /// Of a connection at this `place` of `pool`, which may take `left` requests.
-    pub(super) fn new(pool: &Weak<Pool>, place: usize, allowed: usize, left: Option<u32>) -> Self {
+    pub(super) fn new(
+        pool: &Weak<Pool>,
+        place: usize,
+        allowed: usize,
+        left: Option<u32>,
+        lifetime: Lifetime,
+    ) -> Self {
         Self {
             streams: Cell::new(0),
             allowed: Cell::new(allowed),
             idle_since: Cell::new(Instant::now()),
             left: Cell::new(left),
+            lifetime,
             pool: Weak::clone(pool),
             place,
         }
@@ -91,6 +99,10 @@ impl Shared for Load {
         if let Some(pool) = self.pool.upgrade() {
             pool.http2[self.place].waiting.wake_one();
         }
+    }
+
+    fn refusal(&self) -> Option<Failure> {
+        self.lifetime.refusal()
     }
 }
 

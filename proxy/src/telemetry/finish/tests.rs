@@ -142,6 +142,81 @@ fn an_answer_that_its_client_does_not_read_to_its_end_is_no_reset() {
 }
 
 #[test]
+fn an_answer_that_a_proxy_breaks_off_has_the_reason_and_is_no_reset() {
+    let unknown = series();
+    let mut record = begun(&unknown);
+
+    record.answered(&answer(200), None, 0, None);
+    record.broken_off(Reason::Timeout);
+    record.given_up();
+    record.finish(false, Instant::now());
+
+    let end = only(&unknown);
+    assert_eq!((end.status, end.error_type()), (Some(200), Some("timeout")));
+}
+
+/// A frontend's connection that we have ended.
+#[derive(Debug)]
+struct Cut(Frontend);
+
+impl ClientConnection for Cut {
+    fn peer(&self) -> SocketAddr {
+        self.0.peer()
+    }
+
+    fn identity(&self) -> Option<&SpiffeId> {
+        self.0.identity()
+    }
+
+    fn series(&self) -> Option<&Arc<Series>> {
+        None
+    }
+
+    fn unanswered(&self) -> Option<Arc<Series>> {
+        None
+    }
+
+    fn cut(&self) -> Option<Reason> {
+        Some(Reason::Draining)
+    }
+}
+
+#[test]
+fn what_ends_with_a_connection_that_we_end_has_our_reason() {
+    for status in [None, Some(200)] {
+        let unknown = series();
+        let mut record = begun(&unknown);
+        let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
+        record.client = Rc::new(Cut(Frontend(identity)));
+
+        match status {
+            Some(status) => {
+                record.answered(&answer(status), None, 0, None);
+                record.given_up();
+                record.finish(false, Instant::now());
+            }
+            None => record.cancel(Instant::now()),
+        }
+
+        let end = only(&unknown);
+        assert_eq!((end.status, end.error_type()), (status, Some("draining")));
+    }
+}
+
+#[test]
+fn a_failure_that_its_client_does_not_read_to_its_end_stays_one() {
+    let unknown = series();
+    let mut record = begun(&unknown);
+
+    record.answered(&answer(503), None, 0, None);
+    record.given_up();
+    record.finish(false, Instant::now());
+
+    let end = only(&unknown);
+    assert_eq!((end.status, end.error_type()), (Some(503), None));
+}
+
+#[test]
 fn a_named_reason_outlives_a_reset() {
     let unknown = series();
     let mut record = begun(&unknown);
