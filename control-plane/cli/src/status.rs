@@ -6,13 +6,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    future::pending,
     io::{self, Write as _},
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
@@ -20,7 +21,7 @@ use selvedge_model::WorkloadName;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -195,6 +196,17 @@ pub(crate) async fn ask_replicas<T: DeserializeOwned>(
     path: &str,
     limit: Duration,
 ) -> BTreeMap<String, Result<T, String>> {
+    ask_replicas_soon(client, namespace, path, limit, |_| limit).await
+}
+
+/// The same, for who looks at a page: once one has answered, another has as much more time as `linger` says of its pod.
+pub(crate) async fn ask_replicas_soon<T: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    path: &str,
+    limit: Duration,
+    linger: impl Fn(&str) -> Duration,
+) -> BTreeMap<String, Result<T, String>> {
     let pods = match cluster::control_plane_pods(client, namespace).await {
         Ok(pods) => pods,
         Err(error) => return BTreeMap::from([("?".to_owned(), Err(format!("{error:#}")))]),
@@ -206,7 +218,44 @@ pub(crate) async fn ask_replicas<T: DeserializeOwned>(
         };
         (pod, answer)
     };
-    join_all(pods.into_iter().map(of)).await.into_iter().collect()
+    let open = pods.iter().cloned().collect();
+    gather(pods.into_iter().map(of).collect(), open, linger).await
+}
+
+/// What those `asked` answer, who are still `open`.
+async fn gather<T>(
+    mut asked: FuturesUnordered<impl Future<Output = (String, Result<T, String>)>>,
+    mut open: BTreeSet<String>,
+    linger: impl Fn(&str) -> Duration,
+) -> BTreeMap<String, Result<T, String>> {
+    let (mut answers, mut first) = (BTreeMap::new(), None::<Instant>);
+    loop {
+        let longest = open.iter().map(|pod| linger(pod)).max();
+        let Some(longest) = longest else { return answers };
+        let late = async {
+            match first {
+                Some(first) => sleep_until(first + longest).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = asked.next() => {
+                let Some((pod, answer)) = answer else { return answers };
+                if answer.is_ok() {
+                    first.get_or_insert_with(Instant::now);
+                }
+                open.remove(&pod);
+                answers.insert(pod, answer);
+            }
+            () = late => break,
+        }
+    }
+    for pod in open {
+        let why = format!("no answer within {:?} of another's", linger(&pod));
+        answers.insert(pod, Err(why));
+    }
+    answers
 }
 
 async fn of_replica<T: DeserializeOwned>(

@@ -306,14 +306,19 @@ impl Taps {
     /// Ends what is asked by `number`, once he is gone who asks.
     async fn end(self: Arc<Self>, number: u64) {
         loop {
-            let asked_at = self.lock().sessions.get(&number).map(|session| session.asked_at);
-            let Some(gone_at) = asked_at.map(|at| at + GONE_AFTER) else { return };
-            if Instant::now() >= gone_at {
-                break;
-            }
+            let gone_at = {
+                // Who asks again now is either seen here, or finds that he has been forgotten.
+                let mut inner = self.lock();
+                let Some(session) = inner.sessions.get(&number) else { return };
+                let gone_at = session.asked_at + GONE_AFTER;
+                if Instant::now() >= gone_at {
+                    inner.sessions.remove(&number);
+                    break;
+                }
+                gone_at
+            };
             sleep_until(gone_at).await;
         }
-        self.lock().sessions.remove(&number);
         self.changed.send_modify(|changes| *changes += 1);
     }
 
@@ -329,14 +334,19 @@ impl Taps {
     /// Ends it, once nobody looks any more.
     async fn look_away(self: Arc<Self>) {
         loop {
-            let looked_at = self.lock().looked_at;
-            let Some(over_at) = looked_at.map(|at| at + GONE_AFTER) else { return };
-            if Instant::now() >= over_at {
-                break;
-            }
+            let over_at = {
+                // Who looks again now is either seen here, or is the first anew.
+                let mut inner = self.lock();
+                let Some(looked_at) = inner.looked_at else { return };
+                let over_at = looked_at + GONE_AFTER;
+                if Instant::now() >= over_at {
+                    inner.looked_at = None;
+                    break;
+                }
+                over_at
+            };
             sleep_until(over_at).await;
         }
-        self.lock().looked_at = None;
         self.changed.send_modify(|changes| *changes += 1);
     }
 

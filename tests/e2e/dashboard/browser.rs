@@ -229,6 +229,12 @@ async fn every_page_can_be_read_by_everybody_and_asks_nobody_else() {
             assert_eq!(poor, json!([]), "contrast of {name}, {scheme}");
             let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
             assert!(wide.as_i64() <= Some(0), "{name} is {wide} px too wide for {width}");
+            let cards = "[...document.querySelectorAll('table.cards')].filter((one) => one.scrollWidth > one.parentElement.clientWidth).length";
+            assert_eq!(
+                browser.eval(cards).await,
+                0,
+                "what is read from top to bottom on {name} needs no scrolling aside at {width}"
+            );
         }
         let expected = json!({
             "heads": 1, "landmarks": [], "captions": 0, "scopes": 0, "drawings": 0, "labels": [], "twice": [], "buttons": 0

@@ -30,19 +30,24 @@ pub(super) fn whole(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
                 }
             }
         },
-        &html! { main #content tabindex="-1" { (content(page, asked, facts)) } },
+        &html! {
+            @let (content, as_of) = content(page, asked, facts);
+            main #content tabindex="-1" { (content) (as_of) }
+        },
     )
 }
 
-/// What is on a page, and changes.
-pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
-    html! {
+/// What is on a page, and changes; and its footer, which always does.
+pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> (Markup, Markup) {
+    let content = html! {
         div.head {
             h1 { @if let Page::Service { .. } = page { span.kind { "Service " } } (page.title()) }
             @if page.has_window() { (windows(page, asked)) }
         }
         (page.content(asked, facts))
         (missing(facts))
+    };
+    let as_of = html! {
         footer {
             p {
                 "As of " time datetime=(Utc(facts.at).to_string()) { (Utc(facts.at).to_string().replace('T', " ").replace('Z', " UTC")) }
@@ -54,7 +59,8 @@ pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
                 ". Sidecars tell what is new every 15 seconds."
             }
         }
-    }
+    };
+    (content, as_of)
 }
 
 fn windows(page: &Page, asked: &Asked) -> Markup {

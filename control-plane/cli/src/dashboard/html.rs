@@ -167,9 +167,19 @@ pub(super) fn identity(identity: &SpiffeId) -> Markup {
 
 /// A table that scrolls by itself where the page is narrow.
 pub(super) fn table(caption: &str, head: &[(&str, bool)], rows: &Markup) -> Markup {
+    table_of("", caption, head, rows)
+}
+
+/// One whose cells stand below each other where the page is narrow. What they are must be plain without the head, or said by
+/// their `data-label`.
+pub(super) fn cards(caption: &str, head: &[(&str, bool)], rows: &Markup) -> Markup {
+    table_of("cards", caption, head, rows)
+}
+
+fn table_of(class: &str, caption: &str, head: &[(&str, bool)], rows: &Markup) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table {
+            table.(class) {
                 caption { (caption) }
                 thead { tr { @for (title, is_number) in head { th scope="col" class=[is_number.then_some("num")] { (title) } } } }
                 tbody { (rows) }

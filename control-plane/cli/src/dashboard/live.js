@@ -54,7 +54,11 @@
     source = new EventSource(url);
     const heard = (then) => (event) => { away = 0; say("Live", "on"); then(event); };
     source.addEventListener("content", heard((event) => show(event.data)));
-    source.addEventListener("same", heard(() => { if (held) show(held); }));
+    source.addEventListener("same", heard((event) => {
+      if (held) show(held);
+      const footer = main.querySelector("footer");
+      if (footer && event.data) footer.outerHTML = event.data;
+    }));
     source.addEventListener("full", () => {
       say("Too many look on; reload by hand", "off");
       close();

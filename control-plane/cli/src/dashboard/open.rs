@@ -1,10 +1,12 @@
 //! `selvedge dashboard`: opens the pages in a browser.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     process::{Command, ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -19,8 +21,13 @@ use super::{
 };
 use crate::{
     cluster::{self, PlaceArgs},
-    status::{REPLICA_TIME, ask_replicas},
+    status::{REPLICA_TIME, ask_replicas_soon},
 };
+
+/// How long a page waits for other replicas once one has answered.
+const LINGER: Duration = Duration::from_secs(2);
+/// The same for one that has not answered last time.
+const LINGER_OF_SILENT: Duration = Duration::from_millis(200);
 
 /// Open the dashboard: pages that show how the mesh does
 ///
@@ -74,7 +81,8 @@ async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
 /// Pages of what all replicas know.
 async fn of_cluster(args: &Args) -> anyhow::Result<()> {
     let client = args.place.cluster.connect().await?;
-    let source = Replicas { client, namespace: args.place.cluster.namespace.clone() };
+    let namespace = args.place.cluster.namespace.clone();
+    let source = Replicas { client, namespace, silent: Mutex::default() };
     source.look(Wanted { since: 60, matrix: false, often: false }).await.map_err(anyhow::Error::msg)?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
         .with_context(|| format!("port {} of this host", args.port))?;
@@ -105,19 +113,26 @@ fn show(args: &Args, url: &str) -> anyhow::Result<()> {
 struct Replicas {
     client: Client,
     namespace: String,
+    /// Those that have not answered last time.
+    silent: Mutex<BTreeSet<String>>,
 }
 
 impl Source for Replicas {
     async fn look(&self, wanted: Wanted) -> Result<Facts, String> {
         let Wanted { since, matrix, often } = wanted;
         let path = format!("/dashboard/facts?since={since}&matrix={matrix}&often={often}");
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let linger = |pod: &str| if silent.contains(pod) { LINGER_OF_SILENT } else { LINGER };
+        let answers =
+            ask_replicas_soon::<Told>(&self.client, &self.namespace, &path, REPLICA_TIME, linger).await;
         let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
-        for (pod, answer) in ask_replicas::<Told>(&self.client, &self.namespace, &path, REPLICA_TIME).await {
+        for (pod, answer) in answers {
             match answer {
                 Ok(answer) => told.push((pod, answer)),
                 Err(error) => drop(unknown.insert(pod, error)),
             }
         }
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = unknown.keys().cloned().collect();
         match (told.is_empty(), unknown.values().next()) {
             (false, _) => Ok(Facts::of(wanted, told, unknown, true)),
             (true, Some(error)) => Err(format!("no replica of the control plane answers: {error}")),

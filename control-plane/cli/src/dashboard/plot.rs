@@ -16,6 +16,9 @@ const SMALL: (f64, f64) = (112.0, 22.0);
 /// How much time a plot shows at least, in seconds, as what is known grows.
 const SPANS: [u64; 4] = [300, 900, 1_800, 3_600];
 
+/// How much time one report tells of, in seconds.
+const REPORTED: u64 = 15;
+
 /// A line over the last hour: for each piece of time its middle, in seconds ago, and what was there.
 pub(super) type Points = Vec<(f64, Option<f64>)>;
 
@@ -50,8 +53,16 @@ pub(super) fn points(
     sums: &[HistoryPoint],
     of: impl Fn(&HistoryPoint, &PieceOfTime) -> Option<f64>,
 ) -> Points {
-    let pieces = history.pieces.iter().zip(sums);
-    pieces.map(|(piece, sum)| (piece.began as f64 - piece.seconds as f64 / 2.0, of(sum, piece))).collect()
+    let pieces = history.pieces.iter().map(|piece| known_part(piece, history.known_seconds)).zip(sums);
+    pieces.map(|(piece, sum)| (piece.began as f64 - piece.seconds as f64 / 2.0, of(sum, &piece))).collect()
+}
+
+/// The part of a piece of time of which something is known: the oldest one may have begun before. The first report tells of
+/// the time before it, too.
+fn known_part(piece: &PieceOfTime, known_seconds: u64) -> PieceOfTime {
+    let ended = piece.began.saturating_sub(piece.seconds);
+    let seconds = known_seconds.saturating_sub(ended).saturating_add(REPORTED).min(piece.seconds);
+    PieceOfTime { began: ended + seconds, seconds }
 }
 
 /// How many there were in a second.
@@ -88,7 +99,7 @@ impl Plot<'_> {
         let (step, most) =
             scale(least, self.most.unwrap_or_else(|| values().fold(0.0, f64::max)), self.most.is_some());
         let (width, height) = (SIZE.0 - MARGIN.0 - MARGIN.2, SIZE.1 - MARGIN.1 - MARGIN.3);
-        let x = |ago: f64| MARGIN.0 + width * (1.0 - ago / span);
+        let x = |ago: f64| MARGIN.0 + width * (1.0 - (ago / span).min(1.0));
         let y = |value: f64| MARGIN.1 + height * (1.0 - ((value - least) / (most - least)).clamp(0.0, 1.0));
         let ticks: Vec<f64> = (0..8)
             .map(|place| least + step * f64::from(place))
@@ -224,7 +235,7 @@ pub(super) fn small(history: &History, sums: &[HistoryPoint]) -> Markup {
     if most <= 0.0 {
         return html! { span.none { "–" } };
     }
-    let x = |ago: f64| SMALL.0 * (1.0 - ago / span);
+    let x = |ago: f64| SMALL.0 * (1.0 - (ago / span).min(1.0));
     let y = |value: f64| 1.0 + (SMALL.1 - 2.0) * (1.0 - value / most);
     let failures: u64 = sums.iter().fold(0, |sum, point| sum.saturating_add(point.failures));
     let words = format!(
@@ -269,6 +280,34 @@ mod tests {
         let points = vec![(3.0, Some(1.0)), (2.0, Some(2.0)), (1.0, None), (0.0, Some(3.0))];
         assert_eq!(path(&points, |x| x, |y| y), "M3 1L2 2M0 3h.01");
         assert_eq!(area(&points, |x| x, |y| y, 0.0), "M3 1L2 2L2 0L3 0Z");
+    }
+
+    #[test]
+    fn the_oldest_piece_has_the_rate_of_the_time_that_is_known() {
+        let pieces = vec![PieceOfTime { began: 170, seconds: 60 }, PieceOfTime { began: 110, seconds: 60 }];
+        let history = History { known_seconds: 125, pieces, ..History::default() };
+        let sums = [30, 60].map(|count| HistoryPoint { count, ..HistoryPoint::default() });
+
+        // 15 s of it, and as much before the first report.
+        assert_eq!(points(&history, &sums, rate), [(125.0, Some(1.0)), (80.0, Some(1.0))]);
+    }
+
+    #[test]
+    fn nothing_is_drawn_left_of_a_plot() {
+        let points = vec![(3_630.0, Some(1.0)), (3_570.0, Some(2.0))];
+        let line = Line { name: "all".to_owned(), class: "s1".to_owned(), points };
+        let (least, most) = (Some(0.0), None);
+        let plot = Plot {
+            title: "a",
+            write: |_| String::new(),
+            least,
+            most,
+            is_filled: false,
+            lines: vec![line],
+            known: 3_600,
+        };
+        let text = plot.draw().0;
+        assert!(text.contains(&format!("d=\"M{} ", MARGIN.0)), "{text}");
     }
 
     #[test]

@@ -260,8 +260,8 @@ impl<S: Source> Board<S> {
         Ok((status, drawn(move || frame::whole(&page, &asked, &facts)).await?))
     }
 
-    /// What is on the page, and changes.
-    async fn content(&self, page: Page, asked: Asked, often: bool) -> Result<Markup, String> {
+    /// What is on the page, and changes; and its footer.
+    async fn content(&self, page: Page, asked: Asked, often: bool) -> Result<(Markup, Markup), String> {
         let facts = self.facts(page.wants(&asked, often)).await?;
         drawn(move || frame::content(&page, &asked, &facts)).await
     }
@@ -297,7 +297,7 @@ impl<S: Source> Board<S> {
 }
 
 /// What `draw` makes. Of a large mesh it takes a while, in which this thread has streams to serve.
-async fn drawn(draw: impl FnOnce() -> Markup + Send + 'static) -> Result<Markup, String> {
+async fn drawn<T: Send + 'static>(draw: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(draw).await.map_err(|error| error.to_string())
 }
 
@@ -348,22 +348,51 @@ impl<S: Source> Follower<S> {
         let event = Event::default();
         let event = if self.has_begun { event } else { event.retry(Duration::from_secs(1)) };
         match self.board.content(self.page.clone(), self.asked.clone(), self.often).await {
-            Ok(PreEscaped(content)) => {
-                if content == self.last {
-                    // Only what says that it is alive.
-                    return event.event("same").data("");
-                }
-                self.last.clone_from(&content);
-                event.event("content").data(content.replace('\r', " "))
+            Ok((content, footer)) => {
+                let (name, data) = self.told(content, &footer);
+                event.event(name).data(data.replace('\r', " "))
             }
             Err(error) => event.event("away").data(error.replace(['\r', '\n'], " ")),
         }
+    }
+
+    /// What he is told: the page's content, or if that is the same as before, its footer, which says that it still is.
+    fn told(&mut self, PreEscaped(content): Markup, PreEscaped(footer): &Markup) -> (&'static str, String) {
+        if content == self.last {
+            return ("same", footer.clone());
+        }
+        let whole = [content.as_str(), footer.as_str()].concat();
+        self.last = content;
+        ("content", whole)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that is never asked.
+    struct Nobody;
+
+    impl Source for Nobody {
+        async fn look(&self, _: Wanted) -> Result<Facts, String> {
+            Err("nobody".to_owned())
+        }
+    }
+
+    #[test]
+    fn who_looks_on_is_sent_a_page_that_has_not_changed_once_and_then_its_footer() {
+        let listeners = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&listeners).try_acquire_owned().unwrap();
+        let board = Arc::new(Board { source: Nobody, kept: Mutex::default(), listeners });
+        let mut follower = Follower::new(board, Page::Overview, Said::default().asked(), false, place);
+        let text = |text: &str| PreEscaped(text.to_owned());
+        let mut told = |content: &str, footer: &str| follower.told(text(content), &text(footer));
+
+        assert_eq!(told("a", "1"), ("content", "a1".to_owned()));
+        assert_eq!(told("a", "2"), ("same", "2".to_owned()));
+        assert_eq!(told("b", "3"), ("content", "b3".to_owned()));
+    }
 
     #[test]
     fn what_took_long_is_shown_for_longer_and_nothing_for_too_long() {

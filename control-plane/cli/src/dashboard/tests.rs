@@ -394,6 +394,28 @@ fn a_replica_says_that_it_knows_of_its_own_sidecars_alone_and_all_replicas_are_a
 }
 
 #[test]
+fn a_page_of_what_is_the_same_differs_in_its_footer_alone() {
+    let told = large(5);
+    let (first, mut second) = (facts(told.clone()), facts(told));
+    second.at = first.at + Duration::from_secs(2);
+    for page in [Page::Overview, Page::Policies, Page::Problems] {
+        let (content, footer) = frame::content(&page, &asked(), &first);
+        let (again, later) = frame::content(&page, &asked(), &second);
+        assert!(content.0 == again.0, "{page:?}");
+        assert_ne!(footer.0, later.0, "{page:?}");
+    }
+}
+
+#[test]
+fn the_page_of_certificates_says_of_whom_nothing_is_known() {
+    let text = drawn("certificates", &Page::Certificates, &asked(), &facts(large(3)));
+    let told =
+        format!("Of 1 workload nothing is known: no proxy is connected to this replica. {}", workload(3));
+    assert!(text.contains(&told), "{text}");
+    assert!(text.contains("Not shown: what a gateway shows to clients from outside"));
+}
+
+#[test]
 fn what_a_replica_tells_is_read_again() {
     let told = large(5);
     let text = serde_json::to_string(&told).unwrap();

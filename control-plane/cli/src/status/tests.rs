@@ -149,3 +149,25 @@ fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
     assert_eq!(of(0), (&json!("control-plane"), &json!(null)));
     assert_eq!(of(1), (&json!("workload-api"), &json!("2027-01-15T08:00:00Z")));
 }
+
+#[tokio::test]
+async fn who_has_the_answer_of_one_replica_does_not_wait_for_a_silent_one_as_long_as_for_the_first() {
+    async fn of(pod: &str, after: Option<Duration>) -> (String, Result<u32, String>) {
+        match after {
+            Some(after) => sleep(after).await,
+            None => pending().await,
+        }
+        (pod.to_owned(), Ok(1))
+    }
+    let pods = ["a", "b", "hung"];
+    let asked = [Some(Duration::from_millis(50)), Some(Duration::from_millis(60)), None];
+    let asked = pods.into_iter().zip(asked).map(|(pod, after)| of(pod, after)).collect();
+    let open = pods.map(str::to_owned).into();
+    let linger = |pod: &str| Duration::from_millis(if pod == "hung" { 100 } else { 60_000 });
+
+    let answers = timeout(Duration::from_secs(30), gather(asked, open, linger)).await;
+
+    let answers = answers.expect("nobody waits for the silent one");
+    assert_eq!((&answers["a"], &answers["b"]), (&Ok(1), &Ok(1)));
+    assert!(answers["hung"].as_ref().is_err_and(|why| why.starts_with("no answer within 100ms")));
+}

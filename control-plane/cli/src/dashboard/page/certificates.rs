@@ -13,13 +13,15 @@ use crate::{
     check::{RENEWED_BEFORE, ROOT_RESERVE},
     dashboard::{
         facts::Facts,
-        html::{Health, identity, length, table},
+        html::{Health, cards, identity, length},
         plot,
     },
 };
 
 /// The most certificates of workloads in the table: those that end first.
 const MOST_ROWS: usize = 300;
+/// The most workloads without a proxy that are named.
+const MOST_MISSING: usize = 20;
 
 fn what(purpose: Purpose) -> &'static str {
     match purpose {
@@ -39,8 +41,28 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
         section aria-labelledby="workloads" {
             h2 #workloads { "Of workloads " span.of { "those that end first" } }
             (workloads(facts))
+            (unknown(facts))
         }
         (roots(facts))
+    }
+}
+
+/// Of whose certificates nothing is known here.
+fn unknown(facts: &Facts) -> Markup {
+    let missing = facts.missing();
+    html! {
+        @if !missing.is_empty() {
+            p.note.warn {
+                "Of " (missing.len()) @if missing.len() == 1 { " workload" } @else { " workloads" }
+                " nothing is known: no proxy is connected "
+                @if facts.is_partial { "to this replica" } @else { "to a replica that has answered" } ". "
+                (missing.iter().take(MOST_MISSING).map(ToString::to_string).collect::<Vec<_>>().join(", "))
+                @if missing.len() > MOST_MISSING { " and " (missing.len() - MOST_MISSING) " more" }
+            }
+        }
+        p.note {
+            "Not shown: what a gateway shows to clients from outside (the Secrets that its listeners name), and certificates in apps' files."
+        }
     }
 }
 
@@ -97,16 +119,16 @@ fn own(facts: &Facts) -> Markup {
                 @let health = health(*purpose, life, &replica.config.certificates, facts);
                 tr.{ (health.class()) } {
                     th scope="row" { (purpose.word()) }
-                    td { (replica.name) }
-                    td.num { (ends(left, health)) }
+                    td data-label="Replica" { (replica.name) }
+                    td.num data-label="Time left" { (ends(left, health)) }
                     td { (plot::bar(share, health.class())) }
-                    td { time datetime=(Utc(life.not_after).to_string()) { (date(life.not_after)) } }
+                    td data-label="Ends" { time datetime=(Utc(life.not_after).to_string()) { (date(life.not_after)) } }
                     td { (what(*purpose)) }
                 }
             }
         }
     };
-    table("The control plane's own certificates", &head, &rows)
+    cards("The control plane's own certificates", &head, &rows)
 }
 
 fn date(at: SystemTime) -> String {
@@ -145,21 +167,21 @@ fn workloads(facts: &Facts) -> Markup {
             @let health = if left.is_zero() { Health::Failing } else if left < Duration::from_secs(120) { Health::Strained } else { Health::Well };
             tr.{ (health.class()) } {
                 th scope="row" { (proxy.workload.to_string()) }
-                td { (identity(&proxy.identity)) }
-                td.num { @if end.is_none() { (Health::Failing.mark()) " has none" } @else { (ends(left, health)) } }
-                td { @if let Some(end) = end { time datetime=(Utc(end).to_string()) { (date(end)) } } @else { "–" } }
-                td { @if proxy.svid.is_some() { "Workload API" } @else { "the control plane" } }
-                td { @match proxy.proof {
+                td data-label="Identity" { (identity(&proxy.identity)) }
+                td.num data-label="Time left" { @if end.is_none() { (Health::Failing.mark()) " has none" } @else { (ends(left, health)) } }
+                td data-label="Ends" { @if let Some(end) = end { time datetime=(Utc(end).to_string()) { (date(end)) } } @else { "–" } }
+                td data-label="From" { @if proxy.svid.is_some() { "Workload API" } @else { "the control plane" } }
+                td data-label="The workload is" { @match proxy.proof {
                     Proof::Proven => "proven",
                     Proof::Claimed => "claimed, of its service account",
                     Proof::ServiceAccount => "any of its service account",
                 } }
-                td { code { (proxy.certificate_serial.to_string()) } }
+                td data-label="Serial number" { code { (proxy.certificate_serial.to_string()) } }
             }
         }
     };
     html! {
-        (table("Certificates that peers of workloads see", &head, &rows))
+        (cards("Certificates that peers of workloads see", &head, &rows))
         @if all.len() > MOST_ROWS { p.note { "and " (all.len() - MOST_ROWS) " more, which end later" } }
     }
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::dashboard::{
     facts::Facts,
-    html::{Health, table},
+    html::{Health, cards},
     told::{Bad, Found},
 };
 
@@ -46,5 +46,5 @@ fn list(title: &str, health: Health, all: &[&Found]) -> Markup {
             }
         }
     };
-    table(title, &head, &rows)
+    cards(title, &head, &rows)
 }

@@ -28,6 +28,8 @@ use crate::{
 
 /// So many lines are in one plot.
 const MOST_LINES: usize = 5;
+/// So many rows are in one table: those with the most failures, and then the busiest.
+const MOST_ROWS: usize = 200;
 
 fn shown<'a>(facts: &'a Facts, host: &str, port: u16) -> Option<&'a ServiceShown> {
     facts.services.services.iter().find(|service| &*service.host == host && service.port == port)
@@ -281,9 +283,35 @@ fn shares<'a>(facts: &Facts, host: &str, port: u16, rows: &[&routes::Row], is_sh
     }
 }
 
+/// Leaves [`MOST_ROWS`] of `rows` by their `rank`, the highest, in their order. Returns how many are left out.
+fn shorten<T>(rows: &mut Vec<T>, rank: impl Fn(&T) -> (u64, u64)) -> usize {
+    let Some(more) = rows.len().checked_sub(MOST_ROWS).filter(|more| *more > 0) else { return 0 };
+    let mut places: Vec<usize> = (0..rows.len()).collect();
+    places.sort_by_key(|place| std::cmp::Reverse(rank(&rows[*place])));
+    let kept: BTreeSet<usize> = places.into_iter().take(MOST_ROWS).collect();
+    let mut place = 0;
+    rows.retain(|_| {
+        place += 1;
+        kept.contains(&(place - 1))
+    });
+    more
+}
+
+/// What has the most failures stands before what has the most traffic.
+fn weight(requests: Option<&Requests>, connections: Option<&Connections>) -> (u64, u64) {
+    let of_requests = requests.map(|one| (one.failures, one.count));
+    of_requests.or(connections.map(|one| (one.failures, one.count))).unwrap_or_default()
+}
+
+/// That there are `more` than are shown, all of which a command shows.
+fn and_more(more: usize, command: &str) -> Markup {
+    html! { @if more > 0 { p.note { "and " (more) " more, with fewer failures and less traffic: " code { "selvedge " (command) } " shows all" } } }
+}
+
 fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     let mut report = routes::Report::of(&facts.traffic, &facts.services, Some(party));
     report.routes.retain(|row| row.service == name);
+    let more = shorten(&mut report.routes, |row| weight(row.requests.as_ref(), row.connections.as_ref()));
     let head = [
         ("Route", false),
         ("Leads to", false),
@@ -319,7 +347,7 @@ fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     };
     html! {
         @if !report.routes.is_empty() {
-            section aria-labelledby="routes" { h2 #routes { "Routes" } (table("Where each route leads, by the documents and as seen", &head, &rows)) }
+            section aria-labelledby="routes" { h2 #routes { "Routes" } (table("Where each route leads, by the documents and as seen", &head, &rows)) (and_more(more, &format!("routes {name}"))) }
         }
     }
 }
@@ -327,6 +355,11 @@ fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
 fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     let mut report = endpoints::Report::of(&facts.traffic, &facts.services, Some(party));
     report.endpoints.retain(|row| row.service == name);
+    let more = shorten(&mut report.endpoints, |row| {
+        let (failures, count) = weight(row.requests.as_ref(), row.connections.as_ref());
+        // Those that get nothing before all others.
+        (if row.out.is_empty() { failures } else { u64::MAX }, count)
+    });
     let head = [
         ("Endpoint", false),
         ("Workload", false),
@@ -366,7 +399,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
         section aria-labelledby="endpoints" {
             h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it" } }
             @if report.endpoints.is_empty() { p.empty { "It has no endpoint that is known by its address." } }
-            @else { (table("Endpoints, and which of them get no requests", &head, &rows)) }
+            @else { (table("Endpoints, and which of them get no requests", &head, &rows)) (and_more(more, &format!("endpoints {name}"))) }
         }
     }
 }
@@ -426,11 +459,13 @@ fn callers(facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Mark
     let servers = workloads(facts, host, port);
     let is_server =
         |row: &&edges::Row| servers.contains(row.to.rsplit_once(':').map_or(&*row.to, |(name, _)| name));
-    let by_clients: Vec<&edges::Row> = report.edges.iter().filter(|row| row.to == name).collect();
+    let mut by_clients: Vec<&edges::Row> = report.edges.iter().filter(|row| row.to == name).collect();
     // What only servers know of: callers without a sidecar.
     let told = edges::Report::of(&facts.traffic, &facts.services, &FilterArgs::default(), false);
-    let by_servers: Vec<&edges::Row> =
+    let mut by_servers: Vec<&edges::Row> =
         told.edges.iter().filter(|row| row.seen_by == edges::SeenBy::Server).filter(is_server).collect();
+    let rank = |row: &&edges::Row| weight(row.requests.as_ref(), row.connections.as_ref());
+    let more = shorten(&mut by_clients, rank) + shorten(&mut by_servers, rank);
     let mut head = EDGES;
     head[0].0 = "Client";
     let rows = html! {
@@ -444,7 +479,7 @@ fn callers(facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Mark
         section aria-labelledby="callers" {
             h2 #callers { "Who calls it" }
             @if by_clients.is_empty() && by_servers.is_empty() { p.empty { "Nobody has called it in this time." } }
-            @else { (table("Clients, and how their calls go", &head, &rows)) }
+            @else { (table("Clients, and how their calls go", &head, &rows)) (and_more(more, &format!("edges --to {name} --all"))) }
         }
     }
 }
@@ -452,8 +487,9 @@ fn callers(facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Mark
 fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Markup {
     let servers = workloads(facts, host, port);
     let calls = report.edges.iter().filter(|row| row.seen_by == edges::SeenBy::Client);
-    let calls: Vec<&edges::Row> =
+    let mut calls: Vec<&edges::Row> =
         calls.filter(|row| row.from.as_ref().is_some_and(|from| servers.contains(from))).collect();
+    let more = shorten(&mut calls, |row| weight(row.requests.as_ref(), row.connections.as_ref()));
     let mut head = EDGES;
     head[0].0 = "Service";
     let rows = edge_rows(&calls, |row| {
@@ -461,7 +497,7 @@ fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::R
     });
     html! {
         @if !calls.is_empty() {
-            section aria-labelledby="called" { h2 #called { "What it calls" } (table("Services that its workloads call", &head, &rows)) }
+            section aria-labelledby="called" { h2 #called { "What it calls" } (table("Services that its workloads call", &head, &rows)) (and_more(more, "edges")) }
         }
     }
 }
@@ -469,6 +505,19 @@ fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_table_keeps_what_fails_and_what_is_busy_and_says_how_much_is_missing() {
+        let busy = MOST_ROWS as u64 + 50;
+        let mut rows: Vec<(u64, u64)> = (0..busy).map(|count| (u64::from(count == 3), count)).collect();
+
+        assert_eq!(shorten(&mut rows, |row| *row), 50);
+
+        assert_eq!((rows.len(), rows[0], rows[1]), (MOST_ROWS, (1, 3), (0, 51)), "in their order");
+        assert_eq!(shorten(&mut rows, |row| *row), 0);
+        assert!(and_more(50, "edges").0.contains("and 50 more"));
+        assert_eq!(and_more(0, "edges").0, "");
+    }
 
     #[test]
     fn a_backend_is_called_by_its_subset_alone_only_at_the_services_own_port() {
