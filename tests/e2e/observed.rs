@@ -78,6 +78,25 @@ fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
 }
 
 #[test]
+fn dashboards_ask_for_what_has_one_name_by_its_name_and_not_by_a_pattern() {
+    let mut asked = 0;
+    for (file, document) in dashboards() {
+        let variables = document["templating"]["list"].as_array().into_iter().flatten();
+        let of_one = variables.filter(|one| one["includeAll"] != true && one["multi"] != true);
+        let names: Vec<&str> = of_one.filter_map(|one| one["name"].as_str()).collect();
+        let mut expressions = Vec::new();
+        texts(&document, "expr", &mut expressions);
+        texts(&document, "query", &mut expressions);
+        for (expression, name) in expressions.iter().flat_map(|one| names.iter().map(move |name| (one, name)))
+        {
+            assert!(!expression.contains(&format!("=~\"${name}\"")), "{file}: {expression}");
+            asked += usize::from(expression.contains(&format!("=\"${name}\"")));
+        }
+    }
+    assert!(asked > 5, "{asked}");
+}
+
+#[test]
 fn dashboards_and_alerts_take_the_same_for_broken_off_as_commands_do() {
     let mut words: Vec<&str> = BROKEN_OFF.into_iter().chain(["canceled"]).collect();
     words.sort_unstable();

@@ -212,7 +212,11 @@ fn panels() -> Vec<String> {
     let filled = found.into_iter().map(|expression| {
         let expression = expression.replace("$__rate_interval", "30s");
         let variables = ["$service", "$namespace", "$workload", "$caller"];
-        variables.iter().fold(expression, |text, name| text.replace(name, ".*"))
+        // Of one that has one value, too, everything is meant here.
+        let all = |text: String, name: &&str| {
+            text.replace(&format!("=\"{name}\""), "=~\".*\"").replace(*name, ".*")
+        };
+        variables.iter().fold(expression, all)
     });
     filled.collect()
 }
