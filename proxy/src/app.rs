@@ -50,6 +50,7 @@ struct Started {
 /// Starts the threads that carry traffic.
 fn start(args: Args) -> anyhow::Result<Started> {
     let log_level = logging::init(&args.log)?;
+    args.told.check()?;
     let listeners = listen(&args)?;
     let settings = settings(&args, &listeners)?;
     let (store, asked) = Store::new();

@@ -117,6 +117,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     let exporting = export::run(export::Exporter {
         collector: args.told.otlp_endpoint.clone(),
         protocol: args.told.otlp_protocol,
+        ca_file: args.told.otlp_ca_file.clone(),
         workload: args.workload.clone(),
         store: exported,
         watched,

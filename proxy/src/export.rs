@@ -7,7 +7,7 @@ mod collector;
 mod otlp;
 mod send;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use prost::Message;
 use selvedge_model::WorkloadName;
@@ -37,6 +37,8 @@ pub struct Exporter {
     pub collector: Option<Collector>,
     /// By which protocol.
     pub protocol: Protocol,
+    /// Has the authorities that a collector is believed by over TLS; `None`: the system's are.
+    pub ca_file: Option<PathBuf>,
     /// Who we are.
     pub workload: WorkloadName,
     /// Knows more of that.
@@ -49,12 +51,12 @@ pub struct Exporter {
 
 /// Sends for as long as it is polled.
 pub async fn run(exporter: Exporter) {
-    let Exporter { collector, protocol, workload, store, watched, resolver } = exporter;
+    let Exporter { collector, protocol, ca_file, workload, store, watched, resolver } = exporter;
     let Some(collector) = collector else { return std::future::pending().await };
     if protocol == Protocol::Grpc && !collector.path().is_empty() {
         tracing::warn!(%collector, "the path of --otlp-endpoint is not used: gRPC has paths of its own");
     }
-    let mut link = Link::new(collector, protocol, resolver);
+    let mut link = Link::new(collector, protocol, resolver, ca_file);
     // Apart: many collectors take spans and no lines.
     let mut about_spans = Complaint::new("spans for the collector are lost (--otlp-endpoint)");
     let mut about_lines = Complaint::new("lines for the collector are lost (--otlp-endpoint)");

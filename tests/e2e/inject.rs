@@ -192,6 +192,7 @@ fn flag<P: Parser>(env: &str) -> String {
 fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
     match setting.values {
         Values::Image => ("registry.example/a:1", &[""]),
+        Values::Name => ("collector-ca", &["A", "a,b", ""]),
         Values::Names => ("registry,mirror", &["A", "a,,b", "-a"]),
         Values::OneOf(words) => (words[0], &["maybe"]),
         Values::PortNumbers => ("25,3306", &["no", "25-30"]),
@@ -206,7 +207,7 @@ fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
         Values::Share => ("1.5", &["101", "all"]),
         Values::Collector => (
             "http://collector.observability:4317",
-            &["https://collector:4317", "collector:4317", "http://a@b", "http://c?d"],
+            &["grpc://collector:4317", "collector:4317", "http://a@b", "http://c?d"],
         ),
     }
 }

@@ -1,13 +1,19 @@
 //! Traces: the spans that sidecars and gateways tell a collector of, and the headers that apps see.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, fs};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use selvedge_certs::tls::provider;
 use selvedge_demo::{apps::reviews, call, call::Call, workload::Spec};
 use selvedge_tests::{
     Mesh, SOON,
     collector::{Collector, SeenSpan},
     gateway::Gateway,
     poll,
+};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
 use crate::SELVEDGE;
@@ -295,6 +301,74 @@ async fn a_gateway_begins_a_trace_and_tells_a_collector_over_http() {
     assert_eq!((&attempt.parent, &served.parent), (&own.id, &attempt.id), "{found:#?}");
     assert_eq!(own.attributes["server.address"], "shop.example");
     assert_eq!(served.resource["service.name"], "reviews");
+}
+
+/// A certificate authority's certificate in PEM form, and what a server is configured with whose certificate is from it.
+fn authority_and_server() -> (String, ServerConfig) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    (issuer.pem(), config)
+}
+
+#[tokio::test]
+async fn a_collector_over_tls_is_told_if_an_authority_vouches_for_it_and_not_otherwise() {
+    let (authority, server) = authority_and_server();
+    let (other, _) = authority_and_server();
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let (right, wrong) = (file("right.pem", &authority), file("wrong.pem", &other));
+    let collector = Collector::start_over_tls(server).await;
+    let (grpc, http) = (format!("https://{}", collector.grpc), format!("https://{}", collector.http));
+    let told = |spec: Spec, url: &str, protocol: &str, ca: &str| {
+        let spec = spec.flag("--otlp-endpoint", url).flag("--otlp-protocol", protocol);
+        spec.flag("--otlp-ca-file", ca)
+    };
+    let mesh = Mesh::of(
+        SELVEDGE,
+        [
+            told(Spec::client("caller"), &grpc, "grpc", &right),
+            told(Spec::reviews("reviews-v1", "v1"), &http, "http", &right),
+            told(Spec::client("doubter"), &grpc, "grpc", &wrong),
+        ],
+    )
+    .await;
+    let log = "  accessLogging:\n  - providers: [{name: otel}]\n";
+    mesh.write("tracing.yaml", &sampling("100", log)).unwrap();
+    until_sampled(&mesh, true).await;
+    let sent = mesh.workload("doubter").call(get("/doubted")).await.unwrap();
+    assert_eq!(sent.status, 200, "{}", sent.summary());
+
+    seen(&mesh, get("/told")).await.unwrap();
+
+    // The caller's two by gRPC, and the server's by HTTP; and a line of each.
+    spans(&collector, "/told", 3).await;
+    poll(SOON, "a line of each sidecar", async || {
+        let lines = collector.lines();
+        let of = |name: &str| lines.iter().any(|line| line.resource["service.name"] == name);
+        if of("caller") && of("reviews") { Ok(()) } else { Err(format!("{lines:#?}")) }
+    })
+    .await;
+    let doubter = mesh.workload("doubter").sidecar_process().unwrap();
+    poll(SOON, "whoever does not believe it says why", async || {
+        let log = doubter.whole_log().map_err(|error| error.to_string())?;
+        let why = "its certificate is not from a certificate authority that is trusted here";
+        let says = log.lines().any(|line| line.contains("--otlp-endpoint") && line.contains(why));
+        if says && log.contains("wrong.pem") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(!collector.spans().iter().any(|span| span.resource["service.name"] == "doubter"));
 }
 
 #[tokio::test]

@@ -7,6 +7,11 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
+use hyper::server::conn::{http1, http2};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use prost::Message as _;
 use selvedge_api::otlp::{
     logs::v1::{
@@ -21,8 +26,9 @@ use selvedge_api::otlp::{
     },
 };
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, service::Routes, transport::Server};
 
 /// Attributes, by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -101,11 +107,20 @@ impl Collector {
         tasks.spawn(async move { server.await.expect("it serves") });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let http = listener.local_addr().expect("its address");
-        let router = Router::new()
-            .route("/v1/traces", post(traces))
-            .route("/v1/logs", post(logs))
-            .with_state(seen.clone());
+        let router = seen.by_http();
         tasks.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { grpc, http, seen, _tasks: tasks }
+    }
+
+    /// Starts one that speaks TLS alone, as `config` says but for the protocols that it offers.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start_over_tls(config: ServerConfig) -> Self {
+        let seen = Shared::default();
+        let mut tasks = JoinSet::new();
+        let grpc = over_tls(&mut tasks, seen.by_grpc(), &config, b"h2").await;
+        let http = over_tls(&mut tasks, seen.by_http(), &config, b"http/1.1").await;
         Self { grpc, http, seen, _tasks: tasks }
     }
 
@@ -125,7 +140,48 @@ impl Collector {
     }
 }
 
+/// Serves `router` over TLS with this protocol alone. Returns where.
+async fn over_tls(
+    tasks: &mut JoinSet<()>,
+    router: Router,
+    config: &ServerConfig,
+    protocol: &'static [u8],
+) -> SocketAddr {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tasks.spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.expect("it listens");
+            let (acceptor, service) = (acceptor.clone(), TowerToHyperService::new(router.clone()));
+            tokio::spawn(async move {
+                // Whoever does not believe it, or leaves, is of no interest.
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let stream = TokioIo::new(stream);
+                let _ = match protocol {
+                    b"h2" => {
+                        http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
+                    }
+                    _ => http1::Builder::new().serve_connection(stream, service).await,
+                };
+            });
+        }
+    });
+    address
+}
+
 impl Shared {
+    fn by_grpc(&self) -> Router {
+        let routes = Routes::new(TraceServiceServer::new(self.clone()));
+        routes.add_service(LogsServiceServer::new(self.clone())).prepare().into_axum_router()
+    }
+
+    fn by_http(&self) -> Router {
+        Router::new().route("/v1/traces", post(traces)).route("/v1/logs", post(logs)).with_state(self.clone())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -35,6 +35,8 @@ pub enum Values {
     Image,
     /// Names of objects, such as `registry,mirror`.
     Names,
+    /// The name of an object, such as `collector-ca`.
+    Name,
     /// One of a few words.
     OneOf(&'static [&'static str]),
     /// Ports and ranges of them, such as `25,8000-8010`.
@@ -83,7 +85,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 55] = [
+pub const SETTINGS: [Setting; 56] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -368,6 +370,12 @@ pub const SETTINGS: [Setting; 55] = [
         Acts::Proxy("SELVEDGE_OTLP_PROTOCOL"),
         "what the collector is spoken to with",
     ),
+    setting(
+        "otlp-ca-config-map",
+        Values::Name,
+        Acts::Patch,
+        "the ConfigMap in the pod's namespace whose `ca.crt` has the authorities that a collector at `https://` is believed by",
+    ),
     setting("log-level", Values::LogFilter, Acts::Proxy("SELVEDGE_LOG"), "what the sidecar logs"),
     setting(
         "log-format",
@@ -400,7 +408,7 @@ pub(super) fn names(value: &str) -> impl Iterator<Item = &str> {
 fn is_collector(text: &str) -> bool {
     text.parse::<http::Uri>().is_ok_and(|uri| {
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        uri.scheme_str() == Some("http")
+        matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
             && uri.query().is_none()
             && !has_user
@@ -435,6 +443,10 @@ impl Setting {
                 "" => refused("not an image"),
                 _ if value.contains(char::is_whitespace) => refused("not an image: it has a space in it"),
                 _ => Ok(()),
+            },
+            Values::Name => match is_object_name(value) {
+                true => Ok(()),
+                false => refused("not the name of an object; write for example collector-ca"),
             },
             Values::Names => match names(value).all(is_object_name) {
                 true => Ok(()),
@@ -547,6 +559,7 @@ pub fn markdown() -> String {
         let value = match setting.values {
             Values::Image => "an image".to_owned(),
             Values::Names => "names: `registry,mirror`".to_owned(),
+            Values::Name => "a name: `collector-ca`".to_owned(),
             Values::OneOf(words) => {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             }

@@ -47,7 +47,11 @@ pub const INIT_CONTAINER: &str = "selvedge-init";
 const TOKEN_VOLUME: &str = "selvedge-token";
 /// The volume that SPIRE's CSI driver makes, which has its agent's socket.
 const WORKLOAD_API_VOLUME: &str = "selvedge-workload-api";
-/// Where that is mounted.
+/// The volume with the authorities that an OpenTelemetry collector is believed by.
+const OTLP_CA_VOLUME: &str = "selvedge-otlp-ca";
+/// All volumes that a proxy may have.
+const VOLUMES: [&str; 3] = [TOKEN_VOLUME, WORKLOAD_API_VOLUME, OTLP_CA_VOLUME];
+/// Where the token is mounted.
 const TOKEN_DIRECTORY: &str = "/var/run/secrets/selvedge.io";
 /// Whom that token is for: an API server's TokenReview says so to nobody else.
 pub const TOKEN_AUDIENCE: &str = "selvedge";

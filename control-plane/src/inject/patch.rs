@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ADMIN_PORT, INBOUND_PORT, INJECTED, InjectionSettings, NamespaceFacts, OUTBOUND_PORT, PROXY_UID,
-    PULL_SECRETS, Reason, SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, TOKEN_VOLUME, WORKLOAD_API_VOLUME,
+    PULL_SECRETS, Reason, SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, VOLUMES,
     annotations::{self, Acts, PREFIX, SETTINGS, Setting},
     asked,
     namespace::pod_security_warning,
@@ -243,7 +243,7 @@ fn conflicts(spec: &Value) -> Vec<String> {
             "the pod runs as user {PROXY_UID}, whose connections bypass the mesh; give it another"
         ));
     }
-    for name in [TOKEN_VOLUME, WORKLOAD_API_VOLUME] {
+    for name in VOLUMES {
         let mut volumes = spec["volumes"].as_array().into_iter().flatten();
         if volumes.any(|volume| volume["name"] == name) {
             conflicts.push(format!("the pod has a volume {name}, which is the sidecar's; rename it"));

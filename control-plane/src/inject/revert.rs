@@ -6,8 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SIDECAR_LABEL, SKIPPED, TLS_MODE, TOKEN_VOLUME,
-    WORKLOAD_API_VOLUME,
+    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SIDECAR_LABEL, SKIPPED, TLS_MODE, VOLUMES,
     probes::{HOOKS, PROBES, SCRAPED, hook_path, probe_path, with_handler},
     sidecar::unescaped,
 };
@@ -37,7 +36,7 @@ pub fn revert(pod: &mut Value) -> bool {
             put_back(container, &probes);
         }
     }
-    keep(spec, "volumes", |volume| volume["name"] != TOKEN_VOLUME && volume["name"] != WORKLOAD_API_VOLUME);
+    keep(spec, "volumes", |volume| VOLUMES.iter().all(|name| volume["name"] != *name));
     keep(spec, "imagePullSecrets", |secret| !ours.iter().any(|name| secret["name"] == **name));
     let metadata = &mut pod["metadata"];
     if let Some(metrics) = metrics {

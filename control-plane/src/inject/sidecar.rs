@@ -9,8 +9,8 @@ use selvedge_model::TrustDomain;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ADMIN_PORT, INIT_CONTAINER, InjectionSettings, PROXY_CONTAINER, PROXY_UID, TOKEN_AUDIENCE,
-    TOKEN_DIRECTORY, TOKEN_VOLUME, WORKLOAD_API_VOLUME,
+    ADMIN_PORT, INIT_CONTAINER, InjectionSettings, OTLP_CA_VOLUME, PROXY_CONTAINER, PROXY_UID,
+    TOKEN_AUDIENCE, TOKEN_DIRECTORY, TOKEN_VOLUME, WORKLOAD_API_VOLUME,
     annotations::{self, Acts},
     settings::Quantity,
 };
@@ -19,6 +19,9 @@ use super::{
 const TOKEN_SECONDS: u32 = 3600;
 /// Where the volume of SPIRE's CSI driver is; its agent's socket there is called `spire-agent.sock`.
 const WORKLOAD_API_DIRECTORY: &str = "/spiffe-workload-api";
+/// Where the authorities of a collector are mounted, and which key of their ConfigMap has them.
+const OTLP_CA_DIRECTORY: &str = "/var/run/configmaps/selvedge.io/otlp-ca";
+const OTLP_CA_KEY: &str = "ca.crt";
 /// How long a sidecar may take to be ready, in seconds, before it is started again.
 const START_SECONDS: u32 = 120;
 
@@ -129,6 +132,9 @@ impl Sidecar<'_> {
         if self.has_workload_api() {
             mounts.push(mount(WORKLOAD_API_VOLUME, WORKLOAD_API_DIRECTORY));
         }
+        if self.otlp_ca().is_some() {
+            mounts.push(mount(OTLP_CA_VOLUME, OTLP_CA_DIRECTORY));
+        }
         container.insert("volumeMounts".to_owned(), mounts.into());
         container.into()
     }
@@ -138,11 +144,23 @@ impl Sidecar<'_> {
         self.get("workload-api") == Some("enabled")
     }
 
+    /// The ConfigMap with the authorities that its collector is believed by, if it speaks TLS to one.
+    fn otlp_ca(&self) -> Option<&str> {
+        let is_tls = self.get("otlp-endpoint").is_some_and(|url| url.starts_with("https:"));
+        self.get("otlp-ca-config-map").filter(|_| is_tls)
+    }
+
     /// Its volumes.
     pub(super) fn volumes(&self) -> Vec<Value> {
         let csi = json!({ "driver": "csi.spiffe.io", "readOnly": true });
         let agent = json!({ "name": WORKLOAD_API_VOLUME, "csi": csi });
-        [Self::token_volume()].into_iter().chain(self.has_workload_api().then_some(agent)).collect()
+        // Whoever has no collector's authorities loses spans, and serves all the same.
+        let authorities = self.otlp_ca().map(|name| {
+            let items = json!([{ "key": OTLP_CA_KEY, "path": OTLP_CA_KEY }]);
+            json!({ "name": OTLP_CA_VOLUME, "configMap": { "name": name, "items": items, "optional": true } })
+        });
+        let more = self.has_workload_api().then_some(agent).into_iter().chain(authorities);
+        [Self::token_volume()].into_iter().chain(more).collect()
     }
 
     /// That of the token that proves whose sidecar it is.
@@ -183,6 +201,9 @@ impl Sidecar<'_> {
                 "SELVEDGE_WORKLOAD_API",
                 &format!("unix://{WORKLOAD_API_DIRECTORY}/spire-agent.sock"),
             ));
+        }
+        if self.otlp_ca().is_some() {
+            env.push(variable("SELVEDGE_OTLP_CA_FILE", &format!("{OTLP_CA_DIRECTORY}/{OTLP_CA_KEY}")));
         }
         env
     }

@@ -205,6 +205,37 @@ fn a_pod_that_was_injected_with_istios_label_is_reverted_too() {
 }
 
 #[test]
+fn a_collector_over_tls_is_believed_by_the_authorities_of_a_config_map() {
+    for mut pod in [small(), large()] {
+        pod["metadata"]["annotations"]["config.selvedge.io/otlp-ca-config-map"] = "collector-ca".into();
+        pod["metadata"]["annotations"]["config.selvedge.io/otlp-endpoint"] = "http://collector:4317".into();
+        let without = injected(&pod, &[]).to_string();
+        assert!(!without.contains("selvedge-otlp-ca") && !without.contains("OTLP_CA"), "{without}");
+
+        pod["metadata"]["annotations"]["config.selvedge.io/otlp-endpoint"] = "https://collector:4317".into();
+        let with = injected(&pod, &[]);
+
+        let authorities = json!({
+            "name": "selvedge-otlp-ca",
+            "configMap": {
+                "name": "collector-ca", "items": [{ "key": "ca.crt", "path": "ca.crt" }], "optional": true
+            }
+        });
+        assert_eq!(with["spec"]["volumes"].as_array().unwrap().last(), Some(&authorities));
+        let proxy = with["spec"]["initContainers"][1].to_string();
+        let directory = "/var/run/configmaps/selvedge.io/otlp-ca";
+        assert!(proxy.contains(&format!("\"mountPath\":\"{directory}\"")), "{proxy}");
+        assert!(
+            proxy.contains(&format!("\"SELVEDGE_OTLP_CA_FILE\",\"value\":\"{directory}/ca.crt\"")),
+            "{proxy}"
+        );
+        let mut reverted = with;
+        assert!(revert::revert(&mut reverted));
+        assert_eq!(reverted.to_string(), pod.to_string());
+    }
+}
+
+#[test]
 fn an_identity_of_spires_needs_the_volume_with_its_agents_socket() {
     for mut pod in [small(), large()] {
         let without = injected(&pod, &[]);

@@ -1,6 +1,12 @@
 //! One message to the collector, over gRPC or HTTP.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -17,8 +23,15 @@ use selvedge_api::otlp::{
         Span, trace_service_client::TraceServiceClient,
     },
 };
+use selvedge_certs::tls::{ALPN_HTTP2, Outside, OutsideError, explain_outside};
+use selvedge_model::{TlsOrigination, Trusted};
 use selvedge_ops::Resolver;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, rustls};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -112,19 +125,44 @@ fn rejected(partial: Option<PartialSuccess>) -> u64 {
     partial.map_or(0, |partial| u64::try_from(partial.rejected).unwrap_or_default())
 }
 
+/// What carries messages: TCP, or TLS over it.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Whom a collector's certificate has to be from.
+#[derive(Debug)]
+struct Trust {
+    settings: TlsOrigination,
+    /// What connections are made with, as long as that works: a file that has been replaced is read again after a failure.
+    ready: Option<Outside>,
+}
+
 /// The way to the collector.
 #[derive(Debug)]
 pub(super) struct Link {
     collector: Collector,
     protocol: Protocol,
     resolver: Arc<Resolver>,
+    /// `None`: it is spoken to without TLS.
+    trust: Option<Trust>,
     /// gRPC's connection, as long as it works.
     channel: Option<Channel>,
 }
 
 impl Link {
-    pub(super) fn new(collector: Collector, protocol: Protocol, resolver: Arc<Resolver>) -> Self {
-        Self { collector, protocol, resolver, channel: None }
+    /// The way to `collector`. Where that is spoken to over TLS, its certificate has to be from an authority in `ca_file`, or
+    /// from one of the system's.
+    pub(super) fn new(
+        collector: Collector,
+        protocol: Protocol,
+        resolver: Arc<Resolver>,
+        ca_file: Option<PathBuf>,
+    ) -> Self {
+        let trusted = ca_file.map_or(Trusted::System, |path| Trusted::File(path.display().to_string()));
+        let settings = TlsOrigination { trusted, ..TlsOrigination::default() };
+        let trust = collector.is_tls().then_some(Trust { settings, ready: None });
+        Self { collector, protocol, resolver, trust, channel: None }
     }
 
     /// Sends it. Returns how many were rejected.
@@ -140,6 +178,9 @@ impl Link {
             sent.unwrap_or_else(|_| Err(again("too slow", format!("it has not answered within {LIMIT:?}"))));
         sent.map_err(|error| {
             self.channel = None;
+            if let Some(trust) = &mut self.trust {
+                trust.ready = None;
+            }
             SendError { what: format!("{}: {}", self.collector, error.what), ..error }
         })
     }
@@ -147,7 +188,10 @@ impl Link {
     async fn by_grpc(&mut self, parcel: &Parcel) -> Result<u64, SendError> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
-            None => self.channel.insert(self.connect().await?).clone(),
+            None => {
+                let made = self.connect().await?;
+                self.channel.insert(made).clone()
+            }
         };
         let refused = |status: tonic::Status| SendError {
             what: format!("{:?}: {}", status.code(), status.message()),
@@ -170,19 +214,25 @@ impl Link {
         Ok(rejected(partial))
     }
 
-    async fn connect(&self) -> Result<Channel, SendError> {
+    async fn connect(&mut self) -> Result<Channel, SendError> {
         let mut ready = Some(TokioIo::new(self.stream().await?));
         let once = tower::service_fn(move |_| {
             let stream = ready.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
             std::future::ready(stream)
         });
         let authority = self.collector.authority(self.protocol);
+        // The stream that it is given speaks TLS already, if anybody is to.
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))
             .map_err(|error| again("no connection", error.to_string()))?;
+        let origin = format!("{}://{authority}", self.collector.scheme()).parse::<http::Uri>();
+        let endpoint = match origin {
+            Ok(origin) => endpoint.origin(origin),
+            Err(_) => endpoint,
+        };
         endpoint.connect_with_connector(once).await.map_err(|error| again("no connection", error.to_string()))
     }
 
-    async fn by_http(&self, parcel: &Parcel) -> Result<u64, SendError> {
+    async fn by_http(&mut self, parcel: &Parcel) -> Result<u64, SendError> {
         let stream = TokioIo::new(self.stream().await?);
         let handshake = hyper::client::conn::http1::handshake(stream).await;
         let (mut sender, connection) =
@@ -205,8 +255,30 @@ impl Link {
         Ok(body.map_or(0, |body| parcel.rejected(body.to_bytes())))
     }
 
+    /// A connection to it, over TLS if that is asked for.
+    async fn stream(&mut self) -> Result<Box<dyn Stream>, SendError> {
+        let tcp = self.tcp().await?;
+        let Some(trust) = &mut self.trust else { return Ok(Box::new(tcp)) };
+        let ready = match trust.ready.take() {
+            Some(ready) => ready,
+            None => trust.load(self.collector.host()).await?,
+        };
+        let ready = trust.ready.insert(ready);
+        let config = match self.protocol {
+            Protocol::Grpc => &ready.http2,
+            Protocol::Http => &ready.http1,
+        };
+        let connecting = TlsConnector::from(Arc::clone(config)).connect(ready.server_name.clone(), tcp).await;
+        let stream = connecting.map_err(|error| again("no TLS", no_tls(&error, &trust.settings, ready)))?;
+        if self.protocol == Protocol::Grpc && stream.get_ref().1.alpn_protocol() != Some(ALPN_HTTP2) {
+            let what = "it does not offer HTTP/2 over TLS (ALPN h2), which gRPC needs; set --otlp-protocol http if it speaks that";
+            return Err(again("no TLS", what.to_owned()));
+        }
+        Ok(Box::new(stream))
+    }
+
     /// A connection to the first of its addresses that takes one.
-    async fn stream(&self) -> Result<TcpStream, SendError> {
+    async fn tcp(&self) -> Result<TcpStream, SendError> {
         let found = self.resolver.all_addresses(self.collector.host()).await;
         let found = found.map_err(|error| again("no name", format!("its name {error}")))?;
         let mut last = "its name has no address".to_owned();
@@ -223,6 +295,40 @@ impl Link {
             }
         }
         Err(again("no connection", last))
+    }
+}
+
+impl Trust {
+    /// Reads whom to trust. Not on this thread, which has more to do: a system has some hundred authorities.
+    async fn load(&self, host: &str) -> Result<Outside, SendError> {
+        let (settings, host) = (self.settings.clone(), host.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || Outside::load(&settings, &host)).await;
+        let loaded = loaded.map_err(|error| again("no TLS", error.to_string()))?;
+        loaded.map_err(|error| again("no TLS", not_loaded(error)))
+    }
+}
+
+/// Why nobody can be trusted, in the words of the settings of collectors.
+fn not_loaded(error: OutsideError) -> String {
+    let named = |path: &Path| format!("--otlp-ca-file {}", path.display());
+    match error {
+        OutsideError::Read { path, source, .. } => format!("{} cannot be read: {source}", named(&path)),
+        OutsideError::Empty { path, what, .. } => format!("{} has no {what} in PEM form", named(&path)),
+        OutsideError::NoSystemRoots { reason } => format!(
+            "this system has no certificate authorities of its own{reason}; set --otlp-ca-file, or mount them and set SSL_CERT_FILE"
+        ),
+        other => other.to_string(),
+    }
+}
+
+/// Why there is no TLS with a collector.
+fn no_tls(error: &io::Error, settings: &TlsOrigination, outside: &Outside) -> String {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::AlertReceived(alert)) => format!(
+            "it ended the TLS handshake with the alert {alert:?}; it may want a client certificate, which no proxy shows to a collector"
+        ),
+        _ => format!("no TLS with it: {}", explain_outside(error, settings, outside)),
     }
 }
 
