@@ -40,7 +40,7 @@ use crate::{
     },
     respond,
     step::{Conn, HttpVersion, Switched, Tunnel},
-    telemetry::TcpSeries,
+    telemetry::{Passed, TcpSeries},
     time::when_woken,
     trust::lost,
     worker::Worker,
@@ -109,9 +109,13 @@ impl UpgradeRequest {
     fn connected(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
         let end = response.body_mut().end();
         let Some(opened) = end.tunnel.take() else { return };
-        // The request is over; what goes on is a connection, and counted as one.
+        // The request is over; what goes on is a connection, and counted as one. Its line waits until that is over.
+        let mut record = end.record.take_if(|record| record.is_shown()).map(Box::new);
+        if let Some(record) = &mut record {
+            record.count(Instant::now());
+        }
         end.finish(true);
-        let tunnel = Box::new(Tunnel::Connect { client: self.client, opened });
+        let tunnel = Box::new(Tunnel::Connect { client: self.client, opened, record });
         match self.conn.version {
             HttpVersion::Http1 => *self.conn.tunnel.borrow_mut() = Some(tunnel),
             HttpVersion::Http2 => go_on(tunnel, Rc::clone(worker)),
@@ -207,10 +211,21 @@ pub async fn carry(
 ) {
     match *tunnel {
         Tunnel::WebSocket(switched) => carry_web_socket(switched, worker, until).await,
-        Tunnel::Connect { client, opened } => match client.await {
-            Ok(client) => opened.carry(bytes_of(client)).await,
-            Err(error) => tracing::debug!(%error, "the connection ended before it became a tunnel"),
-        },
+        Tunnel::Connect { client, opened, mut record } => {
+            let passed = match client.await {
+                Ok(client) => opened.carry(bytes_of(client), record.is_some()).await,
+                Err(error) => {
+                    tracing::debug!(%error, "the connection ended before it became a tunnel");
+                    Some(Passed { reason: Some(Reason::Canceled), ..Passed::default() })
+                }
+            };
+            if let (Some(record), Some(passed)) = (&mut record, passed) {
+                record.passed(&passed);
+            }
+            if let Some(record) = record {
+                record.finish(true, Instant::now());
+            }
+        }
     }
 }
 
@@ -233,7 +248,7 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
             failure = withdrawn(permit.as_deref()) => failure,
         }
     };
-    let carried = carried(worker, client, server, series.as_deref(), until).await;
+    let (carried, bytes) = carried(worker, client, server, series.as_deref(), until).await;
     let (peer, identity, age) = (conn.peer, conn.identity(), began.elapsed());
     let identity = identity.map(tracing::field::display);
     match &carried {
@@ -244,8 +259,10 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
         }
         Err(Ended { failure, .. }) => tracing::debug!(%peer, identity, %failure, "WebSocket ended"),
     }
-    if let (Err(ended), Some(record)) = (&carried, &mut end.record) {
-        record.broken_off(ended.failure.reason);
+    if let Some(record) = &mut end.record {
+        let reason = carried.as_ref().err().map(|ended| ended.failure.reason);
+        let [received, sent] = bytes;
+        record.passed(&Passed { endpoint: None, reason, received, sent });
     }
     end.finish(carried.is_ok());
 }
@@ -281,16 +298,20 @@ async fn carried(
     server: OnUpgrade,
     series: Option<&TcpSeries>,
     until: impl Future<Output = Failure>,
-) -> Result<(), Ended> {
+) -> (Result<(), Ended>, [u64; 2]) {
     let mut until = pin!(until);
     let broken = |what: String| Ended { by_us: false, failure: Failure::new(Reason::Reset, what) };
     let cut = |failure| Ended { by_us: true, failure };
     let switched = async { tokio::try_join!(client, server) };
     let (client, server) = tokio::select! {
-        switched = switched => switched.map_err(|error| {
-            broken(format!("the connection ended before it became a WebSocket: {error}"))
-        })?,
-        failure = until.as_mut() => return Err(cut(failure)),
+        switched = switched => match switched {
+            Ok(switched) => switched,
+            Err(error) => {
+                let what = format!("the connection ended before it became a WebSocket: {error}");
+                return (Err(broken(what)), [0; 2]);
+            }
+        },
+        failure = until.as_mut() => return (Err(cut(failure)), [0; 2]),
     };
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     let index = worker.index;
@@ -312,7 +333,7 @@ async fn carried(
     if let Some(series) = series {
         series.closed(index, ended.as_ref().err().map(|ended| ended.failure.reason));
     }
-    ended
+    (ended, [&received, &sent].map(Meter::total))
 }
 
 #[cfg(test)]

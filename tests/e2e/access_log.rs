@@ -6,7 +6,11 @@ use selvedge_demo::{call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, collector::Collector, poll};
 use serde_json::Value;
 
-use crate::SELVEDGE;
+use crate::{
+    SELVEDGE,
+    raw::{APP, Around, CALLERS, SERVER},
+    websocket::opened_raw,
+};
 
 /// What is written down in the namespace.
 fn telemetry(rules: &str) -> String {
@@ -156,6 +160,53 @@ async fn a_line_about_a_request_whose_client_has_left_says_where_it_had_gone() {
     assert_eq!(line["route_name"], "VirtualService default/reviews http[0]", "{line:#}");
     assert_eq!(line["upstream_host"], mesh.workload("reviews-v1").app.to_string(), "{line:#}");
     assert_eq!(line["upstream_identity"], "spiffe://cluster.local/ns/default/sa/reviews", "{line:#}");
+}
+
+#[tokio::test]
+async fn a_websocket_is_a_line_when_it_is_over_with_all_its_bytes() {
+    let around = Around::new().await;
+    around.mesh.write("log.yaml", &telemetry("[{providers: [{name: json}]}]")).unwrap();
+    for caller in CALLERS {
+        poll(SOON, "the log is on", async || {
+            let mut client = around.client(caller).await;
+            client.send(format!("GET /before HTTP/1.1\r\nhost: {APP}\r\nconnection: close\r\n\r\n")).await;
+            let mut app = around.accept().await;
+            app.head().await;
+            app.answer("hello").await;
+            client.rest().await;
+            let is_on = |name| !lines(&around.mesh, name, "/before").is_empty();
+            if is_on(caller) && is_on(SERVER) { Ok(()) } else { Err("no line") }
+        })
+        .await;
+        let (mut client, mut app) = opened_raw(&around, caller).await;
+        client.send("four").await;
+        assert_eq!(app.exactly(4).await, "four");
+        app.send("seventh").await;
+        assert_eq!(client.exactly(7).await, "seventh");
+        let of_101 = |name: &str| {
+            let lines = lines(&around.mesh, name, "\"response_code\":101").into_iter();
+            lines.map(|line| json(&line)).collect::<Vec<_>>()
+        };
+        let before = [caller, SERVER].map(|name| of_101(name).len());
+
+        drop((client.finish().await, app.finish().await));
+        client.rest().await;
+
+        for (name, before) in [caller, SERVER].into_iter().zip(before) {
+            let line = poll(SOON, &format!("{name} writes it down"), async || {
+                let all = of_101(name);
+                if all.len() > before { Ok(all.last().cloned()) } else { Err(format!("{all:?}")) }
+            })
+            .await;
+            let line = line.unwrap();
+            assert_eq!(
+                (&line["bytes_received"], &line["bytes_sent"]),
+                (&4.into(), &7.into()),
+                "{name}: {line:#}"
+            );
+        }
+        assert_eq!(before[0], 0, "nothing is written before its end");
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ use crate::{
     error::{Failure, Reason},
     fields::{self, grpc_message},
     io::Duplex,
-    telemetry::{BodySize, Record},
+    telemetry::{BodySize, Passed, Record},
     time::{Deadline, Deadlines},
     trust::Standing,
 };
@@ -57,8 +57,13 @@ const BELIEVED: u64 = 1 << 20;
 
 /// Opaque TCP whose connection to an endpoint is open.
 pub trait OpenTunnel: std::fmt::Debug {
-    /// Carries what `client` sends and gets, to its end.
-    fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()>;
+    /// Carries what `client` sends and gets, to its end. If `is_told` somebody else writes down what has passed, which it
+    /// returns then.
+    fn carry(
+        self: Box<Self>,
+        client: Box<dyn Duplex>,
+        is_told: bool,
+    ) -> LocalBoxFuture<'static, Option<Passed>>;
 }
 
 /// Why a body could not be read to its end.

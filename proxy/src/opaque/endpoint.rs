@@ -227,6 +227,7 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<EndpointSi
         dialled,
         server_name: outgoing.server_name.clone(),
         gateway: outgoing.gateway.clone(),
+        told: outgoing.told.clone(),
         ..*outgoing
     };
     if let Some((bound, only)) = outgoing.follows() {

@@ -144,6 +144,7 @@ pub(crate) async fn speculate(
                 mtls: false,
                 destination,
                 started,
+                told: None,
             };
             session.refused(&failure);
             client.abort();
@@ -223,6 +224,7 @@ async fn exchange<C: Client>(
         mtls: identity.is_some(),
         destination: format_args!("{app}"),
         started: Instant::now(),
+        told: None,
     };
     let mut app_end = match opened {
         Ok(opened) => opened,

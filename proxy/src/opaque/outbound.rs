@@ -132,7 +132,8 @@ fn session<'a>(
     destination: std::fmt::Arguments<'a>,
 ) -> Session<'a> {
     let (direction, peer) = (Direction::Outbound, outgoing.peer);
-    Session { worker, series, direction, peer, identity: None, mtls: false, destination, started }
+    let told = outgoing.told.as_deref();
+    Session { worker, series, direction, peer, identity: None, mtls: false, destination, started, told }
 }
 
 /// Carries bytes between `client` and `endpoint` until both have ended, and judges the endpoint by how that went.

@@ -1,13 +1,18 @@
 //! An opaque connection of the app: what is known of it before it goes anywhere, and which routes it follows.
 
 use std::{
+    cell::Cell,
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     sync::Arc,
 };
 
 use selvedge_model::Layer;
 
-use crate::bind::{Bound, Destination, Life};
+use crate::{
+    bind::{Bound, Destination, Life},
+    telemetry::Passed,
+};
 
 /// What is known of a connection before it goes anywhere.
 pub(crate) struct Outgoing {
@@ -23,6 +28,8 @@ pub(crate) struct Outgoing {
     pub(crate) server_name: Option<String>,
     /// What it came to, if that is a gateway. `None`: it is our app's.
     pub(crate) gateway: Option<ThroughGateway>,
+    /// Where what has passed is left for who writes it down. `None`: it is a line of its own.
+    pub(super) told: Option<Rc<Cell<Option<Passed>>>>,
 }
 
 /// What an opaque connection came to.
@@ -39,7 +46,7 @@ pub(crate) struct ThroughGateway {
 impl Outgoing {
     /// From `peer` to `destination`; nothing is known yet of what it carries.
     pub(crate) fn to(peer: SocketAddr, dialled: Option<SocketAddr>, destination: Arc<Destination>) -> Self {
-        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None, gateway: None }
+        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None, gateway: None, told: None }
     }
 
     /// Whether the name that its TLS asks for decides where it goes.

@@ -1,6 +1,7 @@
 //! One opaque connection from its first byte to its last: carried, limited, counted, and written down.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use crate::{
     error::{Failure, Reason},
     io::Abort,
     settings::StreamLimits,
-    telemetry::{TcpSeries, access_log},
+    telemetry::{Passed, TcpSeries, access_log},
     time::when_woken,
     worker::Worker,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Session<'a> {
     pub(crate) destination: std::fmt::Arguments<'a>,
     /// When it came.
     pub(crate) started: Instant,
+    /// Where what has passed is left for who writes it down. `None`: it is a line of its own.
+    pub(crate) told: Option<&'a Cell<Option<Passed>>>,
 }
 
 /// How a connection ended that did not come to its own end.
@@ -110,6 +113,10 @@ impl Session<'_> {
     }
 
     fn write(&self, endpoint: Option<SocketAddr>, reason: Option<Reason>, bytes: (u64, u64)) {
+        let (received, sent) = bytes;
+        if let Some(told) = self.told {
+            return told.set(Some(Passed { endpoint, reason, received, sent }));
+        }
         let watched = &self.worker.metrics.watched;
         if access_log::by_filter() || watched.logs_connections(self.direction) {
             let line = access_log::Connection {
@@ -120,8 +127,8 @@ impl Session<'_> {
                 destination: self.destination,
                 endpoint,
                 reason,
-                received: bytes.0,
-                sent: bytes.1,
+                received,
+                sent,
                 duration: self.started.elapsed(),
             };
             line.write();

@@ -22,6 +22,7 @@ use crate::{
     },
     error::Failure,
     io::{Duplex, Prefixed},
+    telemetry::Passed,
     worker::Worker,
 };
 
@@ -84,8 +85,19 @@ impl PromisedTunnel {
 }
 
 impl OpenTunnel for PromisedTunnel {
-    fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()> {
-        Self::carry(*self, client).boxed_local()
+    fn carry(
+        mut self: Box<Self>,
+        client: Box<dyn Duplex>,
+        is_told: bool,
+    ) -> LocalBoxFuture<'static, Option<Passed>> {
+        let told = is_told.then(Rc::default);
+        self.outgoing.told.clone_from(&told);
+        let carried = Self::carry(*self, client);
+        async move {
+            carried.await;
+            told?.take()
+        }
+        .boxed_local()
     }
 }
 

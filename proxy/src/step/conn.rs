@@ -17,7 +17,7 @@ use crate::{
     body::{End, OpenTunnel},
     clients::{Client, Watch},
     error::{Failure, Reason},
-    telemetry::{self, Series},
+    telemetry::{self, Record, Series},
 };
 
 /// What a connection's own end speaks.
@@ -307,6 +307,8 @@ pub enum Tunnel {
         client: OnUpgrade,
         /// The way to the endpoint.
         opened: Box<dyn OpenTunnel>,
+        /// What is written down when it is over. `None`: nothing is asked for.
+        record: Option<Box<Record>>,
     },
 }
 

@@ -48,7 +48,9 @@ impl Record {
     /// Reports the request to metrics and to the access log.
     fn tell(&mut self, now: Instant) {
         self.duration = now.duration_since(self.began);
-        self.series().ended(self.worker(), &self.ended());
+        if !self.is_counted() {
+            self.series().ended(self.worker(), &self.ended());
+        }
         access_log::write(self);
         self.tap().show(self, now);
         if self.is_shown() {

@@ -47,7 +47,7 @@ pub use self::{
     outbox::{Outbox, Told},
     own::Peer,
     priorities::{GroupHealth, MOST_GROUPS},
-    record::{BodySize, ClientConnection, OnPath, Record},
+    record::{BodySize, ClientConnection, OnPath, Passed, Record},
     series::Series,
     sparing::Sparing,
     tap::{Tap, WentTo},

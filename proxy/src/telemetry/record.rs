@@ -92,6 +92,19 @@ pub enum BodySize {
     Counted(Rc<Cell<u64>>),
 }
 
+/// What has passed on a connection that a request has become.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passed {
+    /// Where it went; `None`: nowhere, or what the answer said.
+    pub endpoint: Option<SocketAddr>,
+    /// Why it did not come to its own end.
+    pub reason: Option<Reason>,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+}
+
 /// What happened to one request. Until it is finished it says what is known so far.
 #[derive(Debug)]
 pub struct Record {
@@ -122,6 +135,8 @@ pub struct Record {
     method: method::Method,
     /// The trace that it is part of, if that is kept.
     trace: Option<TraceId>,
+    /// It has been counted before its end, as what has become a connection.
+    is_counted: bool,
 }
 
 /// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
@@ -151,6 +166,8 @@ pub(super) struct Head {
     pub(super) traced: Option<Box<Traced>>,
     /// Where its rule has lines about it go; `None`: the rule does not say it.
     pub(super) route_log: Option<Arc<RouteLog>>,
+    /// Bytes from and to the client on the connection that it has become. `None`: it has become none.
+    pub(super) passed: Option<(u64, u64)>,
 }
 
 impl Record {
@@ -179,6 +196,7 @@ impl Record {
             retries: 0,
             duration: Duration::ZERO,
             sent: 0,
+            is_counted: false,
         }
     }
 
@@ -280,6 +298,29 @@ impl Record {
         self.client.cut().unwrap_or(Reason::Canceled)
     }
 
+    /// Counts it at `now`, as answered: what it has become is counted as a connection from here on. It is written down when
+    /// that is over.
+    pub fn count(&mut self, now: Instant) {
+        self.duration = now.duration_since(self.began);
+        self.series().ended(self.worker(), &self.ended());
+        self.is_counted = true;
+    }
+
+    /// Whether it was counted before its end.
+    pub(super) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Adds what has passed on the connection that it has become, which is over.
+    pub fn passed(&mut self, passed: &Passed) {
+        self.reason = self.reason.or(passed.reason);
+        let Some(head) = &mut self.head else { return };
+        head.passed = Some((passed.received, passed.sent));
+        if let Some(endpoint) = passed.endpoint {
+            head.place.get_or_insert_default().endpoint = Some(endpoint);
+        }
+    }
+
     /// Where the request is counted as a WebSocket, which it has become.
     pub fn websockets(&self, metrics: &Metrics) -> Arc<TcpSeries> {
         metrics.websockets(self.series())
@@ -364,6 +405,7 @@ impl Head {
             underway: None,
             traced: noted.traced,
             route_log: None,
+            passed: None,
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) struct Tapped {
 }
 
 /// Where a request went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WentTo {
     /// The host and the port of the service that was called.
     pub service: Option<(Arc<str>, u16)>,

@@ -284,6 +284,7 @@ impl Watched {
             return;
         }
         let is_gateway = record.direction() == Direction::Outbound && self.is_gateway();
+        let (received, sent) = head.passed.unwrap_or_else(|| (record.received(), record.sent));
         let mut finished = Finished {
             direction: record.direction(),
             at_gateway: is_gateway,
@@ -297,8 +298,8 @@ impl Watched {
             reason: record.reason,
             error: record.error.take(),
             retries: record.retries,
-            received: record.received(),
-            sent: record.sent,
+            received,
+            sent,
             peer: record.client.peer(),
             identity: record.client.identity().cloned(),
             is_http2: record.client.is_http2(),

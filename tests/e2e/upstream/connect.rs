@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
-use super::{GREETING, LIMIT, database, echo, is_echo, upstream};
+use super::{GREETING, LIMIT, POSTGRES, database, echo, is_echo, upstream};
 use crate::{BOTH_VERSIONS, SELVEDGE, mesh_client};
 
 /// The head of the answer to a CONNECT, and the stream after it.
@@ -35,6 +35,48 @@ pub(super) async fn connect(proxy: SocketAddr, head: &str) -> (String, TcpStream
 
 fn head_for(target: &str) -> String {
     format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_tunnel_is_one_line_when_it_is_over_with_its_bytes_and_where_it_went() {
+    let mesh = database(&[]).await;
+    let log = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: log, namespace: default}\nspec:\n  \
+               accessLogging: [{providers: [{name: json}]}]\n";
+    mesh.write("log.yaml", log).unwrap();
+    let proxy = mesh.workload("caller").outbound;
+    let sidecar = mesh.workload("caller").sidecar_process().unwrap();
+    let written = || -> Vec<serde_json::Value> {
+        let lines = sidecar.lines().into_iter().filter(|line| line.contains("\"start_time\""));
+        lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+    };
+    let line = poll(SOON, "a line", async || {
+        let (answer, mut tunnel) = connect(proxy, &head_for("db:5432")).await;
+        assert!(answer.split(' ').nth(1) == Some("200"), "{answer}");
+        is_echo(&mut tunnel).await;
+        written().last().cloned().ok_or("no line")
+    })
+    .await;
+
+    let (answer, mut tunnel) = connect(proxy, &head_for("db:5432")).await;
+    assert!(answer.split(' ').nth(1) == Some("200"), "{answer}");
+    let before = written();
+    is_echo(&mut tunnel).await;
+    drop(tunnel);
+    let line = poll(SOON, "its line", async || {
+        let now = written();
+        if now.len() > before.len() {
+            Ok(now.last().cloned().unwrap_or(line.clone()))
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+
+    assert_eq!((&line["method"], &line["response_code"]), (&"CONNECT".into(), &200.into()), "{line:#}");
+    assert_eq!(line["bytes_received"], POSTGRES.len(), "{line:#}");
+    assert_eq!(line["bytes_sent"], GREETING.len() + POSTGRES.len(), "{line:#}");
+    assert_eq!(line["upstream_host"], mesh.workload("db-1").app.to_string(), "{line:#}");
+    assert!(written().iter().all(|line| line["protocol"] != "TCP"), "{:#?}", written());
 }
 
 #[tokio::test]
