@@ -166,7 +166,7 @@ impl Taken {
 
     /// The host and the port of the service that was called; `None`: it is in no configuration.
     pub fn service(&self) -> Option<(Arc<str>, u16)> {
-        let labels = self.series().plain.labels()?;
+        let labels = self.series().labels()?;
         (labels.server_port != 0).then(|| (Arc::clone(&labels.server_address), labels.server_port))
     }
 
@@ -211,7 +211,7 @@ pub struct RareFacts {
 impl AnswerFacts {
     /// Where the request went, for those who see it.
     pub fn went_to(&self) -> WentTo {
-        let labels = self.route.as_ref().and_then(|taken| taken.series().plain.labels());
+        let labels = self.route.as_ref().and_then(|taken| taken.series().labels());
         let endpoint = self.endpoint.as_ref();
         WentTo {
             service: self.route.as_ref().and_then(Taken::service),

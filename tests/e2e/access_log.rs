@@ -313,3 +313,45 @@ async fn the_log_level_of_a_sidecar_and_of_the_control_plane_is_changed_for_a_wh
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_level_of_the_log_shows_tokens_and_cookies() {
+    let around = Around::with(&[("--log", "trace")]).await;
+    let secret = "c2VjcmV0LW9mLXRoZS1jYWxsZXI";
+    for caller in CALLERS {
+        let (mut client, mut app) = around
+            .asked(
+                caller,
+                format!(
+                    "POST /x?token={secret} HTTP/1.1\r\nhost: {APP}\r\nauthorization: Bearer {secret}\r\n\
+                     cookie: session={secret}\r\ncontent-length: {}\r\n\r\n{secret}",
+                    secret.len()
+                ),
+            )
+            .await;
+        assert_eq!(app.exactly(secret.len()).await, secret);
+        app.send(format!(
+            "HTTP/1.1 200 OK\r\nset-cookie: session={secret}\r\ncontent-length: {}\r\n\r\n{secret}",
+            secret.len()
+        ))
+        .await;
+        assert_eq!(client.head().await.status(), "200");
+        client.exactly(secret.len()).await;
+        drop((client, app));
+        let call = call::to(APP, "/x").version(http::Version::HTTP_2).header("authorization", secret);
+        let answer = async {
+            let mut app = around.accept().await;
+            app.head().await;
+            app.answer("hello").await;
+        };
+        let (called, ()) = tokio::join!(around.mesh.workload(caller).call(call), answer);
+        assert_eq!(called.unwrap().status, 200);
+    }
+
+    for name in CALLERS.into_iter().chain([SERVER]) {
+        let log = around.mesh.workload(name).sidecar_process().unwrap().whole_log().unwrap();
+        assert!(log.contains("TRACE"), "{name} logs all that it can");
+        let shown: Vec<&str> = log.lines().filter(|line| line.contains(secret)).collect();
+        assert!(shown.is_empty(), "{name}: {shown:#?}");
+    }
+}

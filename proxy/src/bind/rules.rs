@@ -12,7 +12,7 @@ use super::{BoundBackend, BoundEndpoint, BoundFilters, BoundSession};
 use crate::{
     balance::Hedging,
     budget::RetryBudget,
-    telemetry::{Peer, RouteLog, Series, TcpSeries},
+    telemetry::{Labels, Peer, RouteLog, Series, TcpSeries},
 };
 
 /// The half of a service's port that requests follow.
@@ -173,6 +173,22 @@ pub struct SeriesPair<S> {
     pub plain: Arc<S>,
     /// By the workload that it goes to. Empty without `--metrics-compat`.
     pub by_peer: Box<[(Arc<Peer>, Arc<S>)]>,
+    /// What it is of, where metrics have no room for it and count it with others.
+    pub unnamed: Option<Box<Labels>>,
+}
+
+impl SeriesPair<Series> {
+    /// Keeps what it is of, if metrics have no room for that.
+    #[must_use]
+    pub fn named(mut self, labels: &Labels) -> Self {
+        self.unnamed = self.plain.labels().is_none().then(|| Box::new(labels.clone()));
+        self
+    }
+
+    /// What it is of.
+    pub fn labels(&self) -> Option<&Labels> {
+        self.plain.labels().or(self.unnamed.as_deref())
+    }
 }
 
 impl<S> SeriesPair<S> {
@@ -190,5 +206,34 @@ impl<S> SeriesPair<S> {
             return series;
         }
         self.of(endpoint.target.identity.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_model::WorkloadName;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn what_metrics_have_no_room_for_keeps_its_name() {
+        let metrics = Metrics::new(1);
+        let own: WorkloadName = "default/frontend".parse().expect("a name");
+        let service = ServiceKey::new("reviews", 9080);
+        // Those that nobody holds are forgotten.
+        let mut held = Vec::new();
+        let pair = (0..100_000).find_map(|route: u32| {
+            let labels = Labels { route: route.to_string().into(), ..Labels::outbound(&own, &service) };
+            let plain = metrics.series(&labels);
+            held.push(Arc::clone(&plain));
+            let pair = SeriesPair { mtls: Arc::clone(&plain), plain, by_peer: Box::default(), unnamed: None };
+            Some((pair.named(&labels), route)).filter(|(pair, _)| pair.plain.labels().is_none())
+        });
+
+        let (pair, route) = pair.expect("there is a limit");
+        let labels = pair.labels().expect("its own");
+        assert_eq!((&*labels.server_address, labels.server_port), ("reviews", 9080));
+        assert_eq!(*labels.route, route.to_string());
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Bound,
     sync::{Arc, Mutex},
 };
 
@@ -66,12 +67,30 @@ impl<K: Ord + Clone> KeyedCounts<K> {
     pub(super) fn totals(&self) -> BTreeMap<K, u64> {
         let mut totals = BTreeMap::new();
         for shard in &self.shards {
-            for (key, count) in &lock(shard).by_key {
-                *totals.entry(key.clone()).or_default() += count;
+            let mut last = None;
+            loop {
+                let some = some_after(&lock(shard).by_key, last.as_ref());
+                for (key, count) in &some {
+                    *totals.entry(key.clone()).or_default() += count;
+                }
+                match some.into_iter().next_back() {
+                    Some((key, _)) => last = Some(key),
+                    None => break,
+                }
             }
         }
         totals
     }
+}
+
+/// So many counts are copied at once at most, for which a worker may have to wait.
+const AT_ONCE: usize = 128;
+
+/// The counts that come after `last`, [`AT_ONCE`] of them at most.
+fn some_after<K: Ord + Clone>(counts: &BTreeMap<K, u64>, last: Option<&K>) -> Vec<(K, u64)> {
+    let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let after = counts.range((from, Bound::Unbounded));
+    after.take(AT_ONCE).map(|(key, count)| (key.clone(), *count)).collect()
 }
 
 /// Writes one family.
@@ -170,5 +189,25 @@ impl EncodeLabelSet for Of {
                 writer.text("reason", why.word())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_copies_a_few_at_a_time_and_misses_none() {
+        let counts = KeyedCounts::new(2);
+        let keys = 3 * AT_ONCE + 1;
+        for key in 0..keys {
+            counts.count(&key, 0);
+            counts.count(&key, key % 2);
+        }
+
+        let some = some_after(&lock(&counts.shards[0]).by_key, Some(&10));
+        assert_eq!((some.len(), some[0].0), (AT_ONCE, 11));
+        let totals = counts.totals();
+        assert_eq!((totals.len(), totals.values().sum::<u64>()), (keys, 2 * keys as u64));
     }
 }

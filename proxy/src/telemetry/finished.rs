@@ -19,7 +19,7 @@ use super::{
     record::Head,
     said::Said,
     tap::WentTo,
-    trace::{self, Trace},
+    trace::{self, AttemptSpan, Trace},
 };
 use crate::{arrival::Direction, error::Reason};
 
@@ -184,6 +184,21 @@ impl Finished {
         {
             *error = trace::cut(error).into();
         }
+    }
+
+    /// How many bytes it holds, nearly.
+    pub(super) fn bytes(&self) -> usize {
+        let Head { method, authority, path, request_id, trace_id, user_agent, forwarded_for, .. } =
+            &*self.head;
+        let rare = [request_id, trace_id, user_agent, forwarded_for].into_iter().flatten();
+        let texts = rare.chain([authority, path]).map(String::len).sum::<usize>();
+        let method = method.as_ref().map_or(0, |method| method.as_str().len());
+        let tags = self.head.traced.iter().flat_map(|traced| &traced.tags).map(|(_, value)| value.len());
+        let attempts = self.trace().map_or(0, |trace| trace.tried());
+        let state = self.trace().and_then(|trace| trace.state.as_ref()).map_or(0, String::len);
+        let error = self.error.as_ref().map_or(0, |error| error.len());
+        let fixed = size_of::<Self>() + size_of::<Head>() + attempts * size_of::<AttemptSpan>();
+        fixed + texts + method + tags.sum::<usize>() + state + error
     }
 
     /// Writes its line in Istio's text format. What is not known is `-`.

@@ -1,4 +1,4 @@
-//! Requests that are over on their way to a collector: bounded by count, and nobody waits.
+//! Requests that are over on their way to a collector: bounded by count and by bytes, and nobody waits.
 
 use std::{
     sync::{
@@ -14,6 +14,8 @@ use super::finished::Finished;
 
 /// How many requests of one worker wait, beyond which they are lost.
 const WAITING: usize = 2_048;
+/// How many bytes those have, nearly. Usual ones have less than a tenth: a client who makes all its texts long takes no more.
+const WAITING_BYTES: usize = 4 << 20;
 /// How long they are gathered before they are sent.
 const GATHER: Duration = Duration::from_secs(1);
 
@@ -26,11 +28,18 @@ pub struct Told {
     pub is_line: bool,
 }
 
+/// What waits of one worker.
+#[derive(Debug, Default)]
+struct Waiting {
+    told: Vec<Told>,
+    bytes: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
     /// One for each worker.
-    shards: Box<[Mutex<Vec<Told>>]>,
+    shards: Box<[Mutex<Waiting>]>,
     /// Whether there are any that were not taken up.
     are_waiting: AtomicBool,
     /// How many are on their way.
@@ -57,13 +66,15 @@ impl Outbox {
 
     pub(super) fn put(&self, worker: usize, told: Told) {
         let Some(shard) = self.shards.get(worker) else { return };
+        let bytes = told.finished.bytes();
         let mut waiting = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= WAITING {
+        if waiting.told.len() >= WAITING || waiting.bytes.saturating_add(bytes) > WAITING_BYTES {
             drop(waiting);
             let spans = told.finished.trace().map_or(0, |trace| 1 + trace.attempts().len());
             return self.lost(spans as u64, told.is_line.into());
         }
-        waiting.push(told);
+        waiting.told.push(told);
+        waiting.bytes += bytes;
         drop(waiting);
         // Who sees the flag need not set it: it is taken back before the buffers are emptied. All workers share it.
         if !self.are_waiting.load(Ordering::Relaxed) && !self.are_waiting.swap(true, Ordering::AcqRel) {
@@ -83,7 +94,9 @@ impl Outbox {
             self.are_waiting.store(false, Ordering::Release);
             let mut taken = Vec::new();
             for shard in &self.shards {
-                taken.append(&mut shard.lock().unwrap_or_else(PoisonError::into_inner));
+                let mut waiting = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                taken.append(&mut waiting.told);
+                waiting.bytes = 0;
             }
             if !taken.is_empty() {
                 self.sending.store(taken.len(), Ordering::Release);
@@ -119,5 +132,33 @@ impl Outbox {
     pub(super) fn counts(&self) -> [[u64; 2]; 2] {
         let read = |counts: &[AtomicU64; 2]| counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         [read(&self.sent), read(&self.lost)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_bytes_too_and_what_has_no_room_is_counted() {
+        let outbox = Outbox::new(1);
+        let long = "x".repeat(100_000);
+        let request = http::Request::get(format!("/{long}")).body(()).expect("a valid request");
+        let put = || outbox.put(0, Told { finished: Finished::of(&request), is_line: true });
+        let room = WAITING_BYTES / long.len();
+        assert!(room < WAITING);
+        for _ in 0..2 * room {
+            put();
+        }
+
+        outbox.hurry.notify_one();
+        let taken = outbox.next().await;
+
+        let (kept, lost) = (taken.len(), outbox.counts()[1][1]);
+        assert_eq!(kept as u64 + lost, 2 * room as u64);
+        assert!(kept <= room && kept + 2 > room, "{kept} of {room}");
+        put();
+        outbox.hurry.notify_one();
+        assert_eq!(outbox.next().await.len(), 1, "there is room again");
     }
 }

@@ -364,6 +364,11 @@ impl Trace {
         }
     }
 
+    /// How many attempts there were.
+    pub(super) fn tried(&self) -> usize {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The spans of attempts, as far as they were over by now, in the order in which they began.
     pub fn attempts(&self) -> Vec<AttemptSpan> {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone();

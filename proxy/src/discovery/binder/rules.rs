@@ -128,7 +128,7 @@ impl Rules<'_> {
             shares: shares(&rule.backends, self.backends, same, filters, |backend| {
                 let labels = self.of_share(&name, &backend.name);
                 let series = pair(&labels, self.peers_of(backend), |labels| self.metrics.series(labels));
-                (series, self.hedging(&name, backend))
+                (series.named(&labels), self.hedging(&name, backend))
             }),
             unusable_status: StatusCode::from_u16(rule.unusable_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
@@ -198,7 +198,7 @@ impl Rules<'_> {
     /// Of requests that no share takes: they go nowhere, and so never over mutual TLS.
     fn requests(&self, labels: &Labels) -> SeriesPair<Series> {
         let plain = self.metrics.series(labels);
-        SeriesPair { mtls: Arc::clone(&plain), plain, by_peer: Box::default() }
+        SeriesPair { mtls: Arc::clone(&plain), plain, by_peer: Box::default(), unnamed: None }.named(labels)
     }
 }
 
@@ -248,7 +248,7 @@ fn pair<S>(
             by_peer.push((Arc::clone(peer), series(&labels)));
         }
     }
-    SeriesPair { mtls: of(true), plain: of(false), by_peer: by_peer.into() }
+    SeriesPair { mtls: of(true), plain: of(false), by_peer: by_peer.into(), unnamed: None }
 }
 
 /// How redirected connections find what is bound.
