@@ -16,7 +16,7 @@ use crate::{
     arrival::OriginalDestination,
     error::Reason,
     fields::get_rare,
-    step::{Conn, Error},
+    step::{Conn, Error, Head},
     worker::Worker,
 };
 
@@ -79,19 +79,15 @@ pub fn request<'a, B>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
-/// What of the request `http` is looked at here, to be looked at again. A token that was verified stays so.
-pub fn kept<B>(http: &http::Request<B>) -> http::Request<()> {
-    let mut head = http::Request::new(());
-    head.method_mut().clone_from(http.method());
-    head.uri_mut().clone_from(http.uri());
-    head.headers_mut().clone_from(http.headers());
+/// Copies what of the request `http` is looked at here to `head`, to be looked at again. A token that was verified stays so.
+pub fn keep<B>(http: &http::Request<B>, head: &mut Head) {
+    head.copy(http);
     if let Some(token) = http.extensions().get::<Arc<Token>>() {
-        head.extensions_mut().insert(Arc::clone(token));
+        head.extensions.insert(Arc::clone(token));
     }
     if let Some(address) = http.extensions().get::<ClientAddress>() {
-        head.extensions_mut().insert(*address);
+        head.extensions.insert(*address);
     }
-    head
 }
 
 /// `connection`, as the request `http` on it says whose it is.

@@ -20,7 +20,7 @@ use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service, layer::layer_fn};
 
-pub use self::admitted::Admitted;
+pub use self::admitted::{Admitted, Head};
 pub use self::conn::{
     AtGateway, Conn, Decided, Entry, HttpVersion, Inbound, LastHost, LastLookup, Outbound, Side, Switched,
     Tunnel, address_value,

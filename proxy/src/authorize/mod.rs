@@ -9,7 +9,7 @@
 mod notes;
 mod step;
 
-use std::{rc::Rc, time::Instant};
+use std::time::Instant;
 
 use selvedge_model::{
     ConnectionVerdict, InboundPolicy, Verdict,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Lets `request` in, or says why not. `Some`: policy has looked into it, and will again when it changes.
-fn admitted(worker: &Worker, request: &Request) -> Result<Option<Rc<Admission>>, Failure> {
+fn admitted(worker: &Worker, request: &Request) -> Result<Option<Admission>, Failure> {
     let conn = &request.conn;
     let Some(entry) = conn.entry() else { return Ok(None) };
     let generation = worker.view.refresh();
@@ -44,7 +44,7 @@ fn admitted(worker: &Worker, request: &Request) -> Result<Option<Rc<Admission>>,
             entry.decided.set(Some((generation, Decided::LetIn)));
             Ok(None)
         }
-        Asked::Request => Ok(Some(worker.admitted.admit(conn, facts::kept(&request.http)))),
+        Asked::Request => Ok(Some(worker.admitted.admit(conn, |head| facts::keep(&request.http, head)))),
     }
 }
 

@@ -58,7 +58,7 @@ pin_project! {
     pub struct Watched<F> {
         #[pin]
         answer: F,
-        admission: Option<Rc<Admission>>,
+        admission: Option<Admission>,
     }
 }
 

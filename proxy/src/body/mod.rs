@@ -30,7 +30,7 @@ use selvedge_model::StreamTimeouts;
 
 use self::copies::Copied;
 pub use self::{
-    admission::Admission,
+    admission::{Admission, FreePlaces, Review},
     arriving::{Arriving, Interrupted},
     copies::{COPY_LIMIT, CopyWatch, Ending},
     lease::{Lease, PoolPlace, Shared, Whole},
@@ -141,7 +141,7 @@ pub struct End {
     /// How far it has come, where its rule limits that: it is ended then as at `limit`.
     pub progress: Option<Rc<Progress>>,
     /// Whether its request may still go on, where policy looked into that.
-    pub admission: Option<Rc<Admission>>,
+    pub admission: Option<Admission>,
     /// Whether the answer is gRPC's. If it breaks off, it then ends with a status. Without a status a gRPC client would
     /// report an error in the server (INTERNAL) instead of a lost connection (UNAVAILABLE).
     pub is_grpc: bool,
