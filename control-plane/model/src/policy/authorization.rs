@@ -260,6 +260,9 @@ impl Tried {
     }
 
     fn first<'p>(&self, policies: &'p [Policy], stage: Stage<'_>) -> First<'p> {
+        if self.rules.is_empty() {
+            return First { surely: None, maybe: None };
+        }
         let at = |place: usize| {
             let Listed { policy, rule, .. } = self.rules[place];
             (&policies[policy], &policies[policy].rules[rule])

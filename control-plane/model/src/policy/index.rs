@@ -8,7 +8,10 @@
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap},
+    hash::{BuildHasherDefault, Hasher},
 };
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     condition::{Asks, Condition, Stage, account, principal},
@@ -31,47 +34,79 @@ pub(super) struct Index {
     /// Whether any is found by what only a request has.
     has_requests: bool,
     /// By a host in lower case.
-    hosts: HashMap<Box<str>, Vec<usize>>,
+    hosts: Listed,
     /// By the issuer and subject of a token.
-    tokens: HashMap<Box<str>, Vec<usize>>,
+    tokens: Listed,
     /// All others, by how a path begins.
     paths: Beginnings,
+}
+
+/// Rules by a text that must be equal.
+type Listed = HashMap<Box<str>, Vec<usize>, BuildHasherDefault<Quick>>;
+
+/// A hash of texts without a secret: what is in an index is written in policies, and requests only look it up.
+#[derive(Debug, Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The end of a text, which is always there.
+    fn write_u8(&mut self, _byte: u8) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Rules by the peers that they ask for.
 #[derive(Debug, Clone)]
 struct Peers {
-    /// By principal, service account or namespace.
-    listed: HashMap<Box<str>, Vec<usize>>,
+    /// By principal.
+    principals: Listed,
+    /// By service account.
+    accounts: Listed,
+    /// By namespace.
+    namespaces: Listed,
     /// By how a principal begins.
-    principals: Beginnings,
+    beginnings: Beginnings,
 }
 
 impl Peers {
     /// Of rules by their places, each with its keys.
     fn over(filed: &[(usize, &BTreeSet<Key>)]) -> Self {
-        let mut listed: HashMap<Box<str>, Vec<usize>> = HashMap::new();
-        let mut principals = Vec::new();
+        let [mut principals, mut accounts, mut namespaces] = [(); 3].map(|()| Listed::default());
+        let mut beginnings = Vec::new();
         for (place, keys) in filed {
+            let list = |listed: &mut Listed, text: &str| listed.entry(text.into()).or_default().push(*place);
             for key in *keys {
                 match key {
-                    Key::Peer(text) => listed.entry(text.clone()).or_default().push(*place),
-                    Key::Principal(text) => principals.push((&**text, *place)),
+                    Key::Principal(text) => list(&mut principals, text),
+                    Key::Account(text) => list(&mut accounts, text),
+                    Key::Namespace(text) => list(&mut namespaces, text),
+                    Key::Beginning(text) => beginnings.push((&**text, *place)),
                     Key::Path(_) | Key::Host(_) | Key::Token(_) => {}
                 }
             }
         }
-        Self { listed, principals: Beginnings::over(principals.into_iter()) }
+        Self { principals, accounts, namespaces, beginnings: Beginnings::over(beginnings.into_iter()) }
     }
 
-    /// Tries those that ask for `identity`.
+    /// Tries those that ask for `identity`. What none of them asks for is not looked for in it.
     fn try_all<M: Fn(usize) -> bool>(&self, identity: &SpiffeId, first: &First<'_, M>) {
-        let principal = principal(identity);
-        first.note(self.principals.first(principal, first.matches));
-        if !self.listed.is_empty() {
-            for key in [principal, account(identity), SpiffeId::namespace(identity)] {
-                first.of_listed(self.listed.get(key));
-            }
+        if !self.principals.is_empty() {
+            first.of_listed(self.principals.get(principal(identity)));
+        }
+        if !self.beginnings.is_empty() {
+            first.note(self.beginnings.first(principal(identity), first.matches));
+        }
+        if !self.accounts.is_empty() {
+            first.of_listed(self.accounts.get(account(identity)));
+        }
+        if !self.namespaces.is_empty() {
+            first.of_listed(self.namespaces.get(identity.namespace()));
         }
     }
 }
@@ -79,10 +114,14 @@ impl Peers {
 /// What there is that a rule can match.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
-    /// The peer's principal, service account or namespace is this.
-    Peer(Box<str>),
-    /// The peer's principal begins so.
+    /// The peer's principal is this.
     Principal(Box<str>),
+    /// The peer's service account is this.
+    Account(Box<str>),
+    /// The peer's namespace is this.
+    Namespace(Box<str>),
+    /// The peer's principal begins so.
+    Beginning(Box<str>),
     /// The path begins so.
     Path(Box<str>),
     /// The host, in lower case, is this.
@@ -91,10 +130,19 @@ enum Key {
     Token(Box<str>),
 }
 
+impl Key {
+    fn is_of_peer(&self) -> bool {
+        match self {
+            Self::Principal(_) | Self::Account(_) | Self::Namespace(_) | Self::Beginning(_) => true,
+            Self::Path(_) | Self::Host(_) | Self::Token(_) => false,
+        }
+    }
+}
+
 /// Whether a rule with these keys is found by its peer. One without any, which asks for none of nothing, is not: if it asks
 /// that of a request, it may yet hold of a connection without requests.
 fn is_by_peer(keys: &BTreeSet<Key>) -> bool {
-    !keys.is_empty() && keys.iter().all(|key| matches!(key, Key::Peer(_) | Key::Principal(_)))
+    !keys.is_empty() && keys.iter().all(Key::is_of_peer)
 }
 
 impl Index {
@@ -111,7 +159,7 @@ impl Index {
             keys.iter().map(count).max().unwrap_or(0)
         };
         let (mut peers, mut besides, mut anybody) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut hosts, mut tokens, mut paths) = (HashMap::new(), HashMap::new(), Vec::new());
+        let (mut hosts, mut tokens, mut paths) = (Listed::default(), Listed::default(), Vec::new());
         let anywhere = BTreeSet::from([Key::Path("".into())]);
         for (place, ways) in keys.iter().enumerate() {
             let keys = ways.iter().min_by_key(found).unwrap_or(&anywhere);
@@ -126,9 +174,9 @@ impl Index {
             for key in keys {
                 match key {
                     Key::Path(text) => paths.push((&**text, place)),
-                    Key::Host(text) => hosts.entry(text.clone()).or_insert_with(Vec::new).push(place),
-                    Key::Token(text) => tokens.entry(text.clone()).or_insert_with(Vec::new).push(place),
-                    Key::Peer(_) | Key::Principal(_) => {}
+                    Key::Host(text) => hosts.entry(text.clone()).or_default().push(place),
+                    Key::Token(text) => tokens.entry(text.clone()).or_default().push(place),
+                    Key::Principal(_) | Key::Account(_) | Key::Namespace(_) | Key::Beginning(_) => {}
                 }
             }
         }
@@ -249,14 +297,17 @@ fn of_alternatives(
 }
 
 fn peers_of(condition: &Condition) -> Option<Vec<Key>> {
-    let (Asks::Principal(set) | Asks::Namespace(set) | Asks::ServiceAccount(set)) = &condition.asks else {
-        return None;
+    let (set, key): (_, fn(Box<str>) -> Key) = match &condition.asks {
+        Asks::Principal(set) => (set, Key::Principal),
+        Asks::ServiceAccount(set) => (set, Key::Account),
+        Asks::Namespace(set) => (set, Key::Namespace),
+        _ => return None,
     };
     let (exact, others) = set.parts();
-    let mut peers: Vec<Key> = exact.iter().cloned().map(Key::Peer).collect();
+    let mut peers: Vec<Key> = exact.iter().cloned().map(key).collect();
     for pattern in others {
         match (pattern, &condition.asks) {
-            (TextPattern::Prefix(text), Asks::Principal(_)) => peers.push(Key::Principal(text.clone())),
+            (TextPattern::Prefix(text), Asks::Principal(_)) => peers.push(Key::Beginning(text.clone())),
             _ => return None,
         }
     }

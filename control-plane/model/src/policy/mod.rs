@@ -172,7 +172,9 @@ impl InboundPolicy {
 
     /// Calls `note` with what policies say of `request` that is only to be counted and logged.
     pub fn notes_on_request<'p>(&'p self, request: &facts::Request<'_>, mut note: impl FnMut(Note<'p>)) {
-        self.notes(Stage::Request(&Readings::new(request)), &mut note);
+        if self.has_notes() {
+            self.notes(Stage::Request(&Readings::new(request)), &mut note);
+        }
     }
 
     /// The same of a connection that carries no requests.

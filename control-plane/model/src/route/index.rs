@@ -45,6 +45,11 @@ impl Index {
         Self { texts }
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
     /// The first place, in the order in which they are tried, of a match that `holds` for a request with this path.
     pub(crate) fn first(&self, path: &str, holds: impl Fn(usize) -> bool) -> Option<usize> {
         let mut next = self.texts.partition_point(|filed| filed.text.as_str() <= path).checked_sub(1);
