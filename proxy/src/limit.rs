@@ -133,7 +133,8 @@ pub(crate) fn take<B>(
     let address = Some(conn.client_address(http));
     let asker = Asker { address, identity: conn.identity(), headers: http.headers(), route: None };
     let dry_run = |exceeded: Exceeded<'_>| report(worker, conn, asker, &exceeded, Says::WouldDeny.into());
-    let taken = limits.take(port, asker, at, dry_run);
+    let last = conn.entry().map(|entry| &entry.limited);
+    let taken = limits.take(port, asker, last, at, dry_run);
     taken.map_err(|exceeded| {
         report(worker, conn, asker, &exceeded, Decision::Deny);
         error(&exceeded, is_grpc(http.headers()))

@@ -9,6 +9,7 @@
 mod global;
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
@@ -94,6 +95,11 @@ struct Metered {
     quota: Quota,
     state: Arc<State>,
 }
+
+/// Where the bucket of a connection's identity is, of the limit that it was asked for last: all its requests are that
+/// identity's, and most workloads have one such limit.
+#[derive(Debug, Default)]
+pub struct LastKey(Cell<Option<(u64, Key)>>);
 
 /// A request that is beyond a limit.
 #[derive(Debug)]
@@ -188,7 +194,7 @@ impl Known {
 
 impl BoundLimits {
     /// Takes a token for a request of `asker` to `port` that came at `now` from each limit which is for it. If one has none,
-    /// nothing is taken. `note` is told of what only a dry run would refuse.
+    /// nothing is taken. `last` is that of the asker's identity. `note` is told of what only a dry run would refuse.
     ///
     /// # Errors
     /// The limit that has none.
@@ -196,12 +202,13 @@ impl BoundLimits {
         &self,
         port: u16,
         asker: Asker<'_>,
+        last: Option<&LastKey>,
         now: Instant,
         mut note: impl FnMut(Exceeded<'_>),
     ) -> Result<(), Exceeded<'_>> {
         for (place, bound) in self.all.iter().enumerate() {
             let Some(whose) = bound.whose(port, asker) else { continue };
-            let Err(exceeded) = bound.take(&whose, now) else { continue };
+            let Err(exceeded) = bound.take(&whose, last, now) else { continue };
             if bound.dry_run {
                 note(exceeded);
                 continue;
@@ -250,11 +257,11 @@ impl BoundLimit {
         }
     }
 
-    fn take(&self, whose: &Whose<'_>, now: Instant) -> Result<(), Exceeded<'_>> {
+    fn take(&self, whose: &Whose<'_>, last: Option<&LastKey>, now: Instant) -> Result<(), Exceeded<'_>> {
         let metered = self.metered(whose);
         let Metered { rate, quota, state } = metered;
         let now = state.buckets.clock(now);
-        let taken = match metered.key(whose) {
+        let taken = match metered.key_of(whose, last) {
             None => state.shared.take(rate, now),
             Some(key) => state.buckets.take(key, rate, &state.overflow, now),
         };
@@ -274,6 +281,21 @@ impl BoundLimit {
 }
 
 impl Metered {
+    /// [`Self::key`], which is not worked out again for each request of one identity.
+    fn key_of(&self, whose: &Whose<'_>, last: Option<&LastKey>) -> Option<Key> {
+        let Some(LastKey(last)) = last.filter(|_| matches!(whose, Whose::Identity(_))) else {
+            return self.key(whose);
+        };
+        // The number is of no other limit, also of none that comes later.
+        let number = self.state.number;
+        if let Some((_, key)) = last.get().filter(|(of, _)| *of == number) {
+            return Some(key);
+        }
+        let key = self.key(whose);
+        last.set(key.map(|key| (number, key)));
+        key
+    }
+
     /// The client's key; `None`: all of whom that is so share one bucket.
     fn key(&self, whose: &Whose<'_>) -> Option<Key> {
         match whose {

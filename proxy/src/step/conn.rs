@@ -13,7 +13,7 @@ use selvedge_model::SpiffeId;
 
 use crate::{
     arrival::{Arrival, Direction, OriginalDestination},
-    bind::{Bound, BoundPort, Destination, Life, Target},
+    bind::{Bound, BoundPort, Destination, LastKey, Life, Target},
     body::{End, OpenTunnel},
     clients::{Client, Watch},
     error::{Failure, Reason},
@@ -83,6 +83,8 @@ pub struct Entry {
     pub port: u16,
     /// What the policy of a generation of the table says of it; `None`: it was not asked yet, or it refuses.
     pub decided: Cell<Option<(u64, Decided)>>,
+    /// Where the bucket of its client is, if a rate limit goes by identities.
+    pub limited: LastKey,
 }
 
 /// What a policy says of a connection that it does not refuse.
@@ -97,7 +99,7 @@ pub enum Decided {
 impl Entry {
     /// A connection to `port`, of which nothing is decided yet.
     pub fn to(port: u16, client: Option<Rc<Client>>) -> Self {
-        Self { client, port, decided: Cell::default() }
+        Self { client, port, decided: Cell::default(), limited: LastKey::default() }
     }
 
     /// What the policy of this `generation` has said of it.

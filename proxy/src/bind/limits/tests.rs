@@ -16,7 +16,7 @@ fn admitted(limits: &BoundLimits, address: &str, now: Instant) -> usize {
     let headers = HeaderMap::new();
     let asker =
         Asker { address: Some(address.parse().unwrap()), identity: None, headers: &headers, route: None };
-    (0..100).filter(|_| limits.take(80, asker, now, |_| {}).is_ok()).count()
+    (0..100).filter(|_| limits.take(80, asker, None, now, |_| {}).is_ok()).count()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_dry_run_refuses_nothing_and_takes_note() {
     let (headers, mut noted) = (HeaderMap::new(), 0);
     let asker = Asker { address: None, identity: None, headers: &headers, route: None };
     for _ in 0..15 {
-        assert!(limits.take(80, asker, Instant::now(), |_| noted += 1).is_ok());
+        assert!(limits.take(80, asker, None, Instant::now(), |_| noted += 1).is_ok());
     }
     assert_eq!(noted, 5);
 }
@@ -78,11 +78,40 @@ fn those_of_one_exception_share_a_bucket() {
     let headers = HeaderMap::new();
     let admitted = |identity| {
         let asker = Asker { address: None, identity, headers: &headers, route: None };
-        (0..100).filter(|_| limits.take(80, asker, Instant::now(), |_| {}).is_ok()).count()
+        (0..100).filter(|_| limits.take(80, asker, None, Instant::now(), |_| {}).is_ok()).count()
     };
 
     assert_eq!(admitted(Some(&a)) + admitted(Some(&b)), 7);
     assert_eq!(admitted(None), 3);
+}
+
+#[test]
+fn what_a_connection_remembers_of_its_bucket_is_of_one_limit_alone() {
+    let identity: SpiffeId = "spiffe://cluster.local/ns/x/sa/a".parse().unwrap();
+    let (limiters, headers, now) = (Limiters::default(), HeaderMap::new(), Instant::now());
+    let by_identity = |requests| Limit::new(By::ClientIdentity, quota(requests));
+    let bound = |documents: &[RateLimit]| limiters.bind(documents).unwrap();
+    let both = [document("a", false, vec![by_identity(10)]), document("b", false, vec![by_identity(30)])];
+    let asker = Asker { address: None, identity: Some(&identity), headers: &headers, route: None };
+    let [one, other] = [LastKey::default(), LastKey::default()];
+    let admitted = |limits: &BoundLimits, last| {
+        (0..100).filter(|_| limits.take(80, asker, last, now, |_| {}).is_ok()).count()
+    };
+    let (first, second, all) = (bound(&both[..1]), bound(&both[1..]), bound(&both));
+
+    assert_eq!(first.take(80, asker, Some(&one), now, |_| {}).map_err(|_| ()), Ok(()));
+    assert_eq!(admitted(&second, Some(&one)), 30, "another limit has another bucket");
+    assert_eq!(admitted(&first, Some(&one)), 9);
+    assert_eq!(admitted(&all, Some(&one)) + admitted(&all, Some(&other)) + admitted(&all, None), 0);
+
+    // A limit by something else looks at nothing that is remembered.
+    let address = document("c", false, vec![Limit::new(By::ClientAddress, quota(5))]);
+    let limits = bound(&[address]);
+    let of = |address: &str| Asker { address: Some(address.parse().unwrap()), ..asker };
+    for client in ["10.0.0.1", "10.0.0.2"] {
+        let taken = (0..100).filter(|_| limits.take(80, of(client), Some(&one), now, |_| {}).is_ok());
+        assert_eq!(taken.count(), 5, "{client}");
+    }
 }
 
 #[test]
