@@ -6,7 +6,8 @@
 //!
 //! - is each process's own: endpoints stand in an order that is another one for each, so that all together
 //!   reach all;
-//! - widens when even the better of two endpoints is busy, so that nobody waits who need not;
+//! - widens when even the better of two endpoints is busy, so that nobody waits who need not; before that, a few more are
+//!   looked at for one that is idle;
 //! - narrows again, and moves on, little by little: in the end every endpoint has its turn.
 //!
 //! Endpoints that come or leave change the part by as many as they are.
@@ -23,6 +24,9 @@ const LEAST: u32 = 128;
 
 /// In flight at the better of two endpoints, before the request at hand, when the part widens.
 const BUSY: u32 = 2;
+
+/// How many more endpoints are looked at for an idle one, if the better of two is not.
+const LOOKS: usize = 4;
 
 /// Requests after which the part moves on by one endpoint, which costs one connection.
 const TURN: u32 = 4096;
@@ -86,6 +90,12 @@ impl Aperture {
         let size = self.size.load(Ordering::Relaxed) as usize;
         let place = self.start.load(Ordering::Relaxed) as usize + turn % size;
         self.order[place % self.order.len()] as usize
+    }
+
+    /// How many more endpoints are to be looked at, if the better of two has this many requests in flight. None if it is
+    /// busy: then few are idle, and the part widens.
+    pub(super) fn further_looks(&self, in_flight: u32) -> usize {
+        if (1..BUSY).contains(&in_flight) { LOOKS } else { 0 }
     }
 
     /// Notes that a request goes to an endpoint with this many requests in flight.

@@ -2,6 +2,9 @@
 //!
 //! M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001: nearly as even as
 //! asking all of them, and clients that see the same counts do not all run to the same endpoint.
+//!
+//! Where a part of very many endpoints is used, most of it is idle. Then a few more are looked at if neither of the two is:
+//! a request to a busy endpoint would wait there, or need a second connection, which is cold in every cache.
 
 use super::{Candidate, Eligible, Shares};
 
@@ -31,10 +34,15 @@ impl LeastRequest {
             u64::from(in_flight).saturating_mul(self.shares.weight(other, eligible.now))
         };
         let (of_first, of_second) = (eligible.in_flight(first), eligible.in_flight(second));
-        let (picked, in_flight) = match load(of_second, first) < load(of_first, second) {
+        let (mut picked, mut in_flight) = match load(of_second, first) < load(of_first, second) {
             true => (second, of_second),
             false => (first, of_first),
         };
+        let looks = self.shares.further_looks(in_flight, eligible.now);
+        let mut others = (0..looks).filter_map(|_| eligible.one(&self.shares, rng));
+        if let Some(idle) = others.find(|other| eligible.in_flight(*other) == 0) {
+            (picked, in_flight) = (idle, 0);
+        }
         self.shares.picked(|| in_flight);
         Some(picked)
     }

@@ -123,6 +123,14 @@ impl Shares {
         matches!(self.of, Of::Equal) && !self.are_growing(now)
     }
 
+    /// How many more endpoints are to be looked at for an idle one, if the better of two has this many requests in flight.
+    pub(super) fn further_looks(&self, in_flight: u32, now: Instant) -> usize {
+        match &self.of {
+            Of::Part(aperture) if !self.are_growing(now) => aperture.further_looks(in_flight),
+            Of::Part(_) | Of::Equal | Of::Weighted(_) => 0,
+        }
+    }
+
     /// Notes that a request goes to an endpoint with this many requests in flight.
     pub(super) fn picked(&self, in_flight: impl FnOnce() -> u32) {
         if let Of::Part(aperture) = &self.of {

@@ -40,6 +40,37 @@ impl Candidate for Watched {
     }
 }
 
+#[test]
+fn of_very_many_an_idle_one_is_found_and_few_connections_are_in_use() {
+    const AT_ONCE: usize = 64;
+    let members = members(&[1; 10_000]);
+    let start = Instant::now();
+    let balancer = Balancer::new(&policy(LoadBalancer::LeastRequest), &members, None, start);
+    let candidates = endpoints(&vec![true; members.len()]);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut in_progress = Vec::new();
+    // Connections: the second is used while the first is, and so on.
+    let (mut used, mut busy) = (std::collections::BTreeSet::new(), 0);
+    for number in 0..20_000 {
+        if in_progress.len() == AT_ONCE {
+            let index: usize = in_progress.swap_remove(rng.usize(..AT_ONCE));
+            candidates[index].in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let index = balancer.pick(&candidates, &PickFacts { now: start, ..first() }, &mut rng).unwrap();
+        let before = candidates[index].in_flight.fetch_add(1, Ordering::Relaxed);
+        in_progress.push(index);
+        // Not the beginning, when none of them is in use.
+        if number >= 10_000 {
+            used.insert((index, before));
+            busy += usize::from(before > 0);
+        }
+    }
+
+    // Of two endpoints alone, both are busy with every fifth request, and there are 330 connections.
+    assert!(busy < 500, "{busy} of 10,000 requests went to a busy endpoint");
+    assert!(used.len() < 270, "{} connections are in use", used.len());
+}
+
 const PICKS: usize = 2_000;
 
 /// How many endpoints one of [`PICKS`] picks looks at on average. What is picked stays in flight.
