@@ -13,8 +13,9 @@ use super::{
     Object, Resource,
     document::{Location, wrong},
     kinds::{self, Enforcer, ResourceKind},
+    lines::Lines,
     nearest::nearest,
-    node::{Lines, Node, Value},
+    node::{Node, Value, is_list},
     typed::FieldError,
     unread::{Read, Unread},
     unusable::{self, StandIn},
@@ -57,9 +58,33 @@ pub enum DecodeOutcome {
 
 /// Every document of `text`, which stands in the file `path`.
 pub fn decode(text: &str, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
+    decode_again(text, path, default_namespace, Vec::new())
+}
+
+/// The same, where `before` is what the file's text was decoded to before: parts of it that have not changed are not read again.
+pub(crate) fn decode_again(
+    text: &str,
+    path: &Arc<Path>,
+    default_namespace: &str,
+    before: Vec<Decoded>,
+) -> Vec<Decoded> {
+    let mut before = before.into_iter().peekable();
     let mut documents = Vec::new();
     for (lines_before, text) in chunks(text) {
-        let chunk = Chunk { text: Arc::from(text), lines_before, first: documents.len() };
+        let first = documents.len();
+        let is_same = |known: &Decoded| {
+            let chunk = &known.chunk;
+            chunk.first == first && chunk.lines_before == lines_before && *chunk.text == *text
+        };
+        // Both are in the order of the text.
+        while before.next_if(|known| known.chunk.first < first).is_some() {}
+        if before.peek().is_some_and(is_same) {
+            while let Some(known) = before.next_if(is_same) {
+                documents.push(known);
+            }
+            continue;
+        }
+        let chunk = Chunk { text: Arc::from(text), lines_before, first };
         documents.extend(decode_chunk(&chunk, path, default_namespace));
     }
     documents
@@ -72,9 +97,8 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
         Ok(None) => Vec::new(),
         Ok(Some(mut node)) => {
             node.shift_lines(chunk.lines_before);
-            let mut documents = Vec::new();
-            place.open(&node, &mut documents);
-            documents
+            let documents = node.documents().into_iter();
+            documents.zip(chunk.first..).map(|(node, index)| place.read(node, index)).collect()
         }
         Err(mut error) => {
             error.line = Some(chunk.lines_before + error.line.unwrap_or(1));
@@ -123,11 +147,6 @@ fn may_hold_secret(text: &str) -> bool {
     text.contains("Secret") && (text.contains("data") || text.contains("Data"))
 }
 
-/// Whether `kind` is that of a list of documents.
-fn is_list(kind: &str) -> bool {
-    kind.to_ascii_lowercase().ends_with("list")
-}
-
 /// Where documents are being read from.
 struct DocumentReader<'a> {
     chunk: &'a Chunk,
@@ -137,21 +156,6 @@ struct DocumentReader<'a> {
 }
 
 impl DocumentReader<'_> {
-    /// Adds the document `node`, or those of the list that it is.
-    fn open(&self, node: &Node, documents: &mut Vec<Decoded>) {
-        match node.field("items").map(|items| &items.node.value) {
-            Some(Value::List(items)) if node.text("kind").is_some_and(is_list) => {
-                for item in items {
-                    self.open(item, documents);
-                }
-            }
-            _ => {
-                let index = self.chunk.first + documents.len();
-                documents.push(self.read(node, index));
-            }
-        }
-    }
-
     fn read(&self, node: &Node, index: usize) -> Decoded {
         let mut decoded = self.read_as_written(node, index);
         decoded.object = decoded.name.as_ref().and_then(|name| Object::of(node, name));
@@ -169,7 +173,7 @@ impl DocumentReader<'_> {
                 path: Some(Arc::clone(path)),
                 index,
                 line: node.line,
-                lines: Some(Arc::new(Lines::of(node))),
+                lines: Some(Arc::new(Lines::new(self.chunk.clone(), index - self.chunk.first))),
             },
         }
     }

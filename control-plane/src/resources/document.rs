@@ -7,7 +7,7 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    node::Lines,
+    lines::Lines,
     typed::{FieldError, Present, UnknownField},
 };
 use crate::problem::{DocumentName, Fault, Problem, Severity};

@@ -30,6 +30,7 @@ pub mod ingress_class;
 pub mod istio_gateway;
 pub mod kinds;
 pub mod label_selector;
+mod lines;
 pub mod linkerd;
 pub mod linkerd_policy;
 pub mod listener_set;

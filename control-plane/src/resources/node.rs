@@ -3,7 +3,7 @@
 //! A tree, and not structs straight from the text, because a document is read twice (which kind is it,
 //! then as that kind) and because lines are asked for long after the text is gone.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
@@ -71,6 +71,22 @@ impl Node {
                 fault: Fault::Unusable,
             }
         })
+    }
+
+    /// The documents that it consists of: those of a list, opened, or it alone.
+    pub(crate) fn documents(&self) -> Vec<&Self> {
+        let mut documents = Vec::new();
+        self.open(&mut documents);
+        documents
+    }
+
+    fn open<'n>(&'n self, documents: &mut Vec<&'n Self>) {
+        match self.field("items").map(|items| &items.node.value) {
+            Some(Value::List(items)) if self.text("kind").is_some_and(is_list) => {
+                items.iter().for_each(|item| item.open(documents));
+            }
+            _ => documents.push(self),
+        }
     }
 
     /// What came from a program and not from a text: it has no lines.
@@ -216,6 +232,11 @@ impl Node {
     }
 }
 
+/// Whether `kind` is that of a list of documents.
+pub(super) fn is_list(kind: &str) -> bool {
+    kind.to_ascii_lowercase().ends_with("list")
+}
+
 /// How a path names the field `key`.
 fn shown(key: &str, root: bool) -> String {
     match key {
@@ -302,49 +323,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
             entries.push(Entry { key: key.value, line, node: map.next_value()? });
         }
         Ok(Value::Map(entries))
-    }
-}
-
-/// The line of every field of a document, by its pointer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Lines(BTreeMap<String, u64>);
-
-impl Lines {
-    pub(crate) fn of(node: &Node) -> Self {
-        let mut lines = Self::default();
-        lines.add(node, node.line, &Pointer::Root);
-        lines
-    }
-
-    fn add(&mut self, node: &Node, line: u64, pointer: &Pointer<'_>) {
-        self.0.insert(pointer.to_string(), line);
-        match &node.value {
-            Value::List(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    self.add(item, item.line, &Pointer::Index(pointer, index));
-                }
-            }
-            Value::Map(entries) => {
-                for entry in entries {
-                    self.add(&entry.node, entry.line, &Pointer::Key(pointer, &entry.key));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The line of `field`, or of the nearest field that holds it.
-    pub(crate) fn find(&self, field: &str) -> Option<u64> {
-        let mut field = field;
-        loop {
-            if let Some(line) = self.0.get(field) {
-                return Some(*line);
-            }
-            if field.is_empty() {
-                return None;
-            }
-            field = &field[..field.rfind(['.', '[']).unwrap_or(0)];
-        }
     }
 }
 
