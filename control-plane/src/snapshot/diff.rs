@@ -13,7 +13,7 @@ use selvedge_api::{ResourceName, encoded::Transaction};
 
 use super::{
     Encoded,
-    held::{Changes, Held, Stamp},
+    held::{Changes, Held, SharedStamps, Stamp},
     view::{Part, Subject},
 };
 
@@ -89,13 +89,16 @@ pub fn next(parts: &[Part], held: &Held, refused: &Refused, pace: Pace) -> Diffe
     let mut difference = Difference::default();
     let mut seen = BTreeSet::new();
     let mut any_refused = false;
+    // Nearly all that a proxy holds is the very thing that it is to hold: only the rest is looked for by its name.
+    let shared = held.shared();
     for part in parts {
         if refused.get(&part.subject).is_some_and(|refused| is_of(refused, part)) {
             any_refused = true;
             continue;
         }
         let before = difference.upserts.len();
-        for resource in part.resources.iter().filter(|resource| !held.has(resource)) {
+        let others = part.resources.iter().filter(|resource| !shared.has(resource.stamp()));
+        for resource in others.filter(|resource| !held.has(resource)) {
             if seen.insert(resource.name()) {
                 difference.upserts.push(resource.clone());
             }
@@ -107,7 +110,7 @@ pub fn next(parts: &[Part], held: &Held, refused: &Refused, pace: Pace) -> Diffe
             }
         }
     }
-    difference.removals = removals(parts, held, any_refused);
+    difference.removals = removals(parts, held, &shared, any_refused);
     difference
 }
 
@@ -124,12 +127,14 @@ fn is_of(refused: &[Arc<Stamp>], part: &Part) -> bool {
 
 /// What a refused part replaces is still in use, and which of the rest that is only the proxy knows: so
 /// while something is refused only lookups that nobody asks for are taken away.
-fn removals(parts: &[Part], held: &Held, any_refused: bool) -> Vec<ResourceName> {
-    let wanted: BTreeSet<&ResourceName> =
-        parts.iter().flat_map(|part| part.resources.iter()).map(Encoded::name).collect();
+fn removals(parts: &[Part], held: &Held, shared: &SharedStamps, any_refused: bool) -> Vec<ResourceName> {
+    let wanted = || parts.iter().flat_map(|part| part.resources.iter());
+    let others: BTreeSet<&ResourceName> =
+        wanted().filter(|resource| !shared.has(resource.stamp())).map(Encoded::name).collect();
     let kept = |name: &ResourceName| any_refused && !matches!(name, ResourceName::Lookup(_));
-    let names = held.iter().map(|stamp| &stamp.name);
-    names.filter(|name| !wanted.contains(name) && !kept(name)).cloned().collect()
+    let unwanted = shared.without(wanted().map(Encoded::stamp));
+    let names = held.at(unwanted).map(|stamp| &stamp.name);
+    names.filter(|name| !others.contains(name) && !kept(name)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -241,6 +246,38 @@ mod tests {
         let difference = next(&[bad], &held, &refused, Pace::Together);
 
         assert_eq!(difference.removals, [ResourceName::Lookup("old".into())]);
+    }
+
+    #[test]
+    fn what_is_lacked_and_what_is_too_much_is_found_whether_names_are_shared_or_only_the_same() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let all: Vec<Encoded> =
+            (0..12).map(|n| resource(&(n % 6).to_string(), &(n / 6).to_string())).collect();
+        for _ in 0..500 {
+            let mut held = Held::default();
+            let (mut upserts, mut wanted) = (Vec::new(), Vec::<&Encoded>::new());
+            for n in 0..6 {
+                let stamp = all[n + 6 * random.usize(0..2)].stamp();
+                let copy = Stamp { name: stamp.name.clone(), version: Arc::clone(&stamp.version) };
+                match random.u8(0..4) {
+                    0 => upserts.push(Arc::new(copy)),
+                    1 => upserts.push(Arc::clone(stamp)),
+                    _ => {}
+                }
+                if random.bool() {
+                    wanted.push(&all[n + 6 * random.usize(0..2)]);
+                }
+            }
+            held.apply(Changes { upserts, removals: vec![] });
+            let parts = wanted.chunks(2).map(|some| part("a", some)).collect::<Vec<_>>();
+
+            let difference = next(&parts, &held, &Refused::new(), Pace::Together);
+
+            let lacked = wanted.iter().filter(|one| held.version(one.name()) != Some(one.version()));
+            assert_eq!(names(&difference), lacked.map(|one| one.name().to_string()).collect::<Vec<_>>());
+            let too_much = held.iter().filter(|stamp| wanted.iter().all(|one| *one.name() != stamp.name));
+            assert_eq!(difference.removals, too_much.map(|stamp| stamp.name.clone()).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -36,7 +36,47 @@ pub struct Changes {
     pub removals: Vec<ResourceName>,
 }
 
+/// What is held, to be found by where it is in memory: whoever else has the very same version shares it.
+#[derive(Debug)]
+pub struct SharedStamps(
+    /// Where each is, and its place among all that are held; in the order of the former.
+    Vec<(usize, usize)>,
+);
+
+impl SharedStamps {
+    /// Whether this is held, and not only what is equal to it.
+    pub fn has(&self, stamp: &Arc<Stamp>) -> bool {
+        self.find(stamp).is_some()
+    }
+
+    /// The places of those that are held and not among `stamps`, in their order.
+    pub fn without<'s>(&self, stamps: impl Iterator<Item = &'s Arc<Stamp>>) -> Vec<usize> {
+        let mut is_met = vec![false; self.0.len()];
+        stamps.filter_map(|stamp| self.find(stamp)).for_each(|place| is_met[place] = true);
+        (0..is_met.len()).filter(|place| !is_met[*place]).collect()
+    }
+
+    fn find(&self, stamp: &Arc<Stamp>) -> Option<usize> {
+        let address = Arc::as_ptr(stamp).addr();
+        let found = self.0.binary_search_by_key(&address, |(address, _)| *address).ok()?;
+        Some(self.0[found].1)
+    }
+}
+
 impl Held {
+    /// All of them, by where they are in memory.
+    pub fn shared(&self) -> SharedStamps {
+        let mut all: Vec<(usize, usize)> =
+            self.0.iter().map(|stamp| Arc::as_ptr(stamp).addr()).zip(0..).collect();
+        all.sort_unstable();
+        SharedStamps(all)
+    }
+
+    /// Those at these `places`.
+    pub fn at(&self, places: Vec<usize>) -> impl Iterator<Item = &Stamp> {
+        places.into_iter().filter_map(|place| self.0.get(place)).map(|stamp| &**stamp)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
