@@ -1,7 +1,8 @@
 //! Lists of endpoints as they were, and what has changed in them since: so that a proxy which has one of them is told only that.
 //!
 //! Of a list that is not current any more only hashes are kept, and of few versions ([`MOST_VERSIONS`]), within a bound for all
-//! together ([`MOST_ENDPOINTS`]). Whoever has an older one gets the whole list.
+//! together ([`MOST_ENDPOINTS`]). Whoever has an older one gets the whole list. What has changed between two versions is kept
+//! for others who have the same, within a bound, too ([`MOST_BYTES`]).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,6 +22,9 @@ const MOST_ENDPOINTS: usize = 1 << 20;
 /// Deltas of one version that are kept: to the newest, and to the one before for who is looking at that still.
 const MOST_DELTAS: usize = 2;
 
+/// Bytes of all deltas together. When there are more, all are forgotten: who needs one makes it again.
+const MOST_BYTES: usize = 16 << 20;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Deltas(Mutex<Kept>);
@@ -33,6 +37,8 @@ struct Kept {
     order: VecDeque<(ResourceName, Arc<str>)>,
     /// In all of them.
     endpoints: usize,
+    /// Of all deltas that were made since all were forgotten.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +92,16 @@ impl Deltas {
             });
             (Arc::clone(&before.fingerprints), made)
         };
-        made.get_or_init(|| list.delta(base, &before)).clone()
+        let mut is_new = false;
+        let delta = made.get_or_init(|| {
+            is_new = true;
+            list.delta(base, &before)
+        });
+        if let Some(delta) = delta.as_ref().filter(|_| is_new) {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.made(delta.bytes().len(), MOST_BYTES);
+        }
+        delta.clone()
     }
 }
 
@@ -97,6 +112,15 @@ impl Kept {
             && let Some((name, version)) = self.order.pop_front()
         {
             self.forget(&name, &version);
+        }
+    }
+
+    /// A delta was made of so many `bytes`.
+    fn made(&mut self, bytes: usize, most: usize) {
+        self.bytes += bytes;
+        if self.bytes > most {
+            self.bytes = 0;
+            self.lists.values_mut().flatten().for_each(|version| version.deltas = VecDeque::new());
         }
     }
 
@@ -180,6 +204,25 @@ mod tests {
         assert!(!sent(&encodings, Some(&elsewhere), &last).is_delta(), "most is different");
         assert!(!sent(&encodings, Some(&few), &fewer).is_delta(), "the list is short");
         assert!(sent(&encodings, Some(&first), &last).is_delta());
+    }
+
+    #[test]
+    fn deltas_are_forgotten_together_when_they_are_too_many_and_made_again() {
+        let encodings = Encodings::default();
+        let (before, after) = (endpoints("a", 1..=1000), endpoints("a", 1..=1001));
+        let (before, after) = (encodings.endpoints(&before), encodings.endpoints(&after));
+        let first = sent(&encodings, Some(&before), &after);
+        let kept = || encodings.deltas().0.lock().unwrap();
+        assert_eq!(kept().bytes, first.bytes().len());
+
+        kept().made(40, first.bytes().len() + 40);
+        assert_eq!(sent(&encodings, Some(&before), &after).bytes().as_ptr(), first.bytes().as_ptr());
+        kept().made(1, first.bytes().len() + 40);
+
+        assert_eq!(kept().bytes, 0);
+        let again = sent(&encodings, Some(&before), &after);
+        assert_eq!(again.bytes(), first.bytes());
+        assert_ne!(again.bytes().as_ptr(), first.bytes().as_ptr());
     }
 
     #[test]

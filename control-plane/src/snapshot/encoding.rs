@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -27,6 +30,9 @@ use super::{deltas::Deltas, held::Stamp};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
+
+/// See [`Encodings::forget_unused`].
+const SELDOM: u32 = 16;
 
 /// One resource, ready to be sent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -136,6 +142,8 @@ pub struct Encodings {
     gateway_ports: Parts<GatewayPort>,
     certificates: Parts<ServerCertificate>,
     user_lists: Parts<UserList>,
+    /// How many meshes there were.
+    meshes: AtomicU32,
 }
 
 impl Encodings {
@@ -170,6 +178,11 @@ impl Encodings {
                 *resource = delta;
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn deltas(&self) -> &Deltas {
+        &self.deltas
     }
 
     /// The resource `revocations`.
@@ -208,10 +221,13 @@ impl Encodings {
         })
     }
 
-    /// Lets go of what no mesh holds any more.
+    /// Lets go of what no mesh holds any more, as a new one is there. There may be very many workloads and services, of which
+    /// most changes change none or few: these are looked through every [`SELDOM`] meshes.
     pub(super) fn forget_unused(&self) {
-        self.workloads.forget_unused();
-        self.services.forget_unused();
+        if self.meshes.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM) {
+            self.workloads.forget_unused();
+            self.services.forget_unused();
+        }
         self.endpoints.forget_unused();
         self.revocations.forget_unused();
         self.sets.forget_unused();
@@ -269,6 +285,7 @@ mod tests {
     use selvedge_model::ServiceKey;
 
     use super::*;
+    use crate::testing;
 
     fn endpoints(host: &str) -> Arc<Endpoints> {
         Arc::new(Endpoints::new(ServiceKey::new(host, 80), Vec::new()))
@@ -285,6 +302,22 @@ mod tests {
         assert_ne!(encodings.endpoints(&other).version(), &version);
         let sent = wire::Resource::decode(encodings.endpoints(&one).bytes().clone()).unwrap();
         assert_eq!((sent.name.as_str(), sent.version.as_str()), ("endpoints/a:80", &*version));
+    }
+
+    #[test]
+    fn what_there_is_most_of_is_let_go_after_some_meshes() {
+        let encodings = Encodings::default();
+        encodings.forget_unused();
+        let mut mesh = testing::mesh();
+        testing::add_workload(&mut mesh, "shop/a", "a");
+        mesh.workloads.values().for_each(|workload| drop(encodings.workload(workload)));
+        drop(mesh);
+
+        for _ in 0..SELDOM {
+            encodings.forget_unused();
+        }
+
+        assert!(encodings.workloads.0.lock().unwrap().is_empty());
     }
 
     #[test]
