@@ -140,17 +140,20 @@ impl Record {
         Ok(())
     }
 
-    /// The edit that these endpoints are of: the greatest weight. Equal contents are decoded once.
+    /// The edit that these endpoints are of: the greatest weight, which is also among what an edit has changed. Equal contents are
+    /// decoded once.
     fn number(&self, resource: &Upsert<'_>) -> anyhow::Result<u32> {
         let mut edits = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = edits.get(resource.version) {
             return Ok(*number);
         }
         let decoded = wire::Resource::decode(resource.bytes)?;
-        let Some(wire::resource::Body::Endpoints(endpoints)) = decoded.body else {
-            bail!("{} holds no endpoints", resource.name);
+        let list = match decoded.body {
+            Some(wire::resource::Body::Endpoints(endpoints)) => endpoints.list,
+            Some(wire::resource::Body::EndpointsDelta(delta)) => delta.added,
+            _ => bail!("{} holds no endpoints", resource.name),
         };
-        let number = endpoints.list.iter().map(|endpoint| endpoint.weight).max().unwrap_or(0);
+        let number = list.iter().map(|endpoint| endpoint.weight).max().unwrap_or(0);
         edits.insert(resource.version.to_owned(), number);
         Ok(number)
     }
@@ -267,7 +270,7 @@ async fn converse(
         authorities: identity.authorities.clone(),
         takes_taps: false,
         takes_log_levels: false,
-        takes_endpoint_deltas: false,
+        takes_endpoint_deltas: true,
     };
     outgoing.send_data(message(client_message::Message::Hello(hello)), false)?;
     let mut body = response.await?.into_body();
