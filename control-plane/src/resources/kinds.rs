@@ -182,6 +182,14 @@ macro_rules! table {
             pub fn location(&self) -> &Location {
                 match self { $(Self::$resource(document) => &document.location,)* }
             }
+
+            /// Whether `other` is the very same one, and not only says the same.
+            pub(crate) fn is(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$resource(one), Self::$resource(other)) => Arc::ptr_eq(one, other),)*
+                    _ => false,
+                }
+            }
         }
 
         impl Resources {
@@ -205,11 +213,52 @@ macro_rules! table {
                 found
             }
 
-            /// Whether all documents but pods, `WorkloadEntry`s and `EndpointSlice`s say the same as those of `other`,
-            /// whose `Arc`s are then taken over.
-            pub(crate) fn takes_over_all_but_workloads(&mut self, other: &Self) -> bool {
-                const WORKLOADS: [&str; 3] = ["pods", "workload_entries", "endpoint_slices"];
-                true $(&& (WORKLOADS.contains(&stringify!($list)) || takes_over(&mut self.$list, &other.$list)))*
+            /// Whether all documents say the same as those of `other`, whose `Arc`s are then taken over, but for workloads and
+            /// endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s) and for where their requests go (routes and
+            /// `DestinationRule`s).
+            pub(crate) fn takes_over_all_but_workloads_and_routes(&mut self, other: &Self) -> bool {
+                const LEFT_OUT: [&str; 7] = [
+                    "pods",
+                    "workload_entries",
+                    "endpoint_slices",
+                    "virtual_services",
+                    "http_routes",
+                    "tcp_routes",
+                    "destination_rules",
+                ];
+                true $(&& (LEFT_OUT.contains(&stringify!($list)) || takes_over(&mut self.$list, &other.$list)))*
+            }
+
+            /// Puts `new` in the place of the very document `old`, which is of the same kind; whether that was there.
+            pub(crate) fn exchange(&mut self, old: &Resource, new: Resource) -> bool {
+                match (old, new) {
+                    $((Resource::$resource(old), Resource::$resource(new)) => {
+                        let there = self.$list.iter_mut().find(|there| Arc::ptr_eq(there, old));
+                        there.map(|there| *there = new).is_some()
+                    })*
+                    _ => false,
+                }
+            }
+
+            /// Removes the very document `resource`; whether that was there.
+            pub(crate) fn take(&mut self, resource: &Resource) -> bool {
+                match resource {
+                    $(Resource::$resource(document) => {
+                        let place = self.$list.iter().position(|there| Arc::ptr_eq(there, document));
+                        place.map(|place| self.$list.remove(place)).is_some()
+                    })*
+                }
+            }
+
+            /// Puts `resource` before those of its kind that come after it by [`Document::seniority`], where all are in that order.
+            pub(crate) fn insert_by_place(&mut self, resource: Resource) {
+                match resource {
+                    $(Resource::$resource(document) => {
+                        let before = |there: &Arc<Document<$spec>>| there.seniority() < document.seniority();
+                        let place = self.$list.partition_point(before);
+                        self.$list.insert(place, document);
+                    })*
+                }
             }
 
             /// Removes the document of `resource`.

@@ -4,6 +4,8 @@
 //! fails keeps its last good version; a document that was deleted is gone. When the directory is read is up to
 //! `follow`.
 
+mod patch;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -18,13 +20,17 @@ use tokio::time::Instant;
 use super::{
     Loaded, consequence,
     expressions::Budgets,
-    files::{FileState, Holds, Known, Scan, is_certificate, scan},
+    files::{FileState, Holds, Known, NotOnlyFiles, Scan, files_at, is_certificate, scan},
+    in_parallel,
     last_good::{LastGood, UsedDocument},
 };
 use crate::{
     problem::{DocumentName, Fault, Problem, Severity},
-    resources::{DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode, secret, unusable},
+    resources::{
+        DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode::decode_again, secret, unusable,
+    },
 };
+use patch::{Changes, Simplicity};
 
 /// How a directory is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +103,8 @@ pub struct Directory {
     last_good_problems: Vec<Problem>,
     expressions: Budgets,
     loaded: Arc<Loaded>,
+    /// How `loaded` was put together.
+    simplicity: Simplicity,
 }
 
 /// One file, as it counts.
@@ -151,8 +159,7 @@ type Precedence = (bool, Option<OffsetDateTime>, PathBuf, usize);
 impl Directory {
     /// The directory `root`, not yet looked at.
     pub fn new(root: &Path, options: Options) -> Self {
-        let (last_good, last_good_problems) =
-            LastGood::load(options.last_good.clone(), root, &options.default_namespace);
+        let last_good = LastGood::open(options.last_good.clone());
         Self {
             root: root.to_owned(),
             options,
@@ -165,9 +172,10 @@ impl Directory {
             due: None,
             unreadable: BTreeMap::new(),
             last_good,
-            last_good_problems,
+            last_good_problems: Vec::new(),
             expressions: Budgets::default(),
             loaded: Arc::new(Loaded::default()),
+            simplicity: Simplicity::default(),
         }
     }
 
@@ -183,6 +191,28 @@ impl Directory {
         }
         let scan = scan(&self.root, &mut self.known);
         self.apply(scan, now, patience).then(|| Arc::clone(&self.loaded))
+    }
+
+    /// Looks at the files at `paths` alone, which are in directories that the last look saw, and at those that wait to count. All
+    /// there is if anything changed.
+    ///
+    /// # Errors
+    /// There is something else than a file there, so that all there is must be looked at.
+    pub(super) fn look_at(
+        &mut self,
+        mut paths: BTreeSet<PathBuf>,
+        patience: Patience,
+    ) -> Result<Option<Arc<Loaded>>, NotOnlyFiles> {
+        let now = Instant::now();
+        let waiting = self.files.iter().filter(|(_, file)| file.pending.is_some());
+        paths.extend(waiting.map(|(path, _)| path.clone()));
+        let files = files_at(paths, &mut self.known)?;
+        self.due = None;
+        let mut changes = Changes::default();
+        for (path, seen) in files {
+            self.count_file(path, seen, (now, patience), &mut changes);
+        }
+        Ok(self.take_over(&changes).then(|| Arc::clone(&self.loaded)))
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -207,67 +237,116 @@ impl Directory {
     fn apply(&mut self, scan: io::Result<Scan>, now: Instant, patience: Patience) -> bool {
         let first = !std::mem::replace(&mut self.looked, true);
         self.due = None;
-        let changed = match scan {
-            Ok(scan) => self.count(scan, now, patience),
+        let mut changes = Changes { is_more: first, ..Changes::default() };
+        match scan {
+            Ok(scan) => self.count(scan, now, patience, &mut changes),
             Err(error) => {
                 let why = format!("the configuration directory cannot be read ({error}); nothing is changed");
                 let unreadable = BTreeMap::from([(self.root.clone(), why)]);
-                std::mem::replace(&mut self.unreadable, unreadable.clone()) != unreadable
+                let before = std::mem::replace(&mut self.unreadable, unreadable.clone());
+                changes.is_more |= before != unreadable;
             }
-        };
-        if changed || first {
-            self.assemble();
         }
-        changed || first
+        if first {
+            let files = &self.files;
+            let there = |path: &Path, place: usize| files.get(path)?.documents.get(place);
+            self.last_good_problems =
+                self.last_good.take_up(&self.root, &self.options.default_namespace, there);
+        }
+        self.take_over(&changes)
     }
 
-    /// Takes over what `scan` saw, as far as it counts; whether anything did.
-    fn count(&mut self, mut scan: Scan, now: Instant, patience: Patience) -> bool {
+    /// Takes `changes` into use; whether there are any.
+    fn take_over(&mut self, changes: &Changes) -> bool {
+        let any = changes.any();
+        if any && !self.patch(changes) {
+            self.assemble();
+        }
+        any
+    }
+
+    /// Takes over what `scan` saw, as far as it counts.
+    fn count(&mut self, mut scan: Scan, now: Instant, patience: Patience, changes: &mut Changes) {
         let at_once = !self.started;
         self.started = true;
         self.directories = std::mem::take(&mut scan.directories);
         self.has_unseen = scan.has_unseen;
         let unreadable = std::mem::take(&mut scan.unreadable);
-        let paths: BTreeSet<PathBuf> = self.files.keys().chain(scan.files.keys()).cloned().collect();
-        let mut changed = self.unreadable != unreadable;
-        for path in paths {
-            let seen = match scan.files.remove(&path) {
-                Some(seen) => seen,
-                None if unreadable.keys().any(|directory| path.starts_with(directory)) => continue,
-                None => FileState::Gone,
-            };
-            changed |= self.count_file(&path, seen, at_once, (now, patience));
+        changes.is_more |= self.unreadable != unreadable;
+        let is_gone = |path: &Path| {
+            let is_out_of_sight = || unreadable.keys().any(|directory| path.starts_with(directory));
+            !scan.files.contains_key(path) && !is_out_of_sight()
+        };
+        let gone: Vec<PathBuf> = self.files.keys().filter(|path| is_gone(path)).cloned().collect();
+        if at_once {
+            self.count_all(scan.files);
+            changes.is_more = true;
+        } else {
+            let gone = gone.into_iter().map(|path| (path, FileState::Gone));
+            for (path, seen) in scan.files.into_iter().chain(gone) {
+                self.count_file(path, seen, (now, patience), changes);
+            }
         }
         self.unreadable = unreadable;
-        changed
+    }
+
+    /// Takes over all files of the first scan.
+    fn count_all(&mut self, files: BTreeMap<PathBuf, FileState>) {
+        let namespace = &self.options.default_namespace;
+        let read = |(path, counted): (PathBuf, FileState)| {
+            let documents = match &counted {
+                FileState::Text(text) if !is_certificate(&path) => {
+                    decode_again(text, &Arc::from(&*path), namespace, Vec::new())
+                }
+                _ => Vec::new(),
+            };
+            (path, File { counted, pending: None, documents })
+        };
+        let there = files.into_iter().filter(|(_, seen)| *seen != FileState::Gone).collect();
+        self.files = in_parallel(there, read).into_iter().collect();
     }
 
     fn count_file(
         &mut self,
-        path: &Path,
+        path: PathBuf,
         seen: FileState,
-        at_once: bool,
         (now, patience): (Instant, Patience),
-    ) -> bool {
-        let fresh = File { counted: FileState::Gone, pending: None, documents: Vec::new() };
-        let file = self.files.entry(path.to_owned()).or_insert(fresh);
+        changes: &mut Changes,
+    ) {
+        if let Some(file) = self.files.get_mut(&path)
+            && file.pending.is_none()
+            && file.counted == seen
+        {
+            // Its text is held once, here and among what is known.
+            file.counted = seen;
+            return;
+        }
+        let fresh = || File { counted: FileState::Gone, pending: None, documents: Vec::new() };
+        let file = self.files.entry(path.clone()).or_insert_with(fresh);
         let since = match file.pending.take() {
             Some((pending, since)) if pending == seen => Some(since),
             _ => None,
         };
         let long_enough = patience.with(&seen);
-        let counts = at_once || since.is_some_and(|since| now.duration_since(since) >= long_enough);
-        let changes = file.counted != seen;
-        if !changes {
-            // Its text is held once, here and among what is known.
+        let counts = since.is_some_and(|since| now.duration_since(since) >= long_enough);
+        if file.counted == seen {
             file.counted = seen;
         } else if counts {
-            if let FileState::Text(text) = &seen
-                && !is_certificate(path)
-            {
-                file.documents = decode(text, &Arc::from(path), &self.options.default_namespace);
-            }
+            let is_text = matches!((&file.counted, &seen), (FileState::Text(_), FileState::Text(_)));
+            let before = match &seen {
+                FileState::Text(text) if !is_certificate(&path) => {
+                    let (before, namespace) = (file.documents.clone(), &self.options.default_namespace);
+                    let known = std::mem::take(&mut file.documents);
+                    file.documents = decode_again(text, &Arc::from(&*path), namespace, known);
+                    Some(before).filter(|_| is_text)
+                }
+                _ => None,
+            };
             file.counted = seen;
+            match before {
+                Some(before) => changes.texts.push((path.clone(), before)),
+                None => changes.is_more = true,
+            }
         } else {
             let since = since.unwrap_or(now);
             let due = since + long_enough;
@@ -275,9 +354,8 @@ impl Directory {
             file.pending = Some((seen, since));
         }
         if file.counted == FileState::Gone && file.pending.is_none() {
-            self.files.remove(path);
+            self.files.remove(&path);
         }
-        changes && counts
     }
 
     /// Puts together what is in use now, from what counts and from last good versions.
@@ -314,6 +392,7 @@ impl Directory {
             whole.add(place, document);
         }
         whole.keep_unnamed();
+        whole.has_failed |= !unread.is_empty();
         for (path, why) in unread {
             whole.problems.push(Problem::with_path(Severity::Error, path, why));
             // Of what was never read nobody knows whether it holds a policy. Without the root there is no mesh at all.
@@ -324,12 +403,23 @@ impl Directory {
                 whole.stand_ins.extend(others.map(|other| other.resource));
             }
         }
+        let mut simplicity = Simplicity {
+            has_namesakes: whole.has_namesakes,
+            has_failed: whole.has_failed,
+            has_going: self.files.values().any(File::is_going),
+            is_unsaved: false,
+        };
         let (mut resources, mut problems, kept) = whole.finish();
+        let before = problems.len();
         self.expressions.apply(&mut resources, &mut problems);
         // Until the root has been read once, nothing says that a saved document is gone.
         if self.started {
-            problems.extend(self.last_good.replace(kept, &self.root));
+            let unsaved = self.last_good.replace(kept, &self.root);
+            simplicity.is_unsaved = !unsaved.is_empty();
+            problems.extend(unsaved);
         }
+        simplicity.has_failed |= !self.started || problems.len() > before;
+        self.simplicity = simplicity;
         problems.append(&mut self.last_good_problems.clone());
         self.loaded = Arc::new(Loaded { resources, problems, objects: Arc::new(objects) });
     }
@@ -419,6 +509,10 @@ struct Assembly<'a> {
     /// What stands in for documents that cannot be used and have no last good version.
     stand_ins: Vec<Resource>,
     problems: Vec<Problem>,
+    /// Whether two documents have one name.
+    has_namesakes: bool,
+    /// Whether a document or a file cannot be used.
+    has_failed: bool,
 }
 
 /// A document that is in use.
@@ -440,12 +534,17 @@ impl<'a> Assembly<'a> {
             unnamed: Vec::new(),
             stand_ins: Vec::new(),
             problems: Vec::new(),
+            has_namesakes: false,
+            has_failed: false,
         }
     }
 
     fn add(&mut self, place: Precedence, document: &Decoded) {
         let here = format!("{}:{}", place.2.display(), document.line);
         let first = document.name.as_ref().and_then(|name| self.taken.get(name));
+        let counts = !matches!(document.outcome, DecodeOutcome::NotActedOn);
+        self.has_namesakes |= counts && first.is_some();
+        self.has_failed |= matches!(document.outcome, DecodeOutcome::Failed);
         match (&document.outcome, first) {
             (DecodeOutcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
             (DecodeOutcome::Understood(resource), Some(first)) => {

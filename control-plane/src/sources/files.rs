@@ -118,6 +118,55 @@ pub(super) fn scan(root: &Path, known: &mut Known) -> io::Result<Scan> {
     Ok(walk.scan)
 }
 
+/// There is more to what is at a path than a file's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotOnlyFiles;
+
+/// What is at each of `paths`, which are configuration files in directories that a scan has walked, and are no links on the
+/// way to others.
+///
+/// # Errors
+/// One of them is not just a file that only its own directory tells of.
+pub(super) fn files_at(
+    paths: BTreeSet<PathBuf>,
+    known: &mut Known,
+) -> Result<BTreeMap<PathBuf, FileState>, NotOnlyFiles> {
+    let seen = |path: PathBuf| {
+        // Where a certificate leads is for a scan to find out.
+        if is_hidden(path.file_name()) || is_certificate(&path) {
+            return Err(NotOnlyFiles);
+        }
+        let seen = match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_file() && !has_other_ways(&path, &metadata) => {
+                known.file(&path, &metadata)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Gone,
+            _ => return Err(NotOnlyFiles),
+        };
+        Ok((path, seen))
+    };
+    paths.into_iter().map(seen).collect()
+}
+
+impl Known {
+    /// The text of the file at `path`, which has this `metadata`.
+    fn file(&mut self, path: &Path, metadata: &fs::Metadata) -> FileState {
+        let stamp = Stamp::of(metadata);
+        let before = self.0.remove(path).filter(|(before, _)| *before == stamp);
+        let now = SystemTime::now();
+        let seen = match before {
+            Some((_, text)) => FileState::Text(text),
+            None => read(path),
+        };
+        if let FileState::Text(text) = &seen
+            && stamp.is_older_than(now)
+        {
+            self.0.insert(path.to_owned(), (stamp, Arc::clone(text)));
+        }
+        seen
+    }
+}
+
 struct DirectoryWalk {
     /// Without links; `None`: nobody knows.
     root: Option<PathBuf>,
@@ -151,9 +200,7 @@ impl DirectoryWalk {
     }
 
     fn entry(&mut self, path: PathBuf, is_link: bool, depth: usize) {
-        let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".") || name == "lost+found";
-        let hidden = path.file_name().is_some_and(hidden);
-        if hidden {
+        if is_hidden(path.file_name()) {
             return;
         }
         let wanted = is_configuration(&path);
@@ -222,19 +269,10 @@ impl DirectoryWalk {
 
     /// The text of the file at `path`, which has this `metadata`.
     fn file(&mut self, path: &Path, metadata: &fs::Metadata) -> FileState {
-        let stamp = Stamp::of(metadata);
-        let before = self.before.0.remove(path).filter(|(before, _)| *before == stamp);
-        let now = SystemTime::now();
-        let seen = match before {
-            Some((_, text)) => FileState::Text(text),
-            None => read(path),
-        };
-        if let FileState::Text(text) = &seen
-            && stamp.is_older_than(now)
-        {
-            self.known.0.insert(path.to_owned(), (stamp, Arc::clone(text)));
+        if let Some(before) = self.before.0.remove(path) {
+            self.known.0.insert(path.to_owned(), before);
         }
-        seen
+        self.known.file(path, metadata)
     }
 
     /// Notes a link to `target`, which is not there: a file that was wanted, or by its name maybe a directory.
@@ -302,6 +340,12 @@ fn has_other_ways(path: &Path, metadata: &fs::Metadata) -> bool {
         Err(_) => true,
     };
     metadata.nlink() > 1 || is_mounted()
+}
+
+/// Whether what has this name is not looked at, unless a link leads there.
+pub(super) fn is_hidden(name: Option<&OsStr>) -> bool {
+    let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".") || name == "lost+found";
+    name.is_some_and(hidden)
 }
 
 /// Whether a file of this name is read.

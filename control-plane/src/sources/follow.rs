@@ -1,6 +1,13 @@
 //! When a directory is looked at: as soon as the kernel tells of a change, and again and again in any case.
 
-use std::{collections::BTreeMap, future::pending, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -67,6 +74,8 @@ struct Follower {
     last_whole: Option<Instant>,
     /// From when on to look because of what was told.
     told: Option<Instant>,
+    /// The files of which was told since the last look, if it was of nothing else.
+    files: Option<BTreeSet<PathBuf>>,
     /// No look before this.
     breather: Instant,
 }
@@ -74,7 +83,7 @@ struct Follower {
 impl Follower {
     fn new(interval: Duration, notices: Option<Notices>) -> Self {
         let breather = Instant::now();
-        Self { interval, notices, is_told_all: false, last_whole: None, told: None, breather }
+        Self { interval, notices, is_told_all: false, last_whole: None, told: None, files: None, breather }
     }
 
     /// When everything is to be read again.
@@ -87,24 +96,42 @@ impl Follower {
     fn look(&mut self, directory: &mut Directory) -> Option<Arc<Loaded>> {
         let now = Instant::now();
         let is_due = self.next_whole().is_none_or(|next| next <= now);
-        let look = if is_due || !self.is_told_all { Look::Whole } else { Look::Quick };
         let is_settled = |notices: &Notices| !notices.is_being_written(self.interval);
         let with_text = match &self.notices {
             Some(notices) if self.is_told_all && is_settled(notices) => SETTLED.min(self.interval),
             _ => self.interval,
         };
+        let patience = Patience { with_text, otherwise: self.interval };
         self.told = None;
-        let change = directory.look(look, Patience { with_text, otherwise: self.interval });
+        let files = self.files.replace(BTreeSet::new()).filter(|_| self.is_told_all && !is_due);
+        let of_files = files.and_then(|files| directory.look_at(files, patience).ok());
+        let change = of_files.unwrap_or_else(|| {
+            let look = if is_due || !self.is_told_all { Look::Whole } else { Look::Quick };
+            self.look_at_all(directory, look, patience, now)
+        });
+        let after = Instant::now();
+        self.breather = after + self.interval.min(now.elapsed() * BREATHER);
+        change
+    }
+
+    /// Looks at all there is, and follows what was seen.
+    fn look_at_all(
+        &mut self,
+        directory: &mut Directory,
+        look: Look,
+        patience: Patience,
+        now: Instant,
+    ) -> Option<Arc<Loaded>> {
+        let change = directory.look(look, patience);
         if look == Look::Whole {
             self.last_whole = Some(now);
         }
         let following = self.follow(directory.directories());
         self.is_told_all = following != Following::Partly && directory.is_told_by_directories();
-        let after = Instant::now();
         if following == Following::AllFromNow {
-            self.told = Some(after + GATHERING);
+            self.told = Some(Instant::now() + GATHERING);
+            self.files = None;
         }
-        self.breather = after + self.interval.min(now.elapsed() * BREATHER);
         change
     }
 
@@ -133,9 +160,13 @@ impl Follower {
 
     fn take(&mut self, noticed: io::Result<Noticed>) {
         match noticed {
-            Ok(Noticed { matters, is_lossy }) => {
-                if matters {
+            Ok(Noticed { files, is_more, is_lossy }) => {
+                if is_more || !files.is_empty() {
                     self.told.get_or_insert_with(|| Instant::now() + GATHERING);
+                }
+                match &mut self.files {
+                    Some(told) if !is_more => told.extend(files),
+                    told => *told = None,
                 }
                 if is_lossy {
                     self.last_whole = None;

@@ -14,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::in_parallel;
 use crate::{
     problem::{DocumentName, Problem, Severity},
     resources::{
@@ -35,7 +36,12 @@ pub(super) struct UsedDocument {
 pub(super) struct LastGood {
     directory: Option<PathBuf>,
     documents: BTreeMap<DocumentName, UsedDocument>,
+    /// What an earlier run has saved, until it is taken up.
+    saved: Vec<Saved>,
 }
+
+/// A saved file, and what it holds if it can be read.
+type Saved = (PathBuf, Result<SavedDocument, String>);
 
 /// A document as it is written to disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,18 +55,33 @@ struct SavedDocument {
 }
 
 impl LastGood {
-    /// What `directory` holds of documents below `root`; nothing is kept on disk if it is `None`.
-    pub(super) fn load(
-        directory: Option<PathBuf>,
+    /// What `directory` holds, which is not in use yet; nothing is kept on disk if it is `None`.
+    pub(super) fn open(directory: Option<PathBuf>) -> Self {
+        let files = directory.as_deref().map(saved_files).unwrap_or_default();
+        let saved = in_parallel(files, |path| {
+            let saved = read_saved(&path);
+            (path, saved)
+        });
+        Self { directory, documents: BTreeMap::new(), saved }
+    }
+
+    /// Takes into use what was saved of documents below `root`. `there` is what now stands in a file, by its place: what says the
+    /// same is not read a second time.
+    pub(super) fn take_up<'d>(
+        &mut self,
         root: &Path,
         default_namespace: &str,
-    ) -> (Self, Vec<Problem>) {
-        let mut documents = BTreeMap::new();
+        there: impl Fn(&Path, usize) -> Option<&'d Decoded> + Sync,
+    ) -> Vec<Problem> {
+        let read = |(path, saved): Saved| {
+            let taken_up = saved.and_then(|saved| saved.take_up(root, default_namespace, &there));
+            (path, taken_up)
+        };
         let mut problems = Vec::new();
-        for path in directory.as_deref().map(saved_files).unwrap_or_default() {
-            match read_saved(&path, root, default_namespace) {
-                Ok((name, kept)) => {
-                    documents.insert(name, kept);
+        for (path, taken_up) in in_parallel(std::mem::take(&mut self.saved), read) {
+            match taken_up {
+                Ok((name, used)) => {
+                    self.documents.insert(name, used);
                 }
                 Err(why) => {
                     let message = format!("is not a saved document ({why}); remove it");
@@ -68,7 +89,7 @@ impl LastGood {
                 }
             }
         }
-        (Self { directory, documents }, problems)
+        problems
     }
 
     pub(super) fn find(&self, name: &DocumentName) -> Option<&UsedDocument> {
@@ -86,23 +107,44 @@ impl LastGood {
         root: &Path,
     ) -> Vec<Problem> {
         let before = std::mem::replace(&mut self.documents, documents);
-        let Some(directory) = &self.directory else { return Vec::new() };
-        let save = || -> io::Result<()> {
-            for (name, kept) in &self.documents {
-                let unchanged = before.get(name).is_some_and(|old| old.is_same_text(kept));
-                if !unchanged {
-                    write_saved(directory, name, kept, root)?;
-                }
+        self.saving(|directory| {
+            for (name, used) in &self.documents {
+                save(directory, name, before.get(name), used, root)?;
             }
-            for name in before.keys().filter(|name| !self.documents.contains_key(*name)) {
-                match fs::remove_file(saved_path(directory, name)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            Ok(())
+            let mut gone = before.keys().filter(|name| !self.documents.contains_key(*name));
+            gone.try_for_each(|name| remove_saved(directory, name))
+        })
+    }
+
+    /// Also keeps `documents`, or keeps them in the place of what they were, and no longer those that are `gone`.
+    pub(super) fn change(
+        &mut self,
+        documents: Vec<(DocumentName, UsedDocument)>,
+        gone: &[DocumentName],
+        root: &Path,
+    ) -> Vec<Problem> {
+        let keep = |(name, used): (DocumentName, UsedDocument)| {
+            let before = self.documents.insert(name.clone(), used);
+            (name, before)
         };
-        match save() {
+        let changed: Vec<_> = documents.into_iter().map(keep).collect();
+        for name in gone {
+            self.documents.remove(name);
+        }
+        self.saving(|directory| {
+            for (name, before) in &changed {
+                if let Some(used) = self.documents.get(name) {
+                    save(directory, name, before.as_ref(), used, root)?;
+                }
+            }
+            gone.iter().try_for_each(|name| remove_saved(directory, name))
+        })
+    }
+
+    /// What is to be said of `save`, if documents are kept on disk.
+    fn saving(&self, save: impl FnOnce(&Path) -> io::Result<()>) -> Vec<Problem> {
+        let Some(directory) = &self.directory else { return Vec::new() };
+        match save(directory) {
             Ok(()) => Vec::new(),
             Err(error) => {
                 let message = format!(
@@ -111,6 +153,27 @@ impl LastGood {
                 vec![Problem::with_path(Severity::Warning, directory, message)]
             }
         }
+    }
+}
+
+/// Writes what is `used`, if it is not the same text as `before`.
+fn save(
+    directory: &Path,
+    name: &DocumentName,
+    before: Option<&UsedDocument>,
+    used: &UsedDocument,
+    root: &Path,
+) -> io::Result<()> {
+    match before.is_some_and(|before| before.is_same_text(used)) {
+        true => Ok(()),
+        false => write_saved(directory, name, used, root),
+    }
+}
+
+fn remove_saved(directory: &Path, name: &DocumentName) -> io::Result<()> {
+    match fs::remove_file(saved_path(directory, name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -139,23 +202,42 @@ fn saved_files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn read_saved(
-    path: &Path,
-    root: &Path,
-    default_namespace: &str,
-) -> Result<(DocumentName, UsedDocument), String> {
+fn read_saved(path: &Path) -> Result<SavedDocument, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let saved: SavedDocument = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    let source: Arc<Path> = Arc::from(root.join(&saved.path));
-    let chunk =
-        Chunk { text: Arc::from(saved.text), lines_before: saved.lines_before, first: saved.first_of_chunk };
-    let documents = decode_chunk(&chunk, &source, default_namespace);
-    let found = documents.into_iter().find(|document| document.index == saved.index);
-    match found {
-        Some(Decoded { outcome: DecodeOutcome::Understood(resource), .. }) => {
-            Ok((resource.name().clone(), UsedDocument { resource, chunk }))
+    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+}
+
+impl SavedDocument {
+    fn take_up<'d>(
+        self,
+        root: &Path,
+        default_namespace: &str,
+        there: impl Fn(&Path, usize) -> Option<&'d Decoded>,
+    ) -> Result<(DocumentName, UsedDocument), String> {
+        let source = root.join(&self.path);
+        if let Some(Decoded { outcome: DecodeOutcome::Understood(resource), chunk, .. }) =
+            there(&source, self.index).filter(|there| self.is_text(&there.chunk))
+        {
+            return Ok((
+                resource.name().clone(),
+                UsedDocument { resource: resource.clone(), chunk: chunk.clone() },
+            ));
         }
-        _ => Err("this version does not understand it".to_owned()),
+        let (lines_before, first) = (self.lines_before, self.first_of_chunk);
+        let chunk = Chunk { text: Arc::from(self.text), lines_before, first };
+        let documents = decode_chunk(&chunk, &Arc::from(source), default_namespace);
+        let found = documents.into_iter().find(|document| document.index == self.index);
+        match found {
+            Some(Decoded { outcome: DecodeOutcome::Understood(resource), .. }) => {
+                Ok((resource.name().clone(), UsedDocument { resource, chunk }))
+            }
+            _ => Err("this version does not understand it".to_owned()),
+        }
+    }
+
+    fn is_text(&self, chunk: &Chunk) -> bool {
+        let there = (chunk.lines_before, chunk.first);
+        there == (self.lines_before, self.first_of_chunk) && *chunk.text == *self.text
     }
 }
 

@@ -4,7 +4,7 @@
 //! and the kernel follows only so many directories: whoever asks here also looks again and again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     ffi::OsStr,
     io,
     mem::MaybeUninit,
@@ -22,7 +22,7 @@ use rustix::{
 };
 use tokio::net::unix::pipe;
 
-use super::files::{Holds, is_configuration};
+use super::files::{Holds, is_configuration, is_hidden};
 
 /// File systems that tell of every change, as `statfs` calls them: ext, XFS, Btrfs, tmpfs, ramfs, overlay, F2FS, ZFS and
 /// bcachefs.
@@ -50,9 +50,18 @@ pub(super) struct Notices {
     /// For Tokio it is a pipe: something of which the kernel tells when it can be read.
     queue: pipe::Receiver,
     /// By what the kernel calls it.
-    followed: HashMap<i32, (PathBuf, Holds)>,
+    followed: HashMap<i32, Followed>,
     /// Files that somebody has begun to write and not closed, and when the last of it was written.
     open: BTreeMap<PathBuf, Instant>,
+}
+
+/// A directory that is followed.
+#[derive(Debug)]
+struct Followed {
+    path: PathBuf,
+    holds: Holds,
+    /// Whether it has no other path here.
+    has_one_path: bool,
 }
 
 /// Whether the kernel tells of all changes in what is to be followed.
@@ -67,10 +76,12 @@ pub(super) enum Following {
 }
 
 /// What has happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Noticed {
-    /// Whether it can be of interest.
-    pub(super) matters: bool,
+    /// Files that may be others now. No other path leads to them, and none leads on from them.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Whether there is more that can be of interest.
+    pub(super) is_more: bool,
     /// Whether some of it was lost.
     pub(super) is_lossy: bool,
 }
@@ -100,7 +111,7 @@ impl Notices {
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
-        let mut wanted = HashMap::<i32, (PathBuf, Holds)>::new();
+        let mut wanted = HashMap::<i32, Followed>::new();
         let mut following = Following::All;
         for (directory, holds) in directories {
             match inotify::add_watch(&self.queue, directory, mask) {
@@ -108,11 +119,18 @@ impl Notices {
                     if !self.followed.contains_key(&watch) && following == Following::All {
                         following = Following::AllFromNow;
                     }
-                    // One directory may have two paths.
-                    let (_, all) =
-                        wanted.entry(watch).or_insert_with(|| (directory.clone(), Holds::default()));
-                    all.is_walked |= holds.is_walked;
-                    all.targets.extend(holds.targets.iter().cloned());
+                    match wanted.entry(watch) {
+                        Entry::Vacant(entry) => {
+                            let (path, holds) = (directory.clone(), holds.clone());
+                            entry.insert(Followed { path, holds, has_one_path: true });
+                        }
+                        Entry::Occupied(mut entry) => {
+                            let Followed { holds: all, has_one_path, .. } = entry.get_mut();
+                            *has_one_path = false;
+                            all.is_walked |= holds.is_walked;
+                            all.targets.extend(holds.targets.iter().cloned());
+                        }
+                    }
                 }
                 Err(full @ (Errno::NOSPC | Errno::NOMEM)) => return Err(full.into()),
                 // It has gone, or may not be read.
@@ -176,26 +194,33 @@ impl Noticed {
     fn add(
         &mut self,
         event: &inotify::Event<'_>,
-        followed: &HashMap<i32, (PathBuf, Holds)>,
+        followed: &HashMap<i32, Followed>,
         open: &mut BTreeMap<PathBuf, Instant>,
     ) {
         let events = event.events();
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
             // Whoever has begun to write may have been forgotten: what follows is looked at as if nobody had.
             open.clear();
-            *self = Self { matters: true, is_lossy: true };
+            (self.is_more, self.is_lossy) = (true, true);
             return;
         }
-        let Some((directory, holds)) = followed.get(&event.wd()) else { return };
+        let Some(Followed { path, holds, has_one_path }) = followed.get(&event.wd()) else { return };
         let Some(name) = event.file_name() else {
-            self.matters = true;
+            self.is_more = true;
             return;
         };
         let name = OsStr::from_bytes(name.to_bytes());
-        let is_read = holds.targets.contains(name) || (holds.is_walked && is_configuration(Path::new(name)));
-        self.matters |= is_read || (holds.is_walked && comes_or_goes(events));
-        if is_read && !events.contains(ReadFlags::ISDIR) {
-            note_writers(open, directory.join(name), events);
+        let is_target = holds.targets.contains(name);
+        let is_looked_at = holds.is_walked && !is_hidden(Some(name));
+        let is_read = is_looked_at && is_configuration(Path::new(name));
+        let is_file = !events.contains(ReadFlags::ISDIR);
+        if is_read && is_file && !is_target && *has_one_path {
+            self.files.insert(path.join(name));
+        } else {
+            self.is_more |= is_target || is_read || (is_looked_at && comes_or_goes(events));
+        }
+        if (is_target || is_read) && is_file {
+            note_writers(open, path.join(name), events);
         }
     }
 }

@@ -34,7 +34,7 @@ impl ByHand {
     /// Takes all that the kernel has told.
     async fn take(&mut self) -> Noticed {
         let noticed = next_notice(&mut self.follower.notices).await.unwrap();
-        self.follower.take(Ok(noticed));
+        self.follower.take(Ok(noticed.clone()));
         noticed
     }
 
@@ -98,9 +98,29 @@ async fn a_file_that_has_another_name_elsewhere_is_not_left_to_the_kernel() {
     assert!(by_hand.follower.is_told_all);
 
     fs::hard_link(by_hand.root.path().join("a.yaml"), by_hand.root.path().join(".a")).unwrap();
+    by_hand.take().await;
     by_hand.look();
 
     assert!(!by_hand.follower.is_told_all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_files_of_which_was_told_are_looked_at() {
+    let mut by_hand = ByHand::of(&[("a.yaml", service("a", 1)), ("b.yaml", service("b", 1))]);
+    let path = by_hand.root.path().join("a.yaml");
+    fs::write(by_hand.root.path().join(".hidden.new"), service("a", 2)).unwrap();
+    fs::rename(by_hand.root.path().join(".hidden.new"), &path).unwrap();
+    let noticed = by_hand.take().await;
+    assert_eq!((noticed.files, noticed.is_more), (BTreeSet::from([path.clone()]), false));
+    assert_eq!(services(&by_hand.settled().await.unwrap()), [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+
+    fs::remove_file(&path).unwrap();
+    assert_eq!(by_hand.take().await.files, BTreeSet::from([path]));
+    assert!(by_hand.look().is_none());
+
+    fs::create_dir(by_hand.root.path().join("below")).unwrap();
+    assert!(by_hand.take().await.is_more);
+    assert_eq!(by_hand.follower.files, None, "there may be files in it");
 }
 
 #[tokio::test]
@@ -115,7 +135,7 @@ async fn more_changes_than_the_kernel_keeps_are_found_by_reading_everything() {
 
     let noticed = by_hand.take().await;
 
-    assert!(noticed.is_lossy && noticed.matters, "{noticed:?}");
+    assert!(noticed.is_lossy && noticed.is_more, "{noticed:?}");
     assert_eq!(by_hand.follower.next_whole(), None, "everything is due");
     assert!(by_hand.follower.told.is_some());
     by_hand.look();
