@@ -3,6 +3,7 @@
 //! Parts are shared by `Arc`: what a change did not touch keeps its pointer, so a diff is a comparison
 //! of pointers and never of contents.
 
+mod divided;
 mod shared;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use shared::Shared;
+pub use self::{divided::Divided, shared::Shared};
 
 use crate::{
     AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
@@ -33,9 +34,9 @@ pub struct Mesh {
     /// Every service port's endpoints.
     pub endpoints: Shared<BTreeMap<ServiceKey, Arc<Endpoints>>>,
     /// Workloads by each address and port that their apps serve, and the other endpoints of services.
-    pub addresses: Shared<BTreeMap<SocketAddr, Endpoint>>,
+    pub addresses: Divided<SocketAddr, Endpoint>,
     /// Workloads by the addresses that are theirs at every port, whether anybody declares it or not.
-    pub occupants: Shared<BTreeMap<IpAddr, Occupant>>,
+    pub occupants: Divided<IpAddr, Occupant>,
     /// Services by each address and port that is theirs alone (a clusterIP, a `ServiceEntry`'s address).
     pub service_addresses: Shared<BTreeMap<SocketAddr, Declared>>,
     /// The same for ranges of addresses (a `ServiceEntry`'s), by their ports; the smallest ranges first. A range has

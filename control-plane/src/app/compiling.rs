@@ -97,7 +97,7 @@ impl Compiling {
                     false => last.compile(&source.resources, &settings, &previous),
                 };
                 // Workloads and endpoints have no part in it.
-                let attached = match compiled.is_part {
+                let attached = match compiled.is_of_workloads {
                     true => attached_before,
                     false => Arc::new(Attached::new(&source.resources)),
                 };

@@ -283,7 +283,9 @@ pub(super) fn addresses(
                 let owner = owners.of(&Host::Ip(endpoint.address.ip()), endpoint.address.port());
                 let is_pods = owner.is_some_and(|owner| owner.what.is_a_pod());
                 if !is_pods && owner.is_none_or(|owner| owner.namespace == host.namespace) {
-                    addresses.entry(endpoint.address).or_insert_with(|| endpoint.clone());
+                    // It is one of several in a service only.
+                    let alone = || Endpoint { weight: 1, ..endpoint.clone() };
+                    addresses.entry(endpoint.address).or_insert_with(alone);
                 }
             }
         }

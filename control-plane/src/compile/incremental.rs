@@ -7,18 +7,23 @@
 //!   behind the service or name the address, and the `Service`s there;
 //! - what is known by a DNS name, sets of network policies, and the lists of workloads that DNS may lead past their sidecars
 //!   read all workloads: where such a thing changes, everything is compiled;
-//! - routes, gateways and all else read other kinds of documents alone.
+//! - what a host is to its clients reads its `Service`, the routes for it, and the rules and policies of it and of the hosts that
+//!   these name; whether rules fit reads its endpoints, too;
+//! - gateways and all else read other kinds of documents alone.
 //!
 //! So, if only `WorkloadEntry`s, pods and `EndpointSlice`s have changed, [`Index::affected`] follows these ties from what has
 //! changed until there are no more. What it finds is compiled twice by the code that compiles everything ([`Local`]): as it
 //! was, and as it is. The difference is taken over into the mesh and the problems. What it was must be what the mesh
 //! has: so documents that have to do with each other in a way which the ties do not know are noticed, and not
 //! believed. Then, and wherever more is to be found out than a few documents tell, everything is compiled.
+//!
+//! If routes or `DestinationRule`s have changed, the hosts that these have to do with are compiled anew ([`routing`]).
 
 mod edits;
 mod facts;
 mod index;
 mod local;
+mod routing;
 
 use std::{
     cell::Cell,
@@ -26,15 +31,19 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Endpoints, Mesh, ServiceKey, Workload, WorkloadName, snapshot::Shared};
+use selvedge_model::{
+    AppConnections, Endpoints, Host, Mesh, ServiceKey, Workload, WorkloadName,
+    snapshot::{Divided, OwnedPorts, Owners, Shared},
+};
 
-pub(super) use self::facts::{Connections, Facts};
+pub(super) use self::facts::{Connections, Facts, Routed};
 use self::{
     edits::Edits,
     index::{Everything, Index},
     local::Local,
+    routing::ChangedRoutes,
 };
-use super::{MeshSettings, Problems, inbound, meant, sort, whole, workloads::KnownWorkload};
+use super::{MeshSettings, Problems, inbound, meant, whole, workloads::KnownWorkload};
 use crate::{problem::Problem, resources::Resources};
 
 /// Workloads as their own sidecars see them.
@@ -53,8 +62,10 @@ pub struct Compiled {
     pub mesh: Mesh,
     /// What is wrong between documents.
     pub problems: Vec<Problem>,
-    /// Whether only workloads and endpoints had changed, and what they have to do with was compiled alone.
+    /// Whether what had changed, and what that has to do with, was compiled alone.
     pub is_part: bool,
+    /// Whether nothing but workloads and endpoints had changed then.
+    pub is_of_workloads: bool,
 }
 
 /// What was compiled last, and from what.
@@ -84,11 +95,11 @@ impl Compiler {
         let last =
             self.last.take().filter(|last| is_same(&last.mesh, previous) && last.settings == *settings);
         if let Some(mut last) = last
-            && let Ok(()) = last.follow(resources)
+            && let Ok(is_of_workloads) = last.follow(resources)
         {
             let (mesh, problems) = (last.mesh.clone(), last.problems.clone());
             self.last = Some(last);
-            return Compiled { mesh, problems, is_part: true };
+            return Compiled { mesh, problems, is_part: true, is_of_workloads };
         }
         self.compile_whole(resources, settings, previous)
     }
@@ -100,7 +111,8 @@ impl Compiler {
         settings: &MeshSettings,
         previous: &Mesh,
     ) -> Compiled {
-        let (mesh, problems, facts) = whole(resources, settings, previous);
+        let (mesh, facts) = whole(resources, settings, previous);
+        let problems = facts.found.sorted();
         self.last = Index::new(resources, &settings.cluster_domain, &facts).map(|index| Last {
             resources: resources.clone(),
             settings: settings.clone(),
@@ -109,19 +121,29 @@ impl Compiler {
             facts,
             index,
         });
-        Compiled { mesh, problems, is_part: false }
+        Compiled { mesh, problems, is_part: false, is_of_workloads: false }
     }
 }
 
 impl Last {
-    /// Makes this what was compiled of `resources`.
+    /// Makes this what was compiled of `resources`. Whether nothing but workloads and endpoints has changed.
     ///
     /// # Errors
     /// Everything must be compiled. Nothing in this is true any more.
-    fn follow(&mut self, resources: &Resources) -> Result<(), Everything> {
-        if !self.resources.takes_over_all_but_workloads(resources) {
+    fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
+        if !self.resources.takes_over_all_but_workloads_and_routes(resources) {
             return Err(Everything);
         }
+        self.follow_workloads(resources)?;
+        let routes = ChangedRoutes::new(&mut self.resources, resources);
+        if routes.is_empty() {
+            return Ok(true);
+        }
+        self.follow_routes(routes)?;
+        Ok(false)
+    }
+
+    fn follow_workloads(&mut self, resources: &Resources) -> Result<(), Everything> {
         let (all, index) = (&mut self.resources, &mut self.index);
         let new = &resources.workload_entries;
         let entries = Edits::new(&mut all.workload_entries, new, |one| index.entry_again(one));
@@ -168,11 +190,8 @@ impl Last {
         splice(&mut mesh.service_addresses, &old.service_addresses, addresses)?;
         splice(&mut mesh.callers, &old.callers, std::mem::take(&mut new.callers))?;
         splice(&mut mesh.workloads, &old_finished, new_finished)?;
-        is_part(&mesh.owners.0, &old.owners.0, &new.owners.0)?;
-        if old.owners != new.owners {
-            let owners = std::mem::take(&mut new.owners.0);
-            replace(&mut Arc::make_mut(&mut mesh.owners).0, &old.owners.0, owners);
-        }
+        let mut owners = OwnersIn(&mut mesh.owners);
+        splice(&mut owners, &old.owners.0, std::mem::take(&mut new.owners.0))?;
         let (gone, come) = (old.problems.found, new.problems.found);
         self.mesh = mesh;
         self.say(&gone, come)
@@ -199,9 +218,11 @@ impl Last {
         }
         let is_unknown = Cell::new(false);
         let connections = |service: &ServiceKey, namespace: &str| {
+            if self.resources.destination_rules.is_empty() {
+                return self.facts.connections.get(service, namespace, AppConnections::default);
+            }
             let known = self.facts.connections.known(service, namespace);
-            is_unknown
-                .set(is_unknown.get() || known.is_none() && !self.resources.destination_rules.is_empty());
+            is_unknown.set(is_unknown.get() || known.is_none());
             known.unwrap_or_default()
         };
         let finish =
@@ -263,8 +284,8 @@ impl Last {
         if all.destination_rules.is_empty() && all.backend_tls_policies.is_empty() {
             return Ok(());
         }
-        let may_be_said =
-            self.facts.reported.contains(&before.key) && !local::are_same_but_weights(before, after);
+        let may_be_said = self.facts.found.routed.reported.contains(&before.key)
+            && !local::are_same_but_weights(before, after);
         if may_be_said || local::differ_for_rules(before, after) { Err(Everything) } else { Ok(()) }
     }
 
@@ -273,16 +294,13 @@ impl Last {
         if *gone == come {
             return Ok(());
         }
-        let there = self.problems.len();
-        let is_gone = |problem: &Problem| gone.contains(problem) && !come.contains(problem);
-        self.problems.retain(|problem| !is_gone(problem));
-        if there - self.problems.len() != gone.difference(&come).count() {
+        let there = &mut self.facts.found.others.found;
+        let was_there = |problem: &Problem| there.remove(problem);
+        if !gone.iter().filter(|problem| !come.contains(problem)).all(was_there) {
             return Err(Everything);
         }
-        let new = come.into_iter().filter(|problem| !gone.contains(problem));
-        let new: Vec<Problem> = new.filter(|problem| !self.problems.contains(problem)).collect();
-        self.problems.extend(new);
-        sort(&mut self.problems);
+        there.extend(come);
+        self.problems = self.facts.found.sorted();
         Ok(())
     }
 }
@@ -306,41 +324,79 @@ fn is_same(one: &Mesh, other: &Mesh) -> bool {
         && Arc::ptr_eq(&one.cluster_domain, &other.cluster_domain)
 }
 
+/// A part of a mesh that is found by keys.
+trait Keyed<K, V> {
+    fn find(&self, key: &K) -> Option<&V>;
+    fn put(&mut self, key: K, value: V);
+    fn take_out(&mut self, key: &K);
+}
+
+impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Shared<BTreeMap<K, V>> {
+    fn find(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &K) {
+        self.remove(key);
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Divided<K, V> {
+    fn find(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &K) {
+        self.remove(key);
+    }
+}
+
+/// Who owns what in a mesh.
+struct OwnersIn<'m>(&'m mut Arc<Owners>);
+
+impl Keyed<Host, Vec<OwnedPorts>> for OwnersIn<'_> {
+    fn find(&self, key: &Host) -> Option<&Vec<OwnedPorts>> {
+        self.0.0.get(key)
+    }
+
+    fn put(&mut self, key: Host, value: Vec<OwnedPorts>) {
+        Arc::make_mut(self.0).0.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &Host) {
+        Arc::make_mut(self.0).0.remove(key);
+    }
+}
+
 /// Gives `map` what has become of its part `old`.
 ///
 /// # Errors
-/// That is no part of it.
-fn splice<K: Ord + Clone, V: PartialEq + Clone>(
-    map: &mut Shared<BTreeMap<K, V>>,
+/// `map` has not `old` in it, or has already what is new in `new`.
+fn splice<K: Ord, V: PartialEq>(
+    map: &mut impl Keyed<K, V>,
     old: &BTreeMap<K, V>,
     new: BTreeMap<K, V>,
 ) -> Result<(), Everything> {
-    is_part(map, old, &new)?;
-    if *old != new {
-        replace(map, old, new);
-    }
-    Ok(())
-}
-
-/// # Errors
-/// `map` has not `old` in it, or has already what is new in `new`.
-fn is_part<K: Ord, V: PartialEq>(
-    map: &BTreeMap<K, V>,
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-) -> Result<(), Everything> {
-    let is_there = old.iter().all(|(key, value)| map.get(key) == Some(value));
+    let is_there = old.iter().all(|(key, value)| map.find(key) == Some(value));
     let mut added = new.keys().filter(|key| !old.contains_key(*key));
-    if is_there && !added.any(|key| map.contains_key(key)) { Ok(()) } else { Err(Everything) }
-}
-
-fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, old: &BTreeMap<K, V>, new: BTreeMap<K, V>) {
+    if !is_there || added.any(|key| map.find(key).is_some()) {
+        return Err(Everything);
+    }
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        map.remove(key);
+        map.take_out(key);
     }
     for (key, value) in new {
         if old.get(&key) != Some(&value) {
-            map.insert(key, value);
+            map.put(key, value);
         }
     }
+    Ok(())
 }

@@ -49,7 +49,7 @@ use std::{
 
 use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName};
 
-use self::incremental::Connections;
+use self::incremental::{Connections, Routed};
 
 pub(crate) use self::gateways::our_listeners;
 pub use self::{
@@ -129,17 +129,13 @@ impl Default for MeshSettings {
 ///
 /// Parts that are equal to those of `previous` are the same `Arc`s.
 pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
-    let (mesh, problems, _) = whole(resources, settings, previous);
-    (mesh, problems)
+    let (mesh, facts) = whole(resources, settings, previous);
+    (mesh, facts.found.sorted())
 }
 
 /// The same, with what is to be known for the next change to be compiled alone. What reads `WorkloadEntry`s, pods or
 /// `EndpointSlice`s here must have its like in `incremental::Local`, or a reason there to compile everything.
-fn whole(
-    resources: &Resources,
-    settings: &MeshSettings,
-    previous: &Mesh,
-) -> (Mesh, Vec<Problem>, incremental::Facts) {
+fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, incremental::Facts) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
     let of_workloads = asked::Policies::new(resources, settings, &mut problems);
@@ -169,8 +165,14 @@ fn whole(
     let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
     let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
     let of_backends = (backend_tls, backend_traffic);
-    let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut problems);
-    let reported = routing.report_tls(&endpoints, &mut problems);
+    let mut of_routes = Problems::default();
+    let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut of_routes);
+    let mut routed = Routed::new(of_routes);
+    for host in catalog.hosts() {
+        let of_host = routing.of_host(host, |key| endpoints.get(key), &previous.services);
+        routed.add(&host.host, of_host);
+    }
+    let services = std::mem::take(&mut routed.views);
     places::report(&catalog, &endpoints, &mut problems);
     selected::report_pods(resources, &mut problems);
 
@@ -212,14 +214,14 @@ fn whole(
             .into(),
         exported: catalog.exported().into(),
         service_ranges: catalog.ranges(&mut problems).into(),
-        services: routing.views(&previous.services, &mut problems).into(),
+        services: services.into(),
         endpoints: endpoints::kept(endpoints, &previous.endpoints).into(),
         addresses: addresses.into(),
         gateways: gateways.into(),
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
-    let facts = incremental::Facts::new(&catalog, reported, unproven, connections);
-    (mesh, problems.into_sorted(), facts)
+    let facts = incremental::Facts::new(&catalog, (problems, routed), unproven, connections);
+    (mesh, facts)
 }
 
 /// `text`, shared with the one `before` if it is the same.
@@ -291,14 +293,6 @@ impl Problems {
     fn warning<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
         self.add_between(document.problem(Severity::Warning, field, message));
     }
-
-    fn into_sorted(self) -> Vec<Problem> {
-        let Self { found, deciding, .. } = self;
-        let mut problems: Vec<Problem> =
-            found.into_iter().map(|problem| weighed(problem, &deciding)).collect();
-        sort(&mut problems);
-        problems
-    }
 }
 
 /// Puts `problems` into the order of files and lines.
@@ -308,17 +302,6 @@ fn sort(problems: &mut [Problem]) {
         let words = (&a.document, &a.field, &a.message).cmp(&(&b.document, &b.field, &b.message));
         place(a).cmp(&place(b)).then(words)
     });
-}
-
-/// `problem`, which is a smaller one if it is that of a route which decides elsewhere.
-fn weighed(mut problem: Problem, deciding: &HashSet<(DocumentName, usize)>) -> Problem {
-    if let (Fault::Parent { index, why: Detached::Overruled }, Some(document)) =
-        (problem.fault, &problem.document)
-        && deciding.contains(&(document.clone(), index))
-    {
-        problem.fault = Fault::Parent { index, why: Detached::OverruledInPart };
-    }
-    problem
 }
 
 /// How many workloads are named of those that a policy is not enforced at.

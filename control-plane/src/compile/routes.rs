@@ -15,7 +15,7 @@ mod tcp;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -263,24 +263,36 @@ impl<'a> Routing<'a> {
         rules.map(|rules| rules.app_connections(service.port)).unwrap_or_default()
     }
 
-    /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of their hosts, or each other: in TLS,
-    /// health checks, the PROXY protocol, tunnels, places and budgets. Gives the ports of which something is reported.
-    pub(super) fn report_tls(
+    /// What `host`, whose ports have these `endpoints`, is to its clients. Nothing else than its routes, and the rules and policies
+    /// of it and of the hosts that those name, has a part in it.
+    pub(super) fn of_host<'e>(
         &self,
-        endpoints: &BTreeMap<ServiceKey, Endpoints>,
+        host: &KnownHost<'_>,
+        endpoints: impl Fn(&ServiceKey) -> Option<&'e Endpoints>,
+        previous: &BTreeMap<ServiceKey, ServiceViews>,
+    ) -> OfHost {
+        let mut problems = Problems::default();
+        let reported = self.report_tls(host, endpoints, &mut problems);
+        OfHost { reported, views: self.views(host, previous, &mut problems), problems }
+    }
+
+    /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of `host`, or each other: in TLS,
+    /// health checks, the PROXY protocol, tunnels, places and budgets. Gives the ports of which something is reported.
+    fn report_tls<'e>(
+        &self,
+        host: &KnownHost<'_>,
+        endpoints: impl Fn(&ServiceKey) -> Option<&'e Endpoints>,
         problems: &mut Problems,
-    ) -> HashSet<ServiceKey> {
-        let mut reported = HashSet::new();
-        for host in self.catalog.hosts() {
-            let rules = self.rules.find(None, host);
-            for port in host.ports.keys() {
-                let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
-                let Some(endpoints) = endpoints.get(&key) else { continue };
-                let before = problems.times;
-                self.report_tls_of(host, endpoints, rules, problems);
-                if problems.times > before {
-                    reported.insert(key);
-                }
+    ) -> Vec<ServiceKey> {
+        let mut reported = Vec::new();
+        let rules = self.rules.find(None, host);
+        for port in host.ports.keys() {
+            let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
+            let Some(endpoints) = endpoints(&key) else { continue };
+            let before = problems.times;
+            self.report_tls_of(host, endpoints, rules, problems);
+            if problems.times > before {
+                reported.push(key);
             }
         }
         reported
@@ -309,41 +321,40 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// Every service port, as every namespace's clients see it.
-    pub(super) fn views(
+    /// Each port of `host`, as every namespace's clients see it.
+    fn views(
         &self,
+        host: &KnownHost<'_>,
         previous: &BTreeMap<ServiceKey, ServiceViews>,
         problems: &mut Problems,
-    ) -> BTreeMap<ServiceKey, ServiceViews> {
-        let mut views = BTreeMap::new();
-        for host in self.catalog.hosts() {
-            for (port, protocol) in &host.ports {
-                let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
-                let port = Port { host, key: &key, protocol: *protocol };
-                let before = previous.get(&key);
-                let default = self.view(None, &port, problems);
-                let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
-                let involved = involved_hosts(&default);
-                let namespaces: BTreeSet<&str> = self
-                    .rules
-                    .namespaces_with_rules(&involved)
-                    .chain(self.gateway_routes.namespaces(&host.host))
-                    .chain(self.tcp_routes.namespaces(&host.host))
-                    .chain(self.exported_to(host))
-                    .collect();
-                for namespace in namespaces {
-                    let own = self.view(Some(namespace), &port, problems);
-                    if own != default {
-                        let before = before.and_then(|views| views.by_namespace.get(namespace));
-                        // A document may be for very many namespaces: those that see the same share it.
-                        let same = by_namespace.values().next_back().filter(|last| ***last == own).cloned();
-                        let own = same.unwrap_or_else(|| keep(own, before));
-                        by_namespace.insert(Arc::from(namespace), own);
-                    }
+    ) -> Vec<(ServiceKey, ServiceViews)> {
+        let mut views = Vec::new();
+        for (port, protocol) in &host.ports {
+            let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
+            let port = Port { host, key: &key, protocol: *protocol };
+            let before = previous.get(&key);
+            let default = self.view(None, &port, problems);
+            let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
+            let involved = involved_hosts(&default);
+            let namespaces: BTreeSet<&str> = self
+                .rules
+                .namespaces_with_rules(&involved)
+                .chain(self.gateway_routes.namespaces(&host.host))
+                .chain(self.tcp_routes.namespaces(&host.host))
+                .chain(self.exported_to(host))
+                .collect();
+            for namespace in namespaces {
+                let own = self.view(Some(namespace), &port, problems);
+                if own != default {
+                    let before = before.and_then(|views| views.by_namespace.get(namespace));
+                    // A document may be for very many namespaces: those that see the same share it.
+                    let same = by_namespace.values().next_back().filter(|last| ***last == own).cloned();
+                    let own = same.unwrap_or_else(|| keep(own, before));
+                    by_namespace.insert(Arc::from(namespace), own);
                 }
-                let default = keep(default, before.map(|views| &views.default));
-                views.insert(key, ServiceViews { default, by_namespace });
             }
+            let default = keep(default, before.map(|views| &views.default));
+            views.push((key, ServiceViews { default, by_namespace }));
         }
         views
     }
@@ -402,6 +413,17 @@ impl<'a> Routing<'a> {
         });
         namespaces.collect()
     }
+}
+
+/// What one host is to its clients.
+#[derive(Debug)]
+pub(super) struct OfHost {
+    /// Each of its ports, as each class of clients sees it.
+    pub(super) views: Vec<(ServiceKey, ServiceViews)>,
+    /// The ports whose endpoints do not fit a rule or a policy.
+    pub(super) reported: Vec<ServiceKey>,
+    /// What is wrong with the documents that have a part in it.
+    pub(super) problems: Problems,
 }
 
 /// Whether connections to a port that speaks `protocol` may be opaque.

@@ -390,6 +390,19 @@ impl<'a> Catalog<'a> {
     }
 }
 
+/// What the hosts that can be called depend on besides `Service`s and `ServiceEntry`s: names below wildcards, and the ports of
+/// names elsewhere, are those that routes and rules speak of. `None`: on nothing.
+pub(super) fn spoken_of_if_it_matters(
+    resources: &Resources,
+    settings: &MeshSettings,
+) -> Option<BTreeMap<String, BTreeSet<u16>>> {
+    let is_wild =
+        |entry: &Arc<Document<ServiceEntrySpec>>| entry.spec.hosts.iter().any(|host| host.starts_with('*'));
+    let is_name = |service: &Arc<Document<ServiceSpec>>| service.spec.external_name.is_some();
+    let matters = resources.service_entries.iter().any(is_wild) || resources.services.iter().any(is_name);
+    matters.then(|| spoken_of(resources, settings))
+}
+
 /// Every host that a route or rule speaks of, with the ports that routes name there.
 fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String, BTreeSet<u16>> {
     let mut spoken_of: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();

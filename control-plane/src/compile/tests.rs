@@ -188,7 +188,7 @@ fn endpoints_say_where_to_dial_and_whom_to_expect() {
     assert_eq!(list[0].workload.as_ref().unwrap().to_string(), "default/reviews-v1");
     assert_eq!(list[1].address, "127.0.0.2:9080".parse().unwrap());
     assert_eq!((list[1].dial, &list[1].identity), (list[1].address, &None));
-    let addresses: Vec<SocketAddr> = mesh.addresses.keys().copied().collect();
+    let addresses: Vec<SocketAddr> = mesh.addresses.iter().map(|(address, _)| *address).collect();
     assert_eq!(addresses, [list[0].address, list[1].address]);
     assert_eq!(mesh.workloads[list[1].workload.as_ref().unwrap()].ports, [9080]);
 }

@@ -72,12 +72,16 @@ impl Change {
 
     fn addresses(&mut self, before: &Mesh, after: &Mesh) {
         let mut at = |ip: IpAddr| self.add(Input::Address(ip));
-        different(&before.addresses, &after.addresses, PartialEq::eq, |address| at(address.ip()));
+        let addresses =
+            (before.addresses.beside(&after.addresses), after.addresses.beside(&before.addresses));
+        differing(addresses, PartialEq::eq, |address| at(address.ip()));
         different(&before.service_addresses, &after.service_addresses, PartialEq::eq, |address| {
             at(address.ip());
         });
         different(&before.callers, &after.callers, PartialEq::eq, |address| at(address.ip()));
-        different(&before.occupants, &after.occupants, same_occupant, |ip| at(*ip));
+        let occupants =
+            (before.occupants.beside(&after.occupants), after.occupants.beside(&before.occupants));
+        differing(occupants, same_occupant, |ip| at(*ip));
         let mut at = |port: &u16| self.add(Input::Port(*port));
         different(&before.service_ranges, &after.service_ranges, PartialEq::eq, &mut at);
         different(&before.named.endpoints, &after.named.endpoints, PartialEq::eq, &mut at);
@@ -107,12 +111,20 @@ fn different<K: Ord, V>(
     before: &BTreeMap<K, V>,
     after: &BTreeMap<K, V>,
     same: impl Fn(&V, &V) -> bool,
+    tell: impl FnMut(&K),
+) {
+    if !std::ptr::eq(before, after) {
+        differing((before.iter(), after.iter()), same, tell);
+    }
+}
+
+/// The same of what is in the order of its keys.
+fn differing<'m, K: Ord + 'm, V: 'm>(
+    (old, new): (impl Iterator<Item = (&'m K, &'m V)>, impl Iterator<Item = (&'m K, &'m V)>),
+    same: impl Fn(&V, &V) -> bool,
     mut tell: impl FnMut(&K),
 ) {
-    if std::ptr::eq(before, after) {
-        return;
-    }
-    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    let (mut old, mut new) = (old.peekable(), new.peekable());
     loop {
         match (old.peek(), new.peek()) {
             (Some((one, _)), Some((other, _))) if one < other => {

@@ -168,12 +168,12 @@ fn address(mesh: &Mesh, name: &WorkloadName) -> Option<IpAddr> {
 /// An address of each workload of which one is known.
 pub(crate) fn addresses(mesh: &Mesh) -> BTreeMap<&WorkloadName, IpAddr> {
     let mut addresses = BTreeMap::new();
-    for (address, endpoint) in &mesh.addresses {
+    for (address, endpoint) in mesh.addresses.iter() {
         if let Some(workload) = &endpoint.workload {
             addresses.entry(workload).or_insert(address.ip());
         }
     }
-    for (address, occupant) in &mesh.occupants {
+    for (address, occupant) in mesh.occupants.iter() {
         addresses.entry(&occupant.workload.name).or_insert(*address);
     }
     addresses

@@ -13,7 +13,7 @@ const MORE_STEPS: &str = "SELVEDGE_TEST_CHANGES";
 const OF_WORLD: usize = 40;
 
 /// Kinds of documents, and how often there is one among ten; those that have to do with everything are in few worlds.
-const KINDS: [(&str, usize, u32); 15] = [
+const KINDS: [(&str, usize, u32); 17] = [
     ("WorkloadEntry", 8, 100),
     ("EndpointSlice", 3, 70),
     ("Pod", 4, 50),
@@ -21,6 +21,8 @@ const KINDS: [(&str, usize, u32); 15] = [
     ("ServiceEntry", 2, 25),
     ("DestinationRule", 2, 40),
     ("VirtualService", 2, 40),
+    ("HTTPRoute", 2, 30),
+    ("TCPRoute", 1, 15),
     ("PeerAuthentication", 2, 40),
     ("AuthorizationPolicy", 2, 40),
     ("RequestAuthentication", 1, 20),
@@ -111,6 +113,8 @@ impl World {
             "ServiceEntry" => ("networking.istio.io/v1", self.service_entry()),
             "DestinationRule" => ("networking.istio.io/v1", self.destination_rule()),
             "VirtualService" => ("networking.istio.io/v1", self.virtual_service()),
+            "HTTPRoute" => ("gateway.networking.k8s.io/v1", self.http_route()),
+            "TCPRoute" => ("gateway.networking.k8s.io/v1alpha2", self.tcp_route()),
             "Server" => ("policy.linkerd.io/v1beta3", self.server()),
             "NetworkPolicy" => {
                 let from = json!([{"from": [{"podSelector": {"matchLabels": self.labels()}}]}]);
@@ -268,16 +272,59 @@ impl World {
             }
             _ => json!({"outlierDetection": {"consecutive5xxErrors": 3}}),
         };
-        json!({"spec": {"host": host, "trafficPolicy": policy,
-                        "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}})
+        let subset = self.word(&["v1", "v1", "v2"]);
+        json!({"spec": {"host": host, "trafficPolicy": policy, "exportTo": self.export_to(),
+                        "subsets": [{"name": subset, "labels": {"version": subset}}]}})
+    }
+
+    /// Whose clients a document is for; mostly everybody's.
+    fn export_to(&mut self) -> Value {
+        match self.random.u8(0..6) {
+            0 => json!(["."]),
+            1 => json!(["shop", "bank"]),
+            _ => json!(["*"]),
+        }
     }
 
     fn virtual_service(&mut self) -> Value {
-        let (host, other) = (self.word(&["a", "b", "x.example.com"]), self.word(&["a", "b", "c"]));
+        let hosts = ["a", "b", "x.example.com", "a.shop.svc.cluster.local", "*.shop.svc.cluster.local"];
+        let (host, other) = (self.word(&hosts), self.word(&["a", "b", "c", "nobody"]));
         let weight = self.random.u8(1..99);
-        json!({"spec": {"hosts": [host], "http": [{"route": [
-            {"destination": {"host": host}, "weight": weight},
-            {"destination": {"host": other, "subset": "v1"}, "weight": 100 - weight}]}]}})
+        let to = if host.starts_with('*') { "a" } else { host };
+        let mut spec = json!({"hosts": [host], "exportTo": self.export_to(), "http": [{"route": [
+            {"destination": {"host": to}, "weight": weight},
+            {"destination": {"host": other, "subset": "v1"}, "weight": 100 - weight}]}]});
+        if self.one_in(8) {
+            spec["tcp"] = json!([{"route": [{"destination": {"host": other, "port": {"number": 90}}}]}]);
+        }
+        if self.is_odd() {
+            spec["gateways"] = json!([self.word(&["mesh", "edge"])]);
+        } else if self.is_odd() {
+            spec["http"] = json!([{"delegate": {"name": "delegate"}, "match": [{"uri": {"prefix": "/a"}}]}]);
+        } else if self.is_odd() {
+            spec["hosts"] = json!([]);
+        }
+        json!({"spec": spec})
+    }
+
+    fn http_route(&mut self) -> Value {
+        let parents = match self.is_odd() {
+            true => json!([{"name": "edge"}]),
+            false => self.service_ref(),
+        };
+        let weight = self.random.u8(0..3);
+        let backends = json!([{"name": self.word(&["a", "b", "c", "nobody"]), "port": 80, "weight": weight},
+                              {"name": self.word(&["a", "b"]), "port": self.random.choice([80, 90]).unwrap()}]);
+        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
+    }
+
+    fn tcp_route(&mut self) -> Value {
+        let mut parents = self.service_ref();
+        if self.one_in(2) {
+            parents[0]["port"] = 90.into();
+        }
+        let backends = json!([{"name": self.word(&["a", "b", "c"]), "port": 90}]);
+        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
     }
 
     fn server(&mut self) -> Value {
@@ -358,6 +405,7 @@ impl World {
             "Pod" => self.word(&["p1", "p2", "p3", "p4"]).to_owned(),
             "Node" => self.word(&["n1", "n2"]).to_owned(),
             "WorkloadEntry" if self.is_odd() => "p1".to_owned(),
+            "VirtualService" if self.is_odd() => "delegate".to_owned(),
             _ => format!("d{}", self.made),
         };
         let document = self.document(kind, namespace, &name);
@@ -376,12 +424,16 @@ impl World {
         }
     }
 
-    /// A document, one of workloads or endpoints more often than not.
+    /// A document, one of workloads or endpoints more often than not, and often one of routes.
     fn some(&mut self) -> Option<usize> {
-        let workloads = !self.one_in(10);
+        let wanted = self.random.u8(0..20);
         let is_one = |(document, _): &(Value, Resource)| {
-            let kind = document["kind"].as_str();
-            !workloads || matches!(kind, Some("WorkloadEntry" | "Pod" | "EndpointSlice"))
+            let kind = document["kind"].as_str().unwrap_or_default();
+            match wanted {
+                0 | 1 => true,
+                2..8 => matches!(kind, "VirtualService" | "DestinationRule" | "HTTPRoute" | "TCPRoute"),
+                _ => matches!(kind, "WorkloadEntry" | "Pod" | "EndpointSlice"),
+            }
         };
         let places: Vec<usize> =
             (0..self.documents.len()).filter(|place| is_one(&self.documents[*place])).collect();
@@ -513,6 +565,37 @@ fn workloads_that_dns_may_lead_past_their_sidecars_are_listed_anew() {
 }
 
 #[test]
+fn routes_and_rules_are_compiled_for_their_hosts_alone_where_nothing_else_reads_them() {
+    let route =
+        "{hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}, weight: 90}]}]}";
+    let other =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {ports: [{name: http, port: 80}]}\n";
+    let text = format!("{MESH}{SUBSETS}{other}{}", virtual_service("a", route));
+
+    assert!(is_alone_if(&text, "weight: 90", "weight: 80"));
+    assert!(is_alone_if(&text, "subset: v1", "subset: gone"));
+    assert!(is_alone_if(&text, "hosts: [reviews]", "hosts: [nobody]"), "what is wrong is told");
+    assert!(is_alone_if(&text, "hosts: [reviews]", "hosts: [other]"), "its backends are elsewhere");
+    assert!(is_alone_if(&text, "name: v2", "name: v3"));
+    assert!(is_alone_if(&text, "maxConnections: 5", "maxConnections: 6"));
+    assert!(!is_alone_if(&text, "connectTimeout: 1s", "connectTimeout: 2s"), "sidecars of servers are told");
+
+    let elsewhere = text.replace("hosts: [reviews]", "hosts: [other]");
+    assert!(is_alone_if(&elsewhere, "maxConnections: 5", "maxConnections: 6"), "through its backends");
+
+    let outside = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: outside}\n\
+                   spec: {hosts: ['*.example.com'], resolution: NONE, ports: [{number: 80, name: http, protocol: HTTP}]}\n";
+    let below = text.replace("hosts: [reviews]", "hosts: [reviews, a.example.com]") + outside;
+    assert!(is_alone_if(&below, "weight: 90", "weight: 80"));
+    assert!(!is_alone_if(&below, "a.example.com", "b.example.com"), "that is a host of its own");
+
+    let gateway = "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\n\
+                   spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}\n";
+    assert!(!is_alone_if(&(text.clone() + gateway), "weight: 90", "weight: 80"));
+    assert!(!is_alone_if(&text, "hosts: [reviews]", "gateways: [edge], hosts: [reviews]"));
+}
+
+#[test]
 fn annotations_of_workloads_that_cannot_be_read_are_told_and_no_longer_told() {
     let wrong = MESH.replace(
         "metadata: {name: reviews-v2}",
@@ -553,7 +636,7 @@ fn steps() -> usize {
 #[test]
 fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
     let settings = MeshSettings::default();
-    let (mut parts, mut changed, mut said) = (0, 0, 0);
+    let (mut parts, mut changed, mut said, mut routed) = (0, 0, 0, 0);
     let all = steps();
     for seed in 0..all.div_ceil(OF_WORLD) as u64 {
         let mut world = World::new(seed);
@@ -576,12 +659,16 @@ fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
                 parts += 1;
                 changed += usize::from(!compiled.mesh.workloads.is(&mesh.workloads));
                 said += usize::from(compiled.problems != problems_before);
+                routed += usize::from(!compiled.mesh.services.is(&mesh.services));
             }
             problems_before = problems;
             mesh = compiled.mesh;
             world.change();
         }
     }
-    println!("{parts} of {all} alone, in {changed} other workloads, in {said} other problems");
-    assert!(parts * 4 > all && changed * 30 > all && said * 100 > all, "{parts}, {changed}, {said} of {all}");
+    println!(
+        "{parts} of {all} alone, in {changed} other workloads, in {said} other problems, in {routed} other routes"
+    );
+    let enough = parts * 4 > all && changed * 30 > all && said * 100 > all && routed * 30 > all;
+    assert!(enough, "{parts}, {changed}, {said}, {routed} of {all}");
 }

@@ -59,7 +59,7 @@ fn all_of_an_address_is_kept_as_a_port_of_it_is() {
     let (mesh, _, told) = after(&format!("{thief}{owner}"), &before, [80, 81]);
 
     assert_eq!(told, ["aaa"]);
-    let occupant = &mesh.occupants[&"172.16.5.5".parse().unwrap()];
+    let occupant = mesh.occupants.get(&"172.16.5.5".parse().unwrap()).unwrap();
     assert_eq!(occupant.workload.name.to_string(), "shop/x");
 }
 
