@@ -52,7 +52,10 @@ impl Fingerprints {
         for endpoint in named {
             let place = std::mem::take(&mut endpoint.place);
             put(&mut buffer, endpoint);
+            let begin = buffer.len();
             put_place(&mut buffer, places, place);
+            // A place could be written as the next endpoint is.
+            buffer.push(u8::from(buffer.len() > begin));
             endpoint.place = place;
         }
         Self { rest: hash(&buffer), each }
@@ -346,6 +349,26 @@ mod tests {
         }
         let elsewhere = ResourceName::Endpoints(ServiceKey::new("ratings", 80));
         assert_ne!(all[0].version(&name()), all[0].version(&elsewhere));
+    }
+
+    #[test]
+    fn a_place_is_not_taken_for_the_next_endpoint() {
+        let named = |address: &str, dial: &str| wire::NamedEndpoint {
+            address: address.to_owned(),
+            dial: dial.to_owned(),
+            ..wire::NamedEndpoint::default()
+        };
+        let place =
+            wire::Place { region: "b:80".to_owned(), zone: "b:81".to_owned(), ..wire::Place::default() };
+        assert_eq!(place.encode_to_vec(), named("b:80", "b:81").encode_to_vec(), "they look the same");
+
+        let a = named("a:80", "a:80");
+        let placed = wire::NamedEndpoint { place: 1, ..a.clone() };
+        let mut one =
+            wire::Endpoints { named: vec![placed], places: vec![place], ..wire::Endpoints::default() };
+        let mut two = wire::Endpoints { named: vec![a, named("b:80", "b:81")], ..wire::Endpoints::default() };
+
+        assert_ne!(Fingerprints::of(&mut one), Fingerprints::of(&mut two));
     }
 
     #[test]
