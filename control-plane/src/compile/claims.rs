@@ -79,7 +79,7 @@ impl ClaimedBy {
 }
 
 /// Who has some ports of an address.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Claim<'a> {
     pub(super) namespace: &'a str,
     pub(super) by: Described<'a>,
@@ -131,4 +131,44 @@ pub(super) fn in_cluster<T>(document: &&Document<T>) -> bool {
 /// A claim that `document` makes.
 pub(super) fn claim<'a, T>(document: &'a Document<T>, what: ClaimedBy, ports: Ports) -> Claim<'a> {
     Claim { namespace: &document.name.namespace, by: document.into(), what, ports }
+}
+
+/// Adds `claim` to those that have ports of a host, `here`, for the ports that nobody has yet and that are not `reserved` for
+/// another namespace. Gives what it does not get.
+pub(super) fn settle<'a>(
+    here: &mut Vec<Claim<'a>>,
+    reserved: &[Claim<'a>],
+    mut claim: Claim<'a>,
+) -> Option<LostClaim<'a>> {
+    let rivals = || {
+        let is_elsewhere = |other: &&Claim<'_>| other.namespace != claim.namespace;
+        let here = here.iter().filter(move |other| other.what.is_a_pod() || is_elsewhere(other));
+        // What is reserved for its own namespace may be reserved for itself.
+        here.chain(reserved.iter().filter(is_elsewhere))
+    };
+    let lost = match &claim.ports {
+        Ports::All => {
+            rivals().next().map(|first| LostClaim { all: true, ports: BTreeSet::new(), to: first.by })
+        }
+        Ports::These(ports) => match rivals().find(|rival| rival.ports == Ports::All) {
+            Some(first) => Some(LostClaim { all: true, ports: BTreeSet::new(), to: first.by }),
+            None => rivals().find_map(|rival| {
+                let taken: BTreeSet<u16> = ports
+                    .iter()
+                    .copied()
+                    .filter(|port| rivals().any(|one| one.ports.contain(*port)))
+                    .collect();
+                let is_first = taken.iter().any(|port| rival.ports.contain(*port));
+                is_first.then_some(LostClaim { all: false, ports: taken, to: rival.by })
+            }),
+        },
+    };
+    if lost.as_ref().is_some_and(|lost| lost.all) {
+        return lost;
+    }
+    if let (Some(lost), Ports::These(ports)) = (&lost, &mut claim.ports) {
+        ports.retain(|port| !lost.ports.contains(port));
+    }
+    here.push(claim);
+    lost
 }

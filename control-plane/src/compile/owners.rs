@@ -17,7 +17,7 @@ use selvedge_model::{Host, snapshot::Owners as Before};
 use super::{
     Problems,
     candidates::{Candidate, Candidates},
-    claims::{Claim, Claimant, ClaimedBy, Described, LostClaim, Ports, claim, in_cluster},
+    claims::{Claim, Claimant, ClaimedBy, Described, LostClaim, Ports, claim, in_cluster, settle},
     reserved::{Reserved, owned},
     services::Catalog,
     workloads::Workloads,
@@ -70,40 +70,9 @@ impl<'a> Owners<'a> {
     }
 
     /// Notes a claim, for the ports that nobody owns yet.
-    fn claim(&mut self, host: &Host, mut claim: Claim<'a>) -> Option<LostClaim<'a>> {
+    fn claim(&mut self, host: &Host, claim: Claim<'a>) -> Option<LostClaim<'a>> {
         let here = self.claims.entry(host.clone()).or_default();
-        let reserved = self.reserved.of(host);
-        let rivals = || {
-            let is_elsewhere = |other: &&Claim<'_>| other.namespace != claim.namespace;
-            let here = here.iter().filter(move |other| other.what.is_a_pod() || is_elsewhere(other));
-            // What is reserved for its own namespace may be reserved for itself.
-            here.chain(reserved.iter().filter(is_elsewhere))
-        };
-        let lost = match &claim.ports {
-            Ports::All => {
-                rivals().next().map(|first| LostClaim { all: true, ports: BTreeSet::new(), to: first.by })
-            }
-            Ports::These(ports) => match rivals().find(|rival| rival.ports == Ports::All) {
-                Some(first) => Some(LostClaim { all: true, ports: BTreeSet::new(), to: first.by }),
-                None => rivals().find_map(|rival| {
-                    let taken: BTreeSet<u16> = ports
-                        .iter()
-                        .copied()
-                        .filter(|port| rivals().any(|one| one.ports.contain(*port)))
-                        .collect();
-                    let is_first = taken.iter().any(|port| rival.ports.contain(*port));
-                    is_first.then_some(LostClaim { all: false, ports: taken, to: rival.by })
-                }),
-            },
-        };
-        if lost.as_ref().is_some_and(|lost| lost.all) {
-            return lost;
-        }
-        if let (Some(lost), Ports::These(ports)) = (&lost, &mut claim.ports) {
-            ports.retain(|port| !lost.ports.contains(port));
-        }
-        here.push(claim);
-        lost
+        settle(here, self.reserved.of(host), claim)
     }
 
     fn claim_cluster_ips(&mut self, resources: &'a Resources, problems: &mut Problems) {
@@ -143,7 +112,7 @@ impl<'a> Owners<'a> {
         }
         claims.extend(self.candidate_claims(catalog, candidates));
         claims.sort_by_key(|(seniority, _)| *seniority);
-        self.reserved = Reserved::new(claims.iter().map(|(_, claimant)| claimant), before);
+        self.reserved = Reserved::new(claims.iter().map(|(_, claimant)| claimant), before, &self.claims);
         for (_, claimant) in claims {
             match claimant {
                 Claimant::Workload(index, host, claim) => {

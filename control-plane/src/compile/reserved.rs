@@ -11,15 +11,21 @@ use selvedge_model::{
     snapshot::{OwnedPorts, Owners as Before},
 };
 
-use super::claims::{Claim, Claimant, ClaimedBy, Ports, claim};
+use super::claims::{Claim, Claimant, ClaimedBy, Ports, claim, settle};
 
 /// What is reserved for who had it before.
 #[derive(Debug, Default)]
 pub(super) struct Reserved<'a>(HashMap<Host, Vec<Claim<'a>>>);
 
 impl<'a> Reserved<'a> {
-    /// Of what `claimants` claim in files, what their namespaces had `before`.
-    pub(super) fn new<'c>(claimants: impl Iterator<Item = &'c Claimant<'a>>, before: &Before) -> Self
+    /// Of what `claimants` claim in files, what their namespaces had `before`, as far as they get it again: `first` are the
+    /// claims that go before all of theirs. What somebody does not get is reserved for nobody. Otherwise it would be nobody's now,
+    /// and somebody else's the next time that the same documents are compiled.
+    pub(super) fn new<'c>(
+        claimants: impl Iterator<Item = &'c Claimant<'a>> + Clone,
+        before: &Before,
+        first: &HashMap<Host, Vec<Claim<'a>>>,
+    ) -> Self
     where
         'a: 'c,
     {
@@ -27,13 +33,23 @@ impl<'a> Reserved<'a> {
         if before.0.is_empty() {
             return reserved;
         }
-        for (host, claim) in claimants.flat_map(claims_of).filter(|(_, claim)| claim.by.is_in_file()) {
+        let all = || claimants.clone().flat_map(claims_of);
+        for (host, claim) in all().filter(|(_, claim)| claim.by.is_in_file()) {
             let had = before.0.get(&host).into_iter().flatten();
             let had = had.filter(|had| *had.namespace == *claim.namespace);
             let kept: Vec<Claim<'a>> = had.filter_map(|had| both(&claim, had)).collect();
             if !kept.is_empty() {
                 reserved.0.entry(host).or_default().extend(kept);
             }
+        }
+        let mut claims: HashMap<Host, Vec<Claim<'a>>> = HashMap::new();
+        for (host, claim) in all().filter(|(host, _)| reserved.0.contains_key(host)) {
+            claims.entry(host).or_default().push(claim);
+        }
+        for (host, reserved) in &mut reserved.0 {
+            let first = first.get(host).map(Vec::as_slice).unwrap_or_default();
+            let claims = claims.get(host).map(Vec::as_slice).unwrap_or_default();
+            while leave_out_what_is_not_had(reserved, first, claims) {}
         }
         reserved
     }
@@ -42,6 +58,37 @@ impl<'a> Reserved<'a> {
     pub(super) fn of(&self, host: &Host) -> &[Claim<'a>] {
         self.0.get(host).map(Vec::as_slice).unwrap_or_default()
     }
+}
+
+/// Leaves out of `reserved` what those do not get for whom it is, if after those who come `first` the `claims` are settled in their
+/// order. Whether there was any.
+fn leave_out_what_is_not_had<'a>(
+    reserved: &mut Vec<Claim<'a>>,
+    first: &[Claim<'a>],
+    claims: &[Claim<'a>],
+) -> bool {
+    let mut here = first.to_vec();
+    for claim in claims {
+        settle(&mut here, reserved, claim.clone());
+    }
+    let mut any = false;
+    reserved.retain_mut(|one| {
+        let own = here.iter().filter(|claim| claim.namespace == one.namespace);
+        match &mut one.ports {
+            Ports::All => {
+                let has_all = own.clone().any(|claim| claim.ports == Ports::All);
+                any |= !has_all;
+                has_all
+            }
+            Ports::These(ports) => {
+                let count = ports.len();
+                ports.retain(|port| own.clone().any(|claim| claim.ports.contain(*port)));
+                any |= ports.len() < count;
+                !ports.is_empty()
+            }
+        }
+    });
+    any
 }
 
 /// The ports of `claim` that its namespace had.

@@ -69,3 +69,43 @@ fn of_two_that_are_new_at_once_the_first_by_file_has_it() {
     let (_, found, told) = after(&both, &Mesh::default(), [80, 81]);
     assert_eq!((found[0].as_deref(), told), (Some("aaa"), vec!["shop".to_owned()]));
 }
+
+#[test]
+fn what_its_owner_cannot_have_any_more_is_somebody_elses_at_once() {
+    let mut settled = entry("shop", EIGHTY) + &entry("other", ", ports: {other: 82}");
+    let (before, ..) = after(&settled, &Mesh::default(), [80, 82]);
+    // All of the address can be nobody's who had a part, because others have another part.
+    settled = entry("aaa", BOTH) + &entry("shop", "") + &entry("other", ", ports: {other: 82}");
+
+    let (mesh, found, told) = after(&settled, &before, [80, 82]);
+    assert_eq!(found, [Some("aaa".to_owned()), Some("other".to_owned())]);
+
+    let (_, again, told_again) = after(&settled, &mesh, [80, 82]);
+    assert_eq!((again, told_again), (found, told), "the same documents mean the same");
+}
+
+#[test]
+fn whatever_was_before_the_same_documents_mean_the_same_the_next_time() {
+    let whole = |namespace: &str| entry(namespace, "");
+    let ports = |namespace: &str, ports: &str| entry(namespace, &format!(", ports: {{{ports}}}"));
+    let states: Vec<String> = [
+        vec![ports("a", "x: 80"), ports("b", "x: 81"), ports("c", "x: 82")],
+        vec![ports("c", "x: 80, y: 81"), whole("a"), ports("b", "x: 81, y: 82")],
+        vec![whole("b"), ports("a", "x: 80"), ports("c", "x: 82")],
+        vec![ports("a", "x: 80, y: 81, z: 82"), whole("c")],
+        vec![ports("b", "x: 82"), ports("a", "x: 82, y: 80"), ports("c", "x: 81, y: 80")],
+        vec![whole("a"), whole("b"), whole("c")],
+    ]
+    .iter()
+    .map(|state| state.concat())
+    .collect();
+    for first in &states {
+        let (before, ..) = after(first, &Mesh::default(), [80, 81]);
+        for second in &states {
+            let (mesh, found, told) = after(second, &before, [80, 81]);
+            let (again, found_again, told_again) = after(second, &mesh, [80, 81]);
+            assert_eq!((found_again, told_again), (found, told), "{first}\nand then\n{second}");
+            assert_eq!(again.owners, mesh.owners, "{first}\nand then\n{second}");
+        }
+    }
+}
