@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, hash_map::Entry},
     mem::{Discriminant, discriminant},
+    sync::Arc,
 };
 
 use selvedge_model::{StringMatch, filter::PathRewrite, gateway::Hostname};
@@ -85,6 +86,7 @@ impl<'a> Hosts<'a> {
         }
         hosts.report_shared(problems);
         hosts.hide_passwords(problems);
+        hosts.report_wider_passwords(problems);
         for host in &mut hosts.list {
             host.places = HashMap::new();
             host.paths.sort_by_key(|path| Reverse(rank(&path.asks)));
@@ -95,6 +97,11 @@ impl<'a> Hosts<'a> {
     /// Each of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Host<'a>> {
         self.list.iter()
+    }
+
+    /// The most specific one that all of `name` is in.
+    pub(super) fn covering(&self, name: &Hostname) -> Option<&Host<'a>> {
+        around(name).into_iter().find_map(|name| self.places.get(&name)).map(|place| &self.list[*place])
     }
 
     fn host(&mut self, name: &Hostname) -> &mut Host<'a> {
@@ -225,15 +232,7 @@ impl<'a> Hosts<'a> {
     /// too. As for all of a host, the older one decides: what a younger one asks for takes no tokens from an older one.
     fn hide_passwords(&mut self, problems: &mut Problems) {
         for host in &mut self.list {
-            let asks = |ingress: &Ingress| ingress.spec.nginx.passwords.is_some();
-            // The oldest of each namespace.
-            let mut asking: BTreeMap<&str, &Ingress> = BTreeMap::new();
-            for ingress in host.paths.iter().map(|path| path.ingress).filter(|ingress| asks(ingress)) {
-                let one = asking.entry(&*ingress.name.namespace).or_insert(ingress);
-                if ingress.seniority() < one.seniority() {
-                    *one = ingress;
-                }
-            }
+            let asking = asking(host);
             for path in host.paths.iter_mut().filter(|path| !asks(path.ingress)) {
                 let ingress = path.ingress;
                 for one in asking.values().filter(|one| one.name.namespace != ingress.name.namespace) {
@@ -254,6 +253,31 @@ impl<'a> Hosts<'a> {
                             ingress.name
                         );
                         problems.warning(one, &annotation(AUTH_TYPE), message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reports hosts below a wildcard of another namespace that is older and asks for passwords. Requests for such a host never
+    /// come to the wildcard, which asks nobody for passwords there; but browsers that were asked before the host was there send
+    /// them here. What clients send to a host of its own is nevertheless its own: nothing is removed.
+    fn report_wider_passwords(&self, problems: &mut Problems) {
+        for host in &self.list {
+            let wider = around(&host.name).into_iter().filter(|name| !matches!(name, Hostname::Any)).skip(1);
+            let wider = wider.filter_map(|name| self.places.get(&name)).map(|place| &self.list[*place]);
+            for wide in wider {
+                let asking = asking(wide);
+                for path in host.paths.iter().filter(|path| !asks(path.ingress)) {
+                    let ingress = path.ingress;
+                    let others = asking.values().filter(|one| one.name.namespace != ingress.name.namespace);
+                    for one in others.filter(|one| one.seniority() < ingress.seniority()) {
+                        let message = format!(
+                            "{} of another namespace is older and asks for passwords at {}: browsers that were asked at {} send \
+                             them here; if that is not meant, use a host that is not below {}",
+                            one.name, wide.name, host.name, wide.name
+                        );
+                        problems.warning(ingress, "spec.rules", message);
                     }
                 }
             }
@@ -290,15 +314,47 @@ impl<'a> Hosts<'a> {
     }
 }
 
+/// Whether `ingress` asks for passwords.
+fn asks(ingress: &Ingress) -> bool {
+    ingress.spec.nginx.passwords.is_some()
+}
+
+/// Who asks for passwords at `host`: of each namespace the oldest.
+fn asking<'a>(host: &Host<'a>) -> BTreeMap<&'a str, &'a Ingress> {
+    let mut asking: BTreeMap<&str, &Ingress> = BTreeMap::new();
+    for ingress in host.paths.iter().map(|path| path.ingress).filter(|ingress| asks(ingress)) {
+        let one = asking.entry(&*ingress.name.namespace).or_insert(ingress);
+        if ingress.seniority() < one.seniority() {
+            *one = ingress;
+        }
+    }
+    asking
+}
+
 impl Host<'_> {
     /// About how much memory its paths take, in bytes.
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
+        let mut each: HashMap<*const Ingress, usize> = HashMap::new();
         let size = |path: &Path<'_>| {
-            let paths: usize = path.ingress.spec.rules.iter().map(|rule| rule.paths.len()).sum();
-            path.ingress.size / paths.max(1)
+            *each.entry(std::ptr::from_ref(path.ingress)).or_insert_with(|| {
+                let paths: usize = path.ingress.spec.rules.iter().map(|rule| rule.paths.len()).sum();
+                path.ingress.size / paths.max(1)
+            })
         };
         self.paths.iter().map(size).sum()
     }
+}
+
+/// The sets that all of `name` is in, as an `Ingress` may write them, the most specific first.
+pub(super) fn around(name: &Hostname) -> Vec<Hostname> {
+    let wider = match name {
+        Hostname::Exact(text) => {
+            text.split_once('.').map(|(_, suffix)| Hostname::OneBelow(Arc::from(suffix)))
+        }
+        Hostname::OneBelow(_) | Hostname::Below(_) | Hostname::Any => None,
+    };
+    let any = (*name != Hostname::Any).then_some(Hostname::Any);
+    std::iter::once(name.clone()).chain(wider).chain(any).collect()
 }
 
 /// By which a path is found that asks this.

@@ -16,7 +16,7 @@ use selvedge_model::{
     gateway::{Carries, Hostname},
 };
 
-use self::{hosts::Hosts, rules::Over, tls::TlsHost, users::AllUsers};
+use self::{hosts::Hosts, rules::Over, tls::TlsHosts, users::AllUsers};
 use super::{
     super::{MeshSettings, Problems, certificates::Certificates, there::GATEWAY_OF_INGRESSES},
     WantedObject,
@@ -40,7 +40,7 @@ pub(super) struct Ingresses<'a> {
     namespace: &'a str,
     ours: Vec<&'a Ingress>,
     hosts: Hosts<'a>,
-    over_tls: Vec<TlsHost<'a>>,
+    over_tls: TlsHosts<'a>,
     users: AllUsers<'a>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Ingresses<'a> {
             report(ingress, problems);
         }
         let hosts = Hosts::new(&ours, problems);
-        let over_tls = tls::hosts(&ours, problems);
+        let over_tls = TlsHosts::new(&ours, &hosts, problems);
         let users = AllUsers::new(&ours, certificates, problems);
         Self { namespace: &settings.own_namespace, ours, hosts, over_tls, users }
     }
@@ -94,7 +94,7 @@ impl<'a> Ingresses<'a> {
         });
         let shared = draft.shared;
         for host in self.hosts.iter() {
-            let over = Over::Plaintext { tls: tls::all_covering(&self.over_tls, &host.name).collect() };
+            let over = Over::Plaintext { tls: self.over_tls.all_covering(&host.name).collect() };
             let at = draft.host(place, &host.name);
             at.order = Order::Listed;
             let rules = rules::of(host, (&over, &self.users), &mut at.backends, problems);

@@ -1,6 +1,9 @@
 //! Which hosts are served over TLS, and with which certificates.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use selvedge_model::{
     Order,
@@ -11,10 +14,11 @@ use super::{
     super::{
         super::Problems,
         WantedObject,
+        copies::Copies,
         draft::{Draft, NewListener, written},
     },
     Ingress, NAME,
-    hosts::{Host, Hosts},
+    hosts::{Host, Hosts, around},
     rules::{self, Over},
     users::AllUsers,
 };
@@ -32,58 +36,110 @@ pub(super) struct TlsHost<'a> {
     secret: Option<&'a str>,
 }
 
-/// All of them, of which each has the certificate that the oldest names. Canaries have none of their own.
-pub(super) fn hosts<'a>(ours: &[&'a Ingress], problems: &mut Problems) -> Vec<TlsHost<'a>> {
-    let mut hosts: Vec<TlsHost<'a>> = Vec::new();
-    for &ingress in ours.iter().filter(|ingress| ingress.spec.nginx.canary.is_none()) {
-        for tls in &ingress.spec.tls {
-            let (field, secret) = (tls.field.as_str(), tls.secret.as_deref());
-            let of_rules = ingress.spec.rules.iter().map(|rule| &rule.host).filter(|_| tls.hosts.is_empty());
-            for name in tls.hosts.iter().chain(of_rules) {
-                let new = TlsHost { name: name.clone(), ingress, field, secret };
-                match hosts.iter().find(|first| first.name == *name) {
-                    None => hosts.push(new),
-                    Some(first) if first.certificate() == new.certificate() => {}
-                    Some(first) => {
-                        let message = format!(
-                            "has no effect for {name}: {} ({}) is older and names the certificate of that host; name the \
-                             same Secret, or remove it",
-                            first.ingress.name, first.ingress.location
-                        );
-                        problems.overruled(ingress, field, message);
+/// All of them, each with its certificate, found by their names.
+#[derive(Debug, Default)]
+pub(super) struct TlsHosts<'a> {
+    list: Vec<TlsHost<'a>>,
+    places: HashMap<Hostname, usize>,
+}
+
+impl<'a> TlsHosts<'a> {
+    /// Those of `ours`, of which each has the certificate that the oldest names. Canaries have none of their own. A host without
+    /// rules of its own follows those of a wider one of `hosts`: what is too much of that is left out.
+    pub(super) fn new(ours: &[&'a Ingress], hosts: &Hosts<'a>, problems: &mut Problems) -> Self {
+        let mut all = Self::default();
+        let (mut copies, mut sizes) = (Copies::default(), HashMap::new());
+        for &ingress in ours.iter().filter(|ingress| ingress.spec.nginx.canary.is_none()) {
+            for tls in &ingress.spec.tls {
+                let (field, secret) = (tls.field.as_str(), tls.secret.as_deref());
+                let of_rules =
+                    ingress.spec.rules.iter().map(|rule| &rule.host).filter(|_| tls.hosts.is_empty());
+                for name in tls.hosts.iter().chain(of_rules) {
+                    let new = TlsHost { name: name.clone(), ingress, field, secret };
+                    match all.get(name) {
+                        None => {
+                            let followed = hosts.covering(name).filter(|followed| followed.name != *name);
+                            let size = followed.map_or(0, |followed| {
+                                *sizes.entry(&followed.name).or_insert_with(|| followed.size())
+                            });
+                            match copies.take_more(&ingress.name, 1, size) {
+                                Ok(()) => all.add(new),
+                                Err(why) => {
+                                    let message = format!("{name} is not served over TLS: {why}");
+                                    problems.error(ingress, field, message);
+                                }
+                            }
+                        }
+                        Some(first) if first.certificate() == new.certificate() => {}
+                        Some(first) => {
+                            let message = format!(
+                                "has no effect for {name}: {} ({}) is older and names the certificate of that host; name the \
+                                 same Secret, or remove it",
+                                first.ingress.name, first.ingress.location
+                            );
+                            problems.overruled(ingress, field, message);
+                        }
                     }
                 }
             }
         }
-    }
-    // Another name of a host has its certificate, too.
-    for ingress in ours {
-        let Some(rule) = ingress.spec.rules.first().filter(|_| ingress.spec.nginx.canary.is_none()) else {
-            continue;
-        };
-        for alias in &ingress.spec.nginx.aliases {
-            let covering = covering(&hosts, &rule.host).map(|host| (host.ingress, host.field, host.secret));
-            if let Some((ingress, field, secret)) =
-                covering.filter(|_| !hosts.iter().any(|host| host.name == *alias))
-            {
-                hosts.push(TlsHost { name: alias.clone(), ingress, field, secret });
+        // Another name of a host has its certificate, too.
+        for ingress in ours {
+            let Some(rule) = ingress.spec.rules.first().filter(|_| ingress.spec.nginx.canary.is_none())
+            else {
+                continue;
+            };
+            for alias in &ingress.spec.nginx.aliases {
+                // One that was left out has no rules.
+                let has_rules = hosts.covering(alias).is_some_and(|host| host.name == *alias);
+                if has_rules
+                    && all.get(alias).is_none()
+                    && let Some(&TlsHost { ingress, field, secret, .. }) = all.covering(&rule.host)
+                {
+                    all.add(TlsHost { name: alias.clone(), ingress, field, secret });
+                }
             }
         }
+        all
     }
-    hosts
-}
 
-/// The most specific of `hosts` that all of `name` is in.
-fn covering<'h, 'a>(hosts: &'h [TlsHost<'a>], name: &Hostname) -> Option<&'h TlsHost<'a>> {
-    all_covering(hosts, name).max_by_key(|over| over.name.rank())
-}
+    fn add(&mut self, new: TlsHost<'a>) {
+        self.places.insert(new.name.clone(), self.list.len());
+        self.list.push(new);
+    }
 
-/// Those of `hosts` that all of `name` is in.
-pub(super) fn all_covering<'h, 'a>(
-    hosts: &'h [TlsHost<'a>],
-    name: &Hostname,
-) -> impl Iterator<Item = &'h TlsHost<'a>> {
-    hosts.iter().filter(move |over| over.name.intersection(name).as_ref() == Some(name))
+    fn get(&self, name: &Hostname) -> Option<&TlsHost<'a>> {
+        self.places.get(name).map(|place| &self.list[*place])
+    }
+
+    /// The most specific one that all of `name` is in.
+    fn covering(&self, name: &Hostname) -> Option<&TlsHost<'a>> {
+        self.all_covering(name).next()
+    }
+
+    /// Those that all of `name` is in, the most specific first.
+    pub(super) fn all_covering(&self, name: &Hostname) -> impl Iterator<Item = &TlsHost<'a>> {
+        around(name).into_iter().filter_map(|name| self.get(&name))
+    }
+
+    /// What each serves: names, each with the host whose rules are for them. What is another one's is left to that.
+    fn served<'h>(&self, hosts: &'h Hosts<'a>) -> Vec<Vec<(Hostname, &'h Host<'a>)>> {
+        let mut candidates: Vec<&Host<'a>> = hosts.iter().collect();
+        candidates.sort_by_key(|host| Reverse(host.name.rank()));
+        let mut served = vec![Vec::new(); self.list.len()];
+        for host in candidates {
+            let place = around(&host.name).into_iter().find_map(|name| self.places.get(&name));
+            if let Some(place) = place {
+                served[*place].push((host.name.clone(), host));
+            }
+        }
+        // A name without rules of its own has those of a wider one.
+        for (over, served) in self.list.iter().zip(&mut served) {
+            let followed = hosts.covering(&over.name).filter(|host| host.name != over.name);
+            served.extend(followed.map(|host| (over.name.clone(), host)));
+        }
+        served
+    }
 }
 
 /// The Secrets that `ours` name.
@@ -97,13 +153,13 @@ pub(super) fn wanted(ours: &[&Ingress]) -> BTreeSet<WantedObject> {
 }
 
 /// Adds a listener for each of `over_tls`, with those of `hosts` that it has names of.
-pub(super) fn add_to(
+pub(super) fn add_to<'a>(
     draft: &mut Draft<'_>,
-    over_tls: &[TlsHost<'_>],
-    (hosts, users): (&Hosts<'_>, &AllUsers<'_>),
+    over_tls: &TlsHosts<'a>,
+    (hosts, users): (&Hosts<'a>, &AllUsers<'_>),
     problems: &mut Problems,
 ) {
-    for over in over_tls {
+    for (over, served) in over_tls.list.iter().zip(over_tls.served(hosts)) {
         let termination = over.termination(draft, problems);
         let (seat, shared) = (draft.seat, draft.shared);
         let place = draft.listen(NewListener {
@@ -117,7 +173,7 @@ pub(super) fn add_to(
             with: Vec::new(),
             has_equal_siblings: false,
         });
-        for (name, host) in over.served(over_tls, hosts) {
+        for (name, host) in served {
             let at = draft.host(place, &name);
             at.order = Order::Listed;
             let rules = rules::of(host, (&Over::Tls, users), &mut at.backends, problems);
@@ -161,24 +217,5 @@ impl TlsHost<'_> {
             },
         }
         Termination { certificates, clients: None, tls12: true, http: true }
-    }
-
-    /// What it serves: names, each with the host whose rules are for them. What is another listener's is left to that.
-    fn served<'h, 'a>(
-        &self,
-        over_tls: &[TlsHost<'_>],
-        hosts: &'h Hosts<'a>,
-    ) -> Vec<(Hostname, &'h Host<'a>)> {
-        let mut candidates: Vec<&Host<'a>> = hosts.iter().collect();
-        candidates.sort_by_key(|host| Reverse(host.name.rank()));
-        let mut served: Vec<(Hostname, &Host<'a>)> = Vec::new();
-        for host in candidates {
-            let Some(both) = self.name.intersection(&host.name) else { continue };
-            let is_own = covering(over_tls, &both).is_some_and(|over| over.name == self.name);
-            if is_own && !served.iter().any(|(name, _)| *name == both) {
-                served.push((both, host));
-            }
-        }
-        served
     }
 }

@@ -163,3 +163,32 @@ fn a_password_for_an_older_ingress_is_not_shown_to_another_namespaces_app_under_
     assert!(told[0].starts_with("Ingress default/a: browsers send the passwords"), "{told:?}");
     assert_eq!(removed(asking("a") + &other("default")), (Vec::new(), Vec::new()));
 }
+
+#[test]
+fn a_host_below_an_older_wildcard_that_asks_for_passwords_is_told_and_keeps_what_clients_send() {
+    let wide = ingress("wide", BASIC, &host("*.example.com", &[path("Prefix", "/", "app1-service")]));
+    let below = |namespace: &str, at: &str| {
+        ingress("i", &[], &host(at, &[path("Prefix", "/", "app1-service")]))
+            .replace("name: i,", &format!("name: i, namespace: {namespace},"))
+    };
+    let told = |documents: String| {
+        let (mesh, problems) = served(&(secret("auth", ANN) + &documents));
+        let removed = rule(&mesh, "a.example.com", "/", &[])
+            .is_some_and(|(_, rule)| !rule.filters.request_headers.remove.is_empty());
+        let told = problems.into_iter().map(|problem| problem.message);
+        (removed, told.filter(|message| message.contains("browsers")).collect::<Vec<_>>())
+    };
+
+    let (removed, words) = told(wide.clone() + &below("evil", "a.example.com"));
+    assert!(!removed);
+    assert_eq!(words.len(), 1, "{words:?}");
+    assert!(words[0].starts_with("Ingress default/wide of another namespace is older and asks"), "{words:?}");
+    for fine in [
+        below("evil", "a.example.com") + &wide,
+        wide.clone() + &below("default", "a.example.com"),
+        wide.clone() + &below("evil", "a.b.example.com"),
+        wide.clone() + &below("evil", "a.example.org"),
+    ] {
+        assert_eq!(told(fine.clone()), (false, Vec::new()), "{fine}");
+    }
+}

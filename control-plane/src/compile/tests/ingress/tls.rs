@@ -151,3 +151,24 @@ fn only_the_secrets_that_ours_name_are_wanted() {
     assert_eq!(wanted.len(), 1);
     assert_eq!((wanted[0].kind, &*wanted[0].namespace, &*wanted[0].name), ("Secret", "default", "a"));
 }
+
+#[test]
+fn names_over_tls_that_follow_a_wildcard_are_copies_of_its_rules_and_too_many_are_refused() {
+    let paths =
+        (0..100).map(|place| path("Prefix", &format!("/{place}/{}", "x".repeat(2_000)), "app1-service"));
+    let wide = ingress("wide", &[], &host("*.example.com", &paths.collect::<Vec<_>>()));
+    let names = (0..400).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
+    let own = host("own.example.org", &[path("Prefix", "/", "app1-service")]);
+    let over_tls = ingress("tls", &[], &format!("tls: [{{hosts: [{names}], secretName: a}}], {own}"));
+    let (mesh, problems) = served(&(secret("a", &["*.example.com"]) + &wide + &over_tls));
+
+    assert_eq!(
+        rule_over_tls(&mesh, "h0.example.com").as_deref(),
+        Some("Ingress default/wide rules[0].paths[0]")
+    );
+    let refused: Vec<&Problem> =
+        problems.iter().filter(|problem| problem.message.contains("is not served over TLS")).collect();
+    assert!(!refused.is_empty() && refused.len() < 200, "{}", refused.len());
+    assert!(refused.iter().all(|problem| problem.field == "spec.tls[0]" && problem.message.contains("MiB")));
+    assert!(listener(&mesh, "h399.example.com").is_none());
+}
