@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use self::files::{NamedFiles, named_files};
 pub(crate) use self::{
-    files::with_files,
+    files::{files_of, with_files},
     users::{Users, users},
 };
 use super::{

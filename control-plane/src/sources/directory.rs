@@ -4,12 +4,14 @@
 //! fails keeps its last good version; a document that was deleted is gone. When the directory is read is up to
 //! `follow`.
 
+mod named;
 mod patch;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +19,7 @@ use std::{
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use self::named::{Filled, NamedFiles};
 use super::{
     Loaded, consequence,
     expressions::Budgets,
@@ -101,6 +104,8 @@ pub struct Directory {
     unreadable: BTreeMap<PathBuf, String>,
     last_good: LastGood,
     last_good_problems: Vec<Problem>,
+    /// The documents that name files, with what these hold.
+    filled: Filled,
     expressions: Budgets,
     loaded: Arc<Loaded>,
     /// How `loaded` was put together.
@@ -173,6 +178,7 @@ impl Directory {
             unreadable: BTreeMap::new(),
             last_good,
             last_good_problems: Vec::new(),
+            filled: Filled::default(),
             expressions: Budgets::default(),
             loaded: Arc::new(Loaded::default()),
             simplicity: Simplicity::default(),
@@ -360,7 +366,8 @@ impl Directory {
 
     /// Puts together what is in use now, from what counts and from last good versions.
     fn assemble(&mut self) {
-        let files = NamedFiles { root: &self.root, files: &self.files };
+        let filled = RefCell::default();
+        let files = NamedFiles { root: &self.root, files: &self.files, before: &self.filled, now: &filled };
         let mut whole = Assembly::new(&self.last_good, files);
         let mut unread: Vec<(&Path, &str)> =
             self.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
@@ -411,6 +418,7 @@ impl Directory {
         };
         let (mut resources, mut problems, kept) = whole.finish();
         let before = problems.len();
+        self.filled = filled.into_inner();
         self.expressions.apply(&mut resources, &mut problems);
         // Until the root has been read once, nothing says that a saved document is gone.
         if self.started {
@@ -444,54 +452,6 @@ impl Directory {
             DecodeOutcome::NotActedOn => None,
         };
         (created.is_none(), created, path.to_owned(), document.index)
-    }
-}
-
-/// The files that documents may name.
-#[derive(Debug, Clone, Copy)]
-struct NamedFiles<'a> {
-    root: &'a Path,
-    files: &'a BTreeMap<PathBuf, File>,
-}
-
-impl NamedFiles<'_> {
-    /// `resource` with what its files hold.
-    fn filled(self, resource: Resource) -> Resource {
-        let Some(document) = resource.location().path.clone() else { return resource };
-        secret::with_files(resource, |named| self.text(&document, named))
-    }
-
-    /// The text of the file that the document in the file `from` names.
-    ///
-    /// # Errors
-    /// What is wrong with it, and the remedy.
-    fn text(self, from: &Path, named: &str) -> Result<Arc<str>, String> {
-        let mut path = from.parent().unwrap_or(self.root).to_owned();
-        for step in Path::new(named).components() {
-            match step {
-                Component::Normal(name) => path.push(name),
-                Component::CurDir => {}
-                Component::ParentDir if path != self.root && path.pop() => {}
-                Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                    return Err(
-                        "is not below the configuration directory; put it beside the document, and write its path from there"
-                            .to_owned(),
-                    );
-                }
-            }
-        }
-        if !is_certificate(&path) {
-            return Err(
-                "has another name than those that are read: they end in .pem, .crt, .cer or .key".to_owned()
-            );
-        }
-        match self.files.get(&path).map(|file| &file.counted) {
-            Some(FileState::Text(text)) => Ok(Arc::clone(text)),
-            Some(FileState::Unreadable(why)) => Err(why.clone()),
-            Some(FileState::Gone) | None => {
-                Err("is not there; correct its path, which begins at the document's directory".to_owned())
-            }
-        }
     }
 }
 

@@ -60,6 +60,16 @@ pub(super) fn named_files(
     files
 }
 
+/// The files that `resource` names.
+pub(crate) fn files_of(resource: &Resource) -> impl Iterator<Item = &str> {
+    let files = match resource {
+        Resource::Secret(this) => Some(&this.spec.files),
+        Resource::ConfigMap(this) => Some(&this.spec.files),
+        _ => None,
+    };
+    files.into_iter().flatten().map(|(_, file)| file.as_str())
+}
+
 /// `resource` with what its files hold. `read` gives the text of a file, or says what is wrong with it.
 pub(crate) fn with_files(resource: Resource, read: impl Fn(&str) -> Result<Arc<str>, String>) -> Resource {
     let part = |files: &NamedFiles, key: &str| -> Option<Part> {

@@ -114,3 +114,28 @@ fn files_that_nobody_names_are_nobodys_business() {
 
     assert_eq!((services(&loaded), loaded.problems.len()), (named(&[("a", 1)]), 0));
 }
+
+#[test]
+fn what_files_hold_is_read_again_only_where_they_or_their_document_have_changed() {
+    let (one, two) = (pair("one.test"), pair("two.test"));
+    let bench = Bench::new(&[
+        ("shop.yaml", secret("tls.crt=shop.crt,tls.key=shop.key")),
+        ("shop.crt", one.0),
+        ("shop.key", one.1),
+        ("other.yaml", service("a", 1)),
+    ]);
+    let mut directory = bench.directory();
+    let held = |loaded: &Loaded| Arc::clone(&loaded.resources.secrets[0]);
+    let first = held(&settle(&mut directory).unwrap());
+
+    bench.write("other.yaml", &service("a", 2));
+    let loaded = settle(&mut directory).unwrap();
+    assert_eq!(services(&loaded), named(&[("a", 2)]));
+    assert!(Arc::ptr_eq(&first, &held(&loaded)), "nothing of it has changed");
+
+    bench.write("shop.crt", &two.0);
+    bench.write("shop.key", &two.1);
+    assert_eq!(certificate(&settle(&mut directory).unwrap()), (of(&["two.test"]), None));
+    bench.write("shop.yaml", &secret("tls.crt=shop.crt"));
+    assert!(certificate(&settle(&mut directory).unwrap()).1.is_some_and(|why| why.contains("stands alone")));
+}
