@@ -1,6 +1,6 @@
 //! Host names in documents: short names, wildcards, and which of several patterns is the most specific.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{borrow::Borrow, collections::BTreeMap, ops::Bound};
 
 /// The full name of `host` as a rule in `namespace` means it: a name without a dot is a service there.
 pub(super) fn resolve(host: &str, namespace: &str, cluster_domain: &str) -> String {
@@ -34,10 +34,10 @@ pub(super) fn closeness(pattern: &str, host: &str) -> Option<usize> {
 
 /// What `patterns` (names, or `*` and a suffix) have for `host`, each with how closely it names it. They are looked up: by the
 /// name, and by each of its suffixes if there is a wildcard at all.
-pub(super) fn matching<'m, V>(
-    patterns: &'m BTreeMap<String, V>,
+pub(super) fn matching<'m, K: Borrow<str> + Ord, V>(
+    patterns: &'m BTreeMap<K, V>,
     host: &str,
-) -> impl Iterator<Item = (usize, &'m V)> + use<'m, V> {
+) -> impl Iterator<Item = (usize, &'m V)> + use<'m, K, V> {
     let mut found: Vec<(usize, &V)> = Vec::new();
     let mut wildcards = patterns.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")));
     if wildcards.next().is_some() {
@@ -47,7 +47,7 @@ pub(super) fn matching<'m, V>(
             pattern.clear();
             pattern.push('*');
             pattern.push_str(&host[start..]);
-            found.extend(patterns.get(&pattern).map(|value| (host.len() - start, value)));
+            found.extend(patterns.get(pattern.as_str()).map(|value| (host.len() - start, value)));
         }
     }
     // A wildcard is no name, also where it is written the same.

@@ -7,7 +7,7 @@
 mod host;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry, hash_map},
     net::SocketAddr,
     ops::Bound,
     sync::Arc,
@@ -21,9 +21,13 @@ use host::{HostDocument, PortDocument, target_number};
 
 use super::{
     MeshSettings, Problems,
-    hosts::{closeness, namespace_of, resolve, service_host},
+    hosts::{matching, namespace_of, resolve, service_host},
 };
 use crate::resources::{Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of};
+
+/// How many ports of hosts the `ServiceEntry`s of one namespace may have together. Each is a service of its own, and a document of
+/// a few thousand hosts and ports would be millions.
+const MOST_PORTS: usize = 100_000;
 
 /// How many Services of the type `ExternalName` may follow each other.
 const LONGEST_CHAIN: usize = 8;
@@ -34,11 +38,20 @@ pub(super) struct Catalog<'a> {
     hosts: BTreeMap<Arc<str>, KnownHost<'a>>,
     /// Services first, then entries; the first of each first.
     order: Vec<Arc<str>>,
+    /// Every host by its name from the end to the begin: so those below a wildcard stand together.
+    from_the_end: BTreeMap<String, Arc<str>>,
+    /// How many ports of hosts the entries of each namespace have.
+    entry_ports: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Catalog<'a> {
     pub(super) fn new(resources: &'a Resources, settings: &MeshSettings, problems: &mut Problems) -> Self {
-        let mut catalog = Self { hosts: BTreeMap::new(), order: Vec::new() };
+        let mut catalog = Self {
+            hosts: BTreeMap::new(),
+            order: Vec::new(),
+            from_the_end: BTreeMap::new(),
+            entry_ports: BTreeMap::new(),
+        };
         for document in &resources.services {
             catalog.add_service(document, settings);
         }
@@ -61,6 +74,7 @@ impl<'a> Catalog<'a> {
 
     fn insert(&mut self, known: KnownHost<'a>) {
         self.order.push(Arc::clone(&known.host));
+        self.from_the_end.insert(from_the_end(&known.host), Arc::clone(&known.host));
         self.hosts.insert(Arc::clone(&known.host), known);
     }
 
@@ -94,6 +108,16 @@ impl<'a> Catalog<'a> {
         if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
             return problems.error(document, &field, message);
         }
+        let ports = self.entry_ports.entry(namespace).or_default();
+        let more = document.spec.ports.len().max(1);
+        if more > MOST_PORTS - *ports {
+            let message = format!(
+                "{host} is left out: the hosts of the ServiceEntries of the namespace {namespace} may have {MOST_PORTS} ports \
+                 together, and others that come before have {ports}; name fewer hosts or ports, or a wildcard"
+            );
+            return problems.error(document, &field, message);
+        }
+        *ports += more;
         let source = HostDocument::Entry(document);
         if document.unusable {
             self.add_unusable(&host, document);
@@ -247,12 +271,8 @@ impl<'a> Catalog<'a> {
         if before.is_some_and(|known| matches!(known.first, HostDocument::Service(_))) {
             return;
         }
-        let mut above: Vec<(usize, &KnownHost<'a>)> = self
-            .hosts
-            .range::<str, _>((Bound::Included("*"), Bound::Excluded("+")))
-            .map(|(_, known)| known)
-            .filter(|known| *known.host != *host)
-            .filter_map(|known| Some((closeness(&known.host, host)?, known)))
+        let mut above: Vec<(usize, &KnownHost<'a>)> = matching(&self.hosts, host)
+            .filter(|(_, known)| *known.host != *host)
             // Names of services belong to their namespaces, whatever a wider wildcard says.
             .filter(|(_, known)| {
                 namespace.is_none() || namespace_of(&known.host, &settings.cluster_domain) == namespace
@@ -299,15 +319,20 @@ impl<'a> Catalog<'a> {
     /// Each range of addresses that is a service's own, by its ports; the smallest first, and of equal ones the
     /// first.
     pub(super) fn ranges(&self, problems: &mut Problems) -> BTreeMap<u16, Vec<(IpNet, Declared)>> {
-        let mut ranges: BTreeMap<u16, Vec<(IpNet, Declared, HostDocument<'_>)>> = BTreeMap::new();
+        let mut ranges: BTreeMap<u16, Vec<(IpNet, Declared)>> = BTreeMap::new();
+        let mut taken: HashMap<(u16, IpNet), HostDocument<'_>> = HashMap::new();
         for (declared, source) in self.own_ports() {
             let HostDocument::Entry(document) = source else { continue };
             for range in &document.spec.ranges {
                 let here = ranges.entry(declared.key.port).or_default();
-                match here.iter().find(|(other, ..)| other == range) {
-                    None => here.push((*range, declared.clone(), source)),
-                    Some((_, _, first)) if source.is(first) => {}
-                    Some((_, _, first)) => {
+                match taken.entry((declared.key.port, *range)) {
+                    hash_map::Entry::Vacant(new) => {
+                        new.insert(source);
+                        here.push((*range, declared.clone()));
+                    }
+                    hash_map::Entry::Occupied(first) if source.is(first.get()) => {}
+                    hash_map::Entry::Occupied(first) => {
+                        let first = first.get();
                         let message = format!(
                             "{range} at port {} is already the range of {}; give each its own",
                             declared.key.port,
@@ -319,8 +344,8 @@ impl<'a> Catalog<'a> {
             }
         }
         let sorted = ranges.into_iter().map(|(port, mut ranges)| {
-            ranges.sort_by_key(|(range, ..)| std::cmp::Reverse(range.prefix_len()));
-            (port, ranges.into_iter().map(|(range, declared, _)| (range, declared)).collect())
+            ranges.sort_by_key(|(range, _)| std::cmp::Reverse(range.prefix_len()));
+            (port, ranges)
         });
         sorted.collect()
     }
@@ -368,10 +393,16 @@ impl<'a> Catalog<'a> {
 
     /// The hosts that `pattern` (a name, or `*` and a suffix) names, in their order.
     pub(super) fn matching(&self, pattern: &str) -> impl Iterator<Item = &KnownHost<'a>> {
-        let is_wildcard = pattern.starts_with('*');
-        let all = self.hosts().take(if is_wildcard { usize::MAX } else { 0 });
-        let below = all.filter(move |known| closeness(pattern, &known.host).is_some());
-        below.chain(self.find(pattern).filter(|_| !is_wildcard))
+        let suffix = pattern.strip_prefix('*');
+        let below = suffix.into_iter().flat_map(|suffix| {
+            let begin = from_the_end(suffix);
+            let hosts = self.from_the_end.range::<str, _>((Bound::Included(&*begin), Bound::Unbounded));
+            let hosts = hosts.take_while(|(reversed, _)| reversed.starts_with(&begin)).map(|(_, host)| host);
+            let mut hosts: Vec<&Arc<str>> = hosts.filter(|host| host.len() > suffix.len()).collect();
+            hosts.sort_unstable();
+            hosts.into_iter().filter_map(|host| self.hosts.get(host)).collect::<Vec<_>>()
+        });
+        below.chain(self.find(pattern).filter(|_| suffix.is_none()))
     }
 
     /// What is said to be spoken on a service's port.
@@ -401,6 +432,11 @@ pub(super) fn spoken_of_if_it_matters(
     let is_name = |service: &Arc<Document<ServiceSpec>>| service.spec.external_name.is_some();
     let matters = resources.service_entries.iter().any(is_wild) || resources.services.iter().any(is_name);
     matters.then(|| spoken_of(resources, settings))
+}
+
+/// `host` from its end to its begin.
+fn from_the_end(host: &str) -> String {
+    host.chars().rev().collect()
 }
 
 /// Every host that a route or rule speaks of, with the ports that routes name there.

@@ -90,6 +90,9 @@ pub enum Resolution {
     Requested,
 }
 
+/// How many endpoints and addresses all hosts of one document may have at all of its ports. Few lines come to very many.
+const MOST: usize = 1_000_000;
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Yaml {
@@ -163,6 +166,20 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
     }
     let endpoints = read_endpoints(yaml.workload_selector, yaml.endpoints, reading)?;
     fits(resolution, &hosts, &endpoints)?;
+    let listed = if let EntryEndpoints::Inline(list) = &endpoints { list.len() } else { 0 };
+    let each = listed.saturating_add(addresses.len()).saturating_add(ranges.len()).saturating_add(1);
+    let needed = hosts.len().saturating_mul(ports.len().max(1)).saturating_mul(each);
+    if needed > MOST {
+        let message = format!(
+            "has {} hosts, {} ports, and {listed} endpoints, {} addresses and {} ranges of addresses: each host has all of \
+             these at each port, which comes to {needed}, and {MOST} is the most; split it",
+            hosts.len(),
+            ports.len(),
+            addresses.len(),
+            ranges.len()
+        );
+        return Err(wrong("spec", message));
+    }
     let endpoints = match (resolution, endpoints) {
         (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
         (_, endpoints) => endpoints,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use selvedge_model::{AppConnections, Lookup, ServiceKey};
 
-use super::{super::*, MESH, REVIEWS, compiled, endpoint_addresses, errors};
+use super::{super::*, MESH, REVIEWS, compiled, endpoint_addresses, errors, resources};
 
 #[test]
 fn target_ports_follow_the_workload_then_the_service() {
@@ -160,4 +160,28 @@ fn two_workloads_at_one_address_are_reported() {
 
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].message.contains("WorkloadEntry default/reviews-v1"), "{problems:?}");
+}
+
+#[test]
+fn the_hosts_of_a_namespaces_entries_have_so_many_ports_and_no_more() {
+    let ports = |count: usize| {
+        let ports = (1..=count).map(|port| format!("{{number: {port}, name: http-{port}}}"));
+        ports.collect::<Vec<_>>().join(", ")
+    };
+    let entry = |namespace: &str, hosts: &str, count: usize| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a, namespace: {namespace}}}\n\
+             spec: {{hosts: [{hosts}], resolution: STATIC, ports: [{}], endpoints: [{{address: 192.0.2.1}}]}}\n",
+            ports(count)
+        )
+    };
+    let hosts = (0..20).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
+    let (resources, _) = resources(&(entry("greedy", &hosts, 6_000) + &entry("other", "a.example.org", 2)));
+    let mut problems = Problems::default();
+    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+
+    assert_eq!(catalog.hosts().count(), 17, "16 of the one, and that of the other");
+    let told: Vec<String> = problems.into_sorted().into_iter().map(|problem| problem.message).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[0].contains("may have 100000 ports together") && told[0].contains("have 96000"), "{told:?}");
 }

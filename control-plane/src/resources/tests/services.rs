@@ -188,3 +188,25 @@ fn what_a_service_asks_for_and_does_not_get_is_reported() {
     let decoded = only(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\n{default}\n"));
     assert_eq!(told(&decoded), []);
 }
+
+#[test]
+fn a_service_entry_has_no_more_endpoints_and_addresses_at_all_its_ports_than_it_may() {
+    let problems = |hosts: usize, ports: usize, ranges: usize| -> String {
+        let hosts = (0..hosts).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
+        let ports = (1..=ports).map(|port| format!("{{number: {port}, name: http-{port}}}"));
+        let ports = ports.collect::<Vec<_>>().join(", ");
+        let ranges = (0..ranges).map(|place| format!("10.0.{place}.0/24")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\n\
+             spec: {{hosts: [{hosts}], resolution: STATIC, addresses: [{ranges}], ports: [{ports}]}}\n"
+        );
+        only(&text).problems.into_iter().map(|problem| problem.message).collect()
+    };
+
+    assert_eq!(problems(100, 100, 99), "");
+    assert!(
+        problems(100, 100, 100).contains("which comes to 1010000, and 1000000 is the most"),
+        "{}",
+        problems(100, 100, 100)
+    );
+}

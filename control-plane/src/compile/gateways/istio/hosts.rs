@@ -1,6 +1,6 @@
 //! Which hosts a `VirtualService` has in common with a server of a `Gateway`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use selvedge_model::gateway::Hostname;
 
@@ -41,6 +41,7 @@ fn served_where(
 ) -> Vec<Served> {
     let own = &*document.name.namespace;
     let mut found: Vec<Served> = Vec::new();
+    let mut names: HashSet<Hostname> = HashSet::new();
     for (index, host) in document.spec.hosts.iter().enumerate() {
         let Ok(written) = routing.full_name(host, own).parse::<Hostname>() else { continue };
         for host in server.hosts.iter().filter(|host| counts(&host.hostname)) {
@@ -48,7 +49,7 @@ fn served_where(
                 continue;
             }
             let both = written.intersection(&host.hostname);
-            let both = both.filter(|both| !found.iter().any(|one| one.hostname == *both));
+            let both = both.filter(|both| names.insert(both.clone()));
             found.extend(both.map(|hostname| Served { index, hostname }));
         }
     }
