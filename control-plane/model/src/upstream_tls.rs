@@ -88,6 +88,8 @@ pub struct TlsOrigination {
 /// A Secret of a gateway's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Credential {
+    /// The namespace of the rule that names it.
+    pub named_by: Arc<str>,
     /// Its name.
     pub secret: String,
     /// Whether its certificate is shown (`MUTUAL`).

@@ -1,6 +1,6 @@
 //! What documents of one namespace may name in another (`ReferenceGrant`).
 //!
-//! Only gateways ask: routes of a mesh need no permit
+//! Only gateways ask, and those who name Secrets of a gateway: routes of a mesh need no permit
 //! (<https://gateway-api.sigs.k8s.io/geps/gep-1294/#namespace-boundaries>).
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,6 +14,7 @@ use crate::{
 fn group_of(kind: &str) -> &'static str {
     match kind {
         "RateLimit" => "selvedge.io",
+        "DestinationRule" => "networking.istio.io",
         _ => listener_set::group_of(kind).unwrap_or(GATEWAY_GROUP),
     }
 }
@@ -46,7 +47,12 @@ impl<'a> Grants<'a> {
 
     /// Whether `from`, which is of a kind of the Gateway API or a `RateLimit`, may name `named`.
     pub(super) fn permit(&self, from: &DocumentName, named: Named<'_>) -> bool {
-        if *named.namespace == *from.namespace {
+        self.permit_kind((&from.kind, &from.namespace), named)
+    }
+
+    /// Whether documents of the kind and in the namespace `from` may name `named`.
+    pub(super) fn permit_kind(&self, (from_kind, from): (&str, &str), named: Named<'_>) -> bool {
+        if *named.namespace == *from {
             return true;
         }
         let grants = self.by_namespace.get(named.namespace).into_iter().flatten();
@@ -59,20 +65,25 @@ impl<'a> Grants<'a> {
         });
         grants.any(|grant| {
             grant.from.iter().any(|allowed| {
-                allowed.group == group_of(&from.kind)
-                    && allowed.kind == *from.kind
-                    && allowed.namespace == *from.namespace
+                allowed.group == group_of(from_kind)
+                    && allowed.kind == *from_kind
+                    && allowed.namespace == *from
             })
         })
     }
 
     /// What is wrong where `from` may not name `named`, and the remedy.
     pub(super) fn advice(from: &DocumentName, named: Named<'_>) -> String {
+        Self::advice_for((&from.kind, &from.namespace), named)
+    }
+
+    /// The same for documents of the kind and in the namespace `from`.
+    pub(super) fn advice_for((from_kind, from): (&str, &str), named: Named<'_>) -> String {
         let Named { kind, namespace, name, .. } = named;
         format!(
             "no ReferenceGrant in {namespace} lets a {} of {} name {kind} {name}; add one there, or keep both in one \
              namespace",
-            from.kind, from.namespace
+            from_kind, from
         )
     }
 }

@@ -252,6 +252,11 @@ impl<'a> Routing<'a> {
         self.http_routes.get(&document.name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The namespace whose documents are for the whole mesh.
+    pub(super) fn root_namespace(&self) -> &'a str {
+        &self.settings.root_namespace
+    }
+
     /// The full name of `host`, as a document in `namespace` writes it.
     pub(super) fn full_name(&self, host: &str, namespace: &str) -> String {
         resolve(host, namespace, &self.settings.cluster_domain)

@@ -1,6 +1,6 @@
 //! `DestinationRule`: how clients treat a host, and which subsets its endpoints form.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::{
     ClientCertificate, Credential, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection,
@@ -338,7 +338,8 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
         return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
     }
     let mutual = matches!(yaml.mode, TlsMode::Mutual);
-    let credential = yaml.credential_name.map(|secret| Credential { secret, mutual });
+    let named_by = || Arc::from(reading.namespace);
+    let credential = yaml.credential_name.map(|secret| Credential { named_by: named_by(), secret, mutual });
     if let Some(Credential { secret, .. }) = &credential {
         if WorkloadName::new("a", secret).is_err() {
             let message = format!(

@@ -1,7 +1,9 @@
 //! `credentialName` of a `DestinationRule`: at a gateway, what it means is in a Secret.
 //!
 //! As in Istio, the Secret is in the namespace of the gateway's workload, whichever namespace the rule is in, and sidecars have
-//! none. Its certificate is sent to the gateways that show it, and to nobody else.
+//! none. Its certificate is sent to the gateways that show it, and to nobody else. Unlike in Istio, a rule of another namespace,
+//! that is not the root namespace, needs a `ReferenceGrant` there: otherwise whoever adds rules and routes could have requests of
+//! his own sent with a partner's certificate.
 
 use std::{
     cell::RefCell,
@@ -17,6 +19,7 @@ use super::{
     super::{
         Problems,
         certificates::{Certificates, Refused},
+        grants::{Grants, Named},
     },
     WantedFrom,
     istio::AUTHORITIES_SUFFIX,
@@ -30,11 +33,14 @@ type Rule = Document<DestinationRuleSpec>;
 /// The Secrets of one gateway's namespace.
 pub(super) struct Credentials<'a> {
     namespace: &'a str,
+    /// The namespace whose rules need no permit.
+    root: &'a str,
     certificates: &'a Certificates<'a>,
+    grants: &'a Grants<'a>,
     /// Whether there is a workload: without one nobody knows in which namespace the Secrets are.
     is_served: bool,
-    /// Why what is named cannot be used, by the name.
-    refused: RefCell<BTreeMap<String, Refused>>,
+    /// Why what is named cannot be used, by the namespace of the rule and the name.
+    refused: RefCell<BTreeMap<(Arc<str>, String), Refused>>,
 }
 
 /// What a Secret holds.
@@ -44,9 +50,14 @@ struct Held<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    pub(super) fn new(seat: &Seat<'a>, certificates: &'a Certificates<'a>) -> Self {
-        let is_served = !seat.workloads.is_empty();
-        Self { namespace: seat.workload_namespace, certificates, is_served, refused: RefCell::default() }
+    pub(super) fn new(
+        seat: &Seat<'a>,
+        root: &'a str,
+        certificates: &'a Certificates<'a>,
+        grants: &'a Grants<'a>,
+    ) -> Self {
+        let (namespace, is_served) = (seat.workload_namespace, !seat.workloads.is_empty());
+        Self { namespace, root, certificates, grants, is_served, refused: RefCell::default() }
     }
 
     /// Puts what the Secret holds that `backend` names in its place, and says what is shown. A backend whose Secret cannot be used
@@ -67,7 +78,8 @@ impl<'a> Credentials<'a> {
             Err(refused) => {
                 let why = format!("credentialName {}: {}", credential.secret, refused.why);
                 backend.broken.get_or_insert(why);
-                self.refused.borrow_mut().entry(credential.secret).or_insert(refused);
+                let Credential { named_by, secret, .. } = credential;
+                self.refused.borrow_mut().entry((named_by, secret)).or_insert(refused);
                 None
             }
         }
@@ -77,6 +89,11 @@ impl<'a> Credentials<'a> {
     /// operating system are believed.
     fn find(&self, credential: &Credential) -> Result<Held<'a>, Refused> {
         let name = credential.secret.as_str();
+        let from = ("DestinationRule", &*credential.named_by);
+        let named = Named { group: "", kind: "Secret", namespace: self.namespace, name };
+        if from.1 != self.root && !self.grants.permit_kind(from, named) {
+            return Err(Refused::new(Grants::advice_for(from, named)));
+        }
         let shown = match credential.mutual {
             true => Some(self.certificates.client(self.namespace, name)?.server),
             false => None,
@@ -109,7 +126,8 @@ impl<'a> Credentials<'a> {
         }
         for rule in rules.filter(|rule| is_for(rule, self.namespace)) {
             for (field, credential) in named(rule) {
-                let Some(Refused { why, at_object, .. }) = refused.get(&credential.secret) else { continue };
+                let named = (Arc::clone(&credential.named_by), credential.secret.clone());
+                let Some(Refused { why, at_object, .. }) = refused.get(&named) else { continue };
                 let told =
                     format!("{why} (so gateways in the namespace {} send nothing there)", self.namespace);
                 problems.error(rule, &field, told);

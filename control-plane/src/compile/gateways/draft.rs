@@ -187,7 +187,8 @@ impl<'a> Draft<'a> {
             here.retain(|_| served.next().unwrap_or_default());
         }
         let mut gateway = Gateway::default();
-        let credentials = Credentials::new(self.seat, self.certificates);
+        let root = self.routing.root_namespace();
+        let credentials = Credentials::new(self.seat, root, self.certificates, self.grants);
         for (port, listeners) in ports {
             let Some(carries) = listeners.first().map(|first| first.new.carries) else { continue };
             let finish = |one: DraftListener<'a>| one.finish(&credentials, &mut gateway);

@@ -164,7 +164,7 @@ fn a_destination_rule_says_how_tls_is_begun() {
     assert_eq!(read(&rule("{mode: ISTIO_MUTUAL}")), UpstreamTls::IstioMutual);
 
     let expected = TlsOrigination {
-        credential: Some(Credential { secret: "shop".into(), mutual: true }),
+        credential: Some(Credential { named_by: "default".into(), secret: "shop".into(), mutual: true }),
         ..TlsOrigination::default()
     };
     assert_eq!(read(&rule("{mode: MUTUAL, credentialName: shop}")), UpstreamTls::Originate(expected));

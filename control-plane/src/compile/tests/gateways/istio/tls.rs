@@ -183,16 +183,57 @@ fn no_gateway_gets_the_key_of_the_meshs_ca() {
     let edge = labelled().replace("  namespace: shop\n  annotations", "  namespace: selvedge\n  annotations");
     let (chain, key) = pair_with(&["a.example"], |_| ());
     let secret = secret("selvedge", "selvedge-ca", &[("tls.crt", &*chain), ("tls.key", &*key)]);
-    let rule = "{host: web, trafficPolicy: {tls: {mode: MUTUAL, credentialName: selvedge-ca}}}";
+    let rule = "{host: web.shop.svc.cluster.local, trafficPolicy: {tls: {mode: MUTUAL, credentialName: selvedge-ca}}}";
     let as_server = server("HTTPS", "a.example", "mode: SIMPLE, credentialName: selvedge-ca");
     let as_client = http("shop/gw", "'*'")
         + &virtual_service("shop/a", "'*'", &all("web"))
-        + &istio("DestinationRule", "shop/rule", rule);
+        + &istio("DestinationRule", "istio-system/rule", rule);
 
     for documents in [as_server, as_client] {
         let (mesh, problems) = compiled(&format!("{edge}{secret}{documents}"));
         let told = errors(&problems).concat();
         assert!(told.contains("the Secret selvedge/selvedge-ca is the control plane's own"), "{told}");
         assert!(mesh.gateways.values().all(|gateway| gateway.certificates.is_empty()), "{documents}");
+    }
+}
+
+#[test]
+fn a_rule_of_another_namespace_needs_a_grant_to_have_the_gateway_show_a_certificate() {
+    let rule = |namespace: &str| {
+        let spec = "{host: far.other.svc.cluster.local, trafficPolicy: {tls: {mode: MUTUAL, credentialName: partner}}}";
+        istio("DestinationRule", &format!("{namespace}/rule"), spec)
+    };
+    let grant = |kind: &str, from: &str, name: &str| {
+        let from = format!("{{group: networking.istio.io, kind: {kind}, namespace: {from}}}");
+        let to = format!("{{group: '', kind: Secret, name: {name}}}");
+        document("ReferenceGrant", "shop", "grant", &format!("{{from: [{from}], to: [{to}]}}"))
+    };
+    let base = http("shop/gw", "'*'")
+        + &virtual_service("shop/a", "'*'", &all("far.other.svc.cluster.local"))
+        + &shown_by("partner", &["client.example"], &[]);
+    let shown = |more: &str| {
+        let (mesh, problems) = served(&format!("{base}{more}"));
+        let broken = edge(&mesh).virtual_hosts.values().flat_map(|host| &host.backends);
+        let broken: Vec<&str> = broken.filter_map(|backend| backend.broken.as_deref()).collect();
+        (edge(&mesh).certificates.len(), broken.concat(), errors(&problems).concat())
+    };
+
+    // That of the gateway's own namespace, of the root namespace, and one that is permitted.
+    for more in
+        [rule("shop"), rule("istio-system"), rule("other") + &grant("DestinationRule", "other", "partner")]
+    {
+        assert_eq!(shown(&more), (1, String::new(), String::new()), "{more}");
+    }
+    for more in [
+        rule("other"),
+        rule("other") + &grant("DestinationRule", "third", "partner"),
+        rule("other") + &grant("DestinationRule", "other", "another"),
+        rule("other") + &grant("VirtualService", "other", "partner"),
+    ] {
+        let (certificates, broken, told) = shown(&more);
+        let why = "no ReferenceGrant in shop lets a DestinationRule of other name Secret partner";
+        assert_eq!(certificates, 0, "{more}");
+        assert!(broken.starts_with("credentialName partner: ") && broken.contains(why), "{broken}");
+        assert!(told.starts_with("spec.trafficPolicy.tls.credentialName") && told.contains(why), "{told}");
     }
 }
