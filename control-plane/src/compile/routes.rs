@@ -8,6 +8,7 @@ mod filters;
 mod gateways;
 mod http;
 mod locations;
+mod logs;
 mod parents;
 mod resolve;
 mod sessions;

@@ -155,8 +155,8 @@ impl<'a> Draft<'a> {
         let listener = &mut self.listeners[place];
         let (hosts, port) = (&mut listener.hosts, listener.new.port);
         let at = *listener.places.entry(hostname.clone()).or_insert_with(|| {
-            let backends =
-                Backends::of_gateway(self.routing, self.seat.workload_namespace, port, Some(self.grants));
+            let whose = (self.seat.workload_namespace, self.seat.namespace);
+            let backends = Backends::of_gateway(self.routing, whose, port, Some(self.grants));
             hosts.push(DraftHost {
                 hostname: hostname.clone(),
                 backends,

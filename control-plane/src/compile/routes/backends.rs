@@ -11,7 +11,6 @@ use selvedge_model::{
 use super::{
     super::{
         Problems, destination_rules::without_rules, grants::Grants, hosts::service_host, services::KnownHost,
-        telemetry,
     },
     Port, Routing, VirtualService,
     delegates::{Effective, Mirrored},
@@ -30,7 +29,9 @@ use crate::{
 /// The backends of one view, or of one virtual host of a gateway, as its routes come to name them.
 pub(in super::super) struct Backends<'a> {
     pub(super) routing: &'a Routing<'a>,
-    client: Option<&'a str>,
+    pub(super) client: Option<&'a str>,
+    /// The namespace of the gateway whose virtual host it is, which may be another than that of its workloads.
+    pub(super) gateway: Option<&'a str>,
     /// The service's port whose view it is. `None`: it is a gateway's virtual host.
     pub(super) port: Option<&'a Port<'a>>,
     /// The port that clients call.
@@ -46,19 +47,30 @@ impl<'a> Backends<'a> {
     /// None, as seen by clients in the namespace `client`, or by all others.
     pub(super) fn new(routing: &'a Routing<'a>, client: Option<&'a str>, port: &'a Port<'a>) -> Self {
         let (number, port) = (port.key.port, Some(port));
-        Self { routing, client, port, number, grants: None, list: Vec::new(), broken: BTreeMap::new() }
+        let (gateway, grants) = (None, None);
+        Self { routing, client, gateway, port, number, grants, list: Vec::new(), broken: BTreeMap::new() }
     }
 
-    /// None, as seen by a gateway in the namespace `client`, whose clients call its port `number`. `grants`: what routes
+    /// None, as seen by the workloads in the namespace `client` of a gateway that is of the namespace `gateway`, whose clients
+    /// call its port `number`. `grants`: what routes
     /// need to name a backend of another namespace; `None` if they need nothing.
     pub(in super::super) fn of_gateway(
         routing: &'a Routing<'a>,
-        client: &'a str,
+        (client, gateway): (&'a str, &'a str),
         number: u16,
         grants: Option<&'a Grants<'a>>,
     ) -> Self {
-        let client = Some(client);
-        Self { routing, client, port: None, number, grants, list: Vec::new(), broken: BTreeMap::new() }
+        let (client, gateway) = (Some(client), Some(gateway));
+        Self {
+            routing,
+            client,
+            gateway,
+            port: None,
+            number,
+            grants,
+            list: Vec::new(),
+            broken: BTreeMap::new(),
+        }
     }
 
     /// What is called here, for messages.
@@ -173,7 +185,7 @@ impl<'a> Backends<'a> {
             stream: timeouts.stream,
             retry,
             filters,
-            access_log: telemetry::of_route(document),
+            access_log: self.access_log(document, problems),
             ..Rule::default()
         }
     }

@@ -6,7 +6,7 @@
 use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend, filter::Fraction};
 
 use super::{
-    super::{Problems, telemetry},
+    super::Problems,
     VirtualService,
     backends::{Backends, Share},
     parents::{Attached, Attachments, GatewayRoute, Rank},
@@ -123,7 +123,7 @@ impl Backends<'_> {
             filters,
             unusable_status: UNUSABLE,
             session,
-            access_log: telemetry::of_route(route),
+            access_log: self.access_log(route, problems),
         }
     }
 

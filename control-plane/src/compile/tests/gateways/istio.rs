@@ -428,6 +428,25 @@ fn a_virtual_service_at_many_hosts_has_its_rules_once_and_too_many_copies_are_re
     assert_eq!(edge(&mesh).virtual_hosts.len(), 80, "those of the others");
 }
 
+#[test]
+fn a_virtual_service_of_another_namespace_silences_no_gateway() {
+    let silent = |namespace: &str| {
+        let document =
+            virtual_service(&format!("{namespace}/a"), "a.example", &all("web.shop.svc.cluster.local"));
+        let off = "metadata: {annotations: {config.selvedge.io/access-log: 'off'}, ";
+        let (mesh, problems) = served(&(http("shop/gw", "'*'") + &document.replacen("metadata: {", off, 1)));
+        let (_, rule) = rule(&mesh, 80, "a.example", "/").unwrap();
+        (
+            rule.access_log.is_some(),
+            told(&problems).into_iter().map(|(_, severity)| severity).collect::<Vec<_>>(),
+        )
+    };
+
+    assert_eq!(silent("shop"), (true, Vec::new()));
+    assert_eq!(silent("istio-system"), (true, Vec::new()));
+    assert_eq!(silent("other"), (false, vec![Severity::NotActedOn]));
+}
+
 /// A `Gateway` of one server on port 80.
 fn on_80(name: &str, server: &str) -> String {
     istio("Gateway", name, &format!("{{selector: {{istio: ingressgateway}}, servers: [{{{server}}}]}}"))

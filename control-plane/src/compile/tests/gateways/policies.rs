@@ -168,3 +168,24 @@ fn the_gateway_of_all_ingresses_needs_no_document_to_be_named() {
     let (_, problems) = compiled(&format!("{edge}{named}"));
     assert_eq!(missing(&problems), 3, "without an Ingress there is no such gateway: {problems:?}");
 }
+
+#[test]
+fn a_gateways_access_log_is_its_own_namespaces_and_the_roots_to_change() {
+    let off = |text: String| {
+        text.replacen("metadata: {", "metadata: {annotations: {config.selvedge.io/access-log: 'off'}, ", 1)
+    };
+    let web = "{backendRefs: [{name: web, namespace: shop, port: 80}]}";
+    let grant = "{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: NS}], to: [{group: '', kind: Service}]}";
+    for (namespace, is_off) in [("shop", true), ("istio-system", true), ("other", false)] {
+        let text = gateway(HTTP)
+            + &off(route(namespace, "r", "a.example", web))
+            + &document("ReferenceGrant", "shop", "grant", &grant.replace("NS", namespace));
+        let (mesh, problems) = compiled(&format!("{EDGE}{text}"));
+
+        let (_, rule) = rule(&mesh, 80, "a.example", "/").unwrap();
+        assert_eq!(rule.access_log.as_ref().map(|log| log.is_off()), is_off.then_some(true), "{namespace}");
+        let told: Vec<_> = problems.iter().map(|problem| (problem.severity, &*problem.field)).collect();
+        let expected = [(crate::problem::Severity::NotActedOn, "metadata.annotations")];
+        assert_eq!(told, if is_off { &[][..] } else { &expected[..] }, "{namespace}: {problems:?}");
+    }
+}
