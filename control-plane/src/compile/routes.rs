@@ -253,6 +253,11 @@ impl<'a> Routing<'a> {
         self.http_routes.get(&document.name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// What is called `host`.
+    pub(super) fn known(&self, host: &str) -> Option<&KnownHost<'a>> {
+        self.catalog.find(host)
+    }
+
     /// The namespace whose documents are for the whole mesh.
     pub(super) fn root_namespace(&self) -> &'a str {
         &self.settings.root_namespace

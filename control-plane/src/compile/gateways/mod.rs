@@ -15,6 +15,7 @@ mod gateway_api;
 mod holders;
 mod ingress;
 mod istio;
+mod loopback;
 mod seats;
 mod shared;
 mod terminate;
@@ -110,6 +111,7 @@ pub(super) fn gateways(
         istio.add_to(&mut draft, owned, routing, problems);
         let before = seat.workloads.iter().find_map(|workload| previous.get(*workload));
         let gateway = kept(draft.finish(problems), before);
+        loopback::report(seat, &gateway, routing, problems);
         gateways.extend(seat.workloads.iter().map(|name| (WorkloadName::clone(name), Arc::clone(&gateway))));
     }
     for (seat, alone) in &istio.unserved(&seats, problems) {

@@ -447,6 +447,36 @@ fn a_virtual_service_of_another_namespace_silences_no_gateway() {
     assert_eq!(silent("other"), (false, vec![Severity::NotActedOn]));
 }
 
+#[test]
+fn who_leads_a_gateway_of_another_namespace_to_its_own_host_is_told() {
+    let entry = |namespace: &str, spec: &str| {
+        let spec = format!("{{hosts: [out.example.com], ports: [{{number: 80, name: http}}], {spec}}}");
+        istio("ServiceEntry", &format!("{namespace}/out"), &spec)
+    };
+    let name = "apiVersion: v1\nkind: Service\nmetadata: {name: out, namespace: other}\n\
+                spec: {type: ExternalName, externalName: localhost, ports: [{port: 80, name: http}]}\n---\n";
+    let led = |document: &str, host: &str| -> Vec<String> {
+        let route = virtual_service("shop/a", "a.example", &all(host));
+        let (_, problems) = served(&(http("shop/gw", "'*'") + &route + document));
+        let of_own_host = |told: &String| told.contains("on the host of whoever calls it");
+        problems.into_iter().map(|problem| problem.message).filter(of_own_host).collect()
+    };
+
+    let at = |address: &str, resolution: &str| {
+        format!("resolution: {resolution}, endpoints: [{{address: {address}}}]")
+    };
+    for spec in
+        [at("127.0.0.1", "STATIC"), at("'::1'", "STATIC"), at("localhost", "DNS"), at("a.localhost", "DNS")]
+    {
+        let told = led(&entry("other", &spec), "out.example.com");
+        assert!(told.len() == 1 && told[0].contains("the gateway shop/edge leads"), "{spec}: {told:?}");
+        assert_eq!(led(&entry("shop", &spec), "out.example.com"), [""; 0], "its own namespace may: {spec}");
+        assert_eq!(led(&entry("other", &spec), "web"), [""; 0], "nothing leads there: {spec}");
+    }
+    assert_eq!(led(name, "out.other.svc.cluster.local").len(), 1);
+    assert_eq!(led(&entry("other", &at("192.0.2.1", "STATIC")), "out.example.com"), [""; 0]);
+}
+
 /// A `Gateway` of one server on port 80.
 fn on_80(name: &str, server: &str) -> String {
     istio("Gateway", name, &format!("{{selector: {{istio: ingressgateway}}, servers: [{{{server}}}]}}"))
