@@ -203,6 +203,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "hosts",
         "grants",
         "sharing",
+        "room",
         "claims",
         "inbound",
         "there",

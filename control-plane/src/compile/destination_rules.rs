@@ -1,6 +1,6 @@
 //! Which `DestinationRule` a client follows for a host, and what it says about a subset.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use selvedge_model::{
     AppConnections, Endpoints, HealthCheck, Hedge, Protocol, ServiceKey, TrafficPolicy, UpstreamTls,
@@ -11,6 +11,7 @@ use super::{
     MeshSettings, Problems,
     hosts::{closeness, matching, resolve, suggestion},
     places,
+    room::Room,
     services::{Catalog, KnownHost},
 };
 use crate::problem::{DocumentName, Severity};
@@ -34,11 +35,17 @@ pub(super) struct RuleSet<'a> {
     unusable: Option<&'a Rule>,
 }
 
+/// The namespace of clients, if it has rules of its own for some hosts, and which they follow for each, by where that is in
+/// memory.
+pub(super) type Found<'r> = (Option<&'r str>, Vec<Option<*const ()>>);
+
 /// Every rule, by namespace and host pattern.
 #[derive(Debug)]
 pub(super) struct DestinationRules<'a> {
     namespaces: BTreeMap<&'a str, BTreeMap<String, Vec<RuleSet<'a>>>>,
     root_namespace: &'a str,
+    /// The namespaces with rules, and those that rules name. All others follow the same.
+    told_apart: HashSet<&'a str>,
     /// Whether any of them cannot be used. There seldom is one to look for.
     some_unusable: bool,
     documents: Vec<&'a Rule>,
@@ -52,6 +59,8 @@ impl<'a> DestinationRules<'a> {
         problems: &mut Problems,
     ) -> Self {
         let mut namespaces: BTreeMap<&str, BTreeMap<String, Vec<RuleSet<'_>>>> = BTreeMap::new();
+        let (mut told_apart, mut room) = (HashSet::new(), Room::default());
+        let mut some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
         for rule in &resources.destination_rules {
             let rule: &Rule = rule;
             let namespace = &*rule.name.namespace;
@@ -61,16 +70,36 @@ impl<'a> DestinationRules<'a> {
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
             report_limits_of_http(rule, &host, catalog, problems);
+            let ports = catalog.matching(&host).map(|known| known.ports.len()).sum();
+            let named = || rule.spec.export_to.namespaces(namespace);
+            let taken = room.take(namespace, rule.size, ports, named().count());
+            told_apart.insert(namespace);
+            let is_too_much = match taken {
+                Ok(()) => {
+                    told_apart.extend(named());
+                    false
+                }
+                Err(why) => {
+                    let told = format!("cannot be used ({why}), so nothing is sent to {host}");
+                    problems.no_room(rule, "spec.host", told);
+                    some_unusable = true;
+                    true
+                }
+            };
             let sets = namespaces.entry(namespace).or_default();
             let sets = sets.entry(host).or_default();
+            if is_too_much {
+                sets.push(RuleSet { unusable: Some(rule), ..RuleSet::of(rule) });
+                continue;
+            }
             match sets.iter_mut().find(|set| set.policy.0.spec.export_to == rule.spec.export_to) {
                 Some(set) => set.join(rule, problems),
                 None => sets.push(RuleSet::of(rule)),
             }
         }
-        let some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
         let documents = resources.destination_rules.iter().map(|rule| &**rule).collect();
-        Self { namespaces, root_namespace: &settings.root_namespace, some_unusable, documents }
+        let root_namespace = &settings.root_namespace;
+        Self { namespaces, root_namespace, told_apart, some_unusable, documents }
     }
 
     /// Each of them, as it is written.
@@ -94,6 +123,20 @@ impl<'a> DestinationRules<'a> {
             .or_else(|| find(self.root_namespace, &any))
     }
 
+    /// What tells the rules for `hosts` that clients in `client` follow from those that others do. `None`: those of clients in a
+    /// namespace without rules.
+    pub(super) fn found<'r>(&self, client: &'r str, hosts: &[&KnownHost<'_>]) -> Option<Found<'r>> {
+        if !self.told_apart.contains(client) {
+            return None;
+        }
+        let own = self.namespaces.get(client);
+        let has_own =
+            own.is_some_and(|own| hosts.iter().any(|host| matching(own, &host.host).next().is_some()));
+        let sets = hosts.iter().map(|host| self.find(Some(client), host));
+        let places = sets.map(|set| set.map(|set| std::ptr::from_ref(set).cast()));
+        Some((has_own.then_some(client), places.collect()))
+    }
+
     /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone.
     pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
         let for_all = [host.namespace, self.root_namespace];
@@ -114,10 +157,11 @@ impl<'a> DestinationRules<'a> {
     ) -> impl Iterator<Item = &'a str> + use<'s, 'a> {
         self.namespaces.iter().flat_map(move |(namespace, sets)| {
             let sets = hosts.iter().flat_map(|host| matching(sets, host)).flat_map(|(_, sets)| sets);
-            let rules: Vec<&'a Rule> = sets.map(|set| set.policy.0).collect();
+            // One that cannot be used is for everybody.
+            let rules: Vec<_> = sets.map(|set| (set.policy.0, set.unusable.is_none())).collect();
             let own = (!rules.is_empty()).then_some(*namespace);
-            own.into_iter()
-                .chain(rules.into_iter().flat_map(|rule| rule.spec.export_to.namespaces(namespace)))
+            let usable = rules.into_iter().filter_map(|(rule, is_usable)| is_usable.then_some(rule));
+            own.into_iter().chain(usable.flat_map(|rule: &'a Rule| rule.spec.export_to.namespaces(namespace)))
         })
     }
 

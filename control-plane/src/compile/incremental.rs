@@ -131,7 +131,8 @@ impl Last {
     /// # Errors
     /// Everything must be compiled. Nothing in this is true any more.
     fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
-        if !self.resources.takes_over_all_but_workloads_and_routes(resources) {
+        let is_crowded = self.facts.found.is_crowded();
+        if is_crowded || !self.resources.takes_over_all_but_workloads_and_routes(resources) {
             return Err(Everything);
         }
         self.follow_workloads(resources)?;

@@ -30,6 +30,7 @@ mod policy_targets;
 mod rate_limits;
 mod reserved;
 mod revocations;
+mod room;
 mod routes;
 mod rule_names;
 mod selected;
@@ -245,9 +246,17 @@ struct Problems {
     times: usize,
     /// The routes that decide on some port, each with the parent by which it is attached there.
     deciding: HashSet<(DocumentName, usize)>,
+    /// Whether a document has no room because of others, which may be for other hosts.
+    is_crowded: bool,
 }
 
 impl Problems {
+    /// An error because documents of the same namespace take all the room there is for them.
+    fn no_room<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
+        self.is_crowded = true;
+        self.error(document, field, message);
+    }
+
     fn add(&mut self, problem: Problem) {
         self.times += 1;
         self.found.insert(problem);

@@ -5,6 +5,7 @@ mod backends;
 mod claims;
 mod delegates;
 mod filters;
+mod followers;
 mod gateways;
 mod http;
 mod locations;
@@ -13,6 +14,7 @@ mod parents;
 mod resolve;
 mod sessions;
 mod tcp;
+mod views;
 
 use std::{
     borrow::Cow,
@@ -20,17 +22,15 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{
-    AppConnections, Endpoints, Protocol, Service, ServiceKey, TcpTable, snapshot::ServiceViews,
-};
+use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey};
 
 pub use locations::{RuleLocations, Written};
 
 pub(super) use backends::{Backends, Share};
 use delegates::{Delegates, Effective};
+use followers::Followers;
 pub(super) use gateways::{Asker, catch_alls_last};
 use http::HttpRoutes;
-use parents::Followed;
 pub(super) use resolve::Reference;
 use tcp::TcpRoutes;
 
@@ -40,7 +40,7 @@ use super::{
     backend_traffic::BackendTraffic,
     destination_rules::{DestinationRules, RuleSet, report_checks},
     hosts::{matching, resolve, suggestion},
-    keep,
+    room::Room,
     services::{Catalog, KnownHost},
 };
 use crate::{
@@ -59,11 +59,13 @@ pub(super) struct Routing<'a> {
     backend_tls: BackendTls<'a>,
     backend_traffic: BackendTraffic<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
-    virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
+    virtual_services: BTreeMap<String, Followers<'a>>,
     /// The HTTP routes of each of them.
     http_routes: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
     /// The HTTP routes of each `VirtualService` that gateways follow.
     routes_of_gateways: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
+    /// About how much memory the routes of delegates take in each of those that have some, in bytes.
+    delegated: BTreeMap<&'a DocumentName, usize>,
     gateway_routes: HttpRoutes<'a>,
     tcp_routes: TcpRoutes<'a>,
 }
@@ -93,10 +95,11 @@ impl<'a> Routing<'a> {
             virtual_services: BTreeMap::new(),
             http_routes: BTreeMap::new(),
             routes_of_gateways: BTreeMap::new(),
+            delegated: BTreeMap::new(),
             gateway_routes,
             tcp_routes,
         };
-        let mut delegates = Delegates::new(resources);
+        let (mut delegates, mut room) = (Delegates::new(resources), Room::default());
         for document in &resources.virtual_services {
             let document: &VirtualService = document;
             let says_nothing = document.spec.http.is_empty() && document.spec.tcp.is_empty();
@@ -104,20 +107,21 @@ impl<'a> Routing<'a> {
                 continue;
             }
             let (routes, followed_by) = (delegates.routes(document, problems), &document.spec.followed_by);
+            routing.delegated.insert(&document.name, delegates.taken(document));
             if !followed_by.gateways.is_empty() {
                 routing.routes_of_gateways.insert(&document.name, routes.clone());
             }
             if followed_by.sidecars {
                 let routes = routes.into_iter().map(|route| claims::for_sidecars(document, route, problems));
                 routing.http_routes.insert(&document.name, routes.collect());
-                routing.add(document, problems);
+                routing.add(document, &mut room, problems);
             }
         }
         delegates.report_unused(problems);
         routing
     }
 
-    fn add(&mut self, document: &'a VirtualService, problems: &mut Problems) {
+    fn add(&mut self, document: &'a VirtualService, room: &mut Room<'a>, problems: &mut Problems) {
         let domain = &self.settings.cluster_domain;
         for (index, host) in document.spec.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{index}]");
@@ -144,8 +148,9 @@ impl<'a> Routing<'a> {
                 }
             }
             self.report_foreign(document, &field, &known, problems);
-            let others = self.virtual_services.get(&host).map(Vec::as_slice).unwrap_or_default();
-            if others.iter().any(|other| std::ptr::eq(*other, document)) {
+            let nobody = Followers::default();
+            let others = self.virtual_services.get(&host).unwrap_or(&nobody);
+            if others.list.last().is_some_and(|other| std::ptr::eq(*other, document)) {
                 continue;
             }
             match self.overruled(document, &host, others) {
@@ -168,7 +173,14 @@ impl<'a> Routing<'a> {
                 }
                 None => {}
             }
-            self.virtual_services.entry(host).or_default().push(document);
+            let ports = known.iter().map(|known| known.ports.len()).sum();
+            let reach = self.reach(document, self.catalog.find(&host)).into_owned();
+            let (own, size) = (&*document.name.namespace, self.size(document));
+            if let Err(why) = room.take(own, size, ports, reach.namespaces(own).count()) {
+                problems.no_room(document, &field, format!("{host} does not follow it: {why}"));
+                continue;
+            }
+            self.virtual_services.entry(host).or_default().add(document, &reach);
         }
     }
 
@@ -178,17 +190,11 @@ impl<'a> Routing<'a> {
         &self,
         document: &VirtualService,
         host: &str,
-        others: &[&'a VirtualService],
+        others: &Followers<'a>,
     ) -> Option<(&'a VirtualService, bool)> {
         let reach = self.reach(document, self.catalog.find(host));
         let own = &*document.name.namespace;
-        let first_for = |client: Option<&str>| {
-            let closeness = reach.closeness(own, client)?;
-            others.iter().copied().find(|other| {
-                let theirs = self.reach(other, self.catalog.find(host));
-                theirs.closeness(&other.name.namespace, client).is_some_and(|theirs| theirs <= closeness)
-            })
-        };
+        let first_for = |client: Option<&str>| others.first_within(client, reach.closeness(own, client)?);
         if reach.is_everywhere() {
             return first_for(None).map(|first| (first, true));
         }
@@ -332,89 +338,31 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// Each port of `host`, as every namespace's clients see it.
-    fn views(
-        &self,
-        host: &KnownHost<'_>,
-        previous: &BTreeMap<ServiceKey, ServiceViews>,
-        problems: &mut Problems,
-    ) -> Vec<(ServiceKey, ServiceViews)> {
-        let mut views = Vec::new();
-        for (port, protocol) in &host.ports {
-            let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
-            let port = Port { host, key: &key, protocol: *protocol };
-            let before = previous.get(&key);
-            let default = self.view(None, &port, problems);
-            let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
-            let involved = involved_hosts(&default);
-            let namespaces: BTreeSet<&str> = self
-                .rules
-                .namespaces_with_rules(&involved)
-                .chain(self.gateway_routes.namespaces(&host.host))
-                .chain(self.tcp_routes.namespaces(&host.host))
-                .chain(self.exported_to(host))
-                .collect();
-            for namespace in namespaces {
-                let own = self.view(Some(namespace), &port, problems);
-                if own != default {
-                    let before = before.and_then(|views| views.by_namespace.get(namespace));
-                    // A document may be for very many namespaces: those that see the same share it.
-                    let same = by_namespace.values().next_back().filter(|last| ***last == own).cloned();
-                    let own = same.unwrap_or_else(|| keep(own, before));
-                    by_namespace.insert(Arc::from(namespace), own);
-                }
-            }
-            let default = keep(default, before.map(|views| &views.default));
-            views.push((key, ServiceViews { default, by_namespace }));
-        }
-        views
-    }
-
-    /// The service port as clients in `client` see it.
-    fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
-        let mut backends = Backends::new(self, client, port);
-        let routes = (&self.gateway_routes, &self.tcp_routes);
-        let followed = Followed::new(client, port.key, port.protocol, routes, problems);
-        let document = self.virtual_service(port.host, client);
-        let for_http =
-            document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
-        let routes = backends
-            .gateway_http(&followed.http, for_http, problems)
-            .or_else(|| for_http.and_then(|document| backends.routes(document, problems)));
-        let routes = routes.unwrap_or_else(|| backends.default_route(problems));
-        let tcp = match may_be_opaque(port.protocol) {
-            true => backends.tcp_table(&followed.tcp, document, problems),
-            false => TcpTable::default(),
-        };
-        Service {
-            key: port.key.clone(),
-            addresses: port.host.own_addresses(),
-            protocol: port.protocol,
-            routes,
-            tcp,
-            backends: backends.list,
-        }
-    }
-
     /// The one that clients in `client` follow for `known`: of the closest pattern, the one that is closest to them.
     fn virtual_service(&self, known: &KnownHost<'_>, client: Option<&str>) -> Option<&'a VirtualService> {
-        let seen = |list: &[&'a VirtualService]| {
-            let closest = list.iter().copied().filter_map(|document| {
-                let closeness =
-                    self.reach(document, Some(known)).closeness(&document.name.namespace, client)?;
-                Some((closeness, document))
-            });
-            closest.min_by_key(|(closeness, _)| *closeness).map(|(_, document)| document)
-        };
-        let matching = matching(&self.virtual_services, &known.host)
-            .filter_map(|(closeness, list)| Some((closeness, seen(list)?)));
+        let matching = matching(&self.virtual_services, &known.host).filter_map(|(closeness, followers)| {
+            // Whether a document behind a wildcard is of another namespace depends on the host.
+            let is_found =
+                closeness == usize::MAX || self.settings.route_ownership == RouteOwnership::Exported;
+            let found = match is_found {
+                true => followers.closest(client),
+                false => {
+                    let closest = followers.list.iter().filter_map(|document| {
+                        let reach = self.reach(document, Some(known));
+                        Some((reach.closeness(&document.name.namespace, client)?, *document))
+                    });
+                    closest.min_by_key(|(closeness, _)| *closeness)
+                }
+            };
+            Some((closeness, found?.1))
+        });
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| found)
     }
 
     /// The namespaces that some `VirtualService` of `known` is for and not for all.
     fn exported_to(&self, known: &KnownHost<'_>) -> BTreeSet<&'a str> {
         let matching = matching(&self.virtual_services, &known.host);
-        let documents = matching.flat_map(|(_, list)| list.iter().copied());
+        let documents = matching.flat_map(|(_, followers)| followers.list.iter().copied());
         let namespaces = documents.flat_map(|document| {
             let own = &*document.name.namespace;
             match self.reach(document, Some(known)) {
@@ -440,11 +388,6 @@ pub(super) struct OfHost {
 /// Whether connections to a port that speaks `protocol` may be opaque.
 fn may_be_opaque(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Unspecified | Protocol::Tcp)
-}
-
-/// The hosts that a service's backends name.
-fn involved_hosts(service: &Service) -> Vec<&str> {
-    service.backends.iter().map(|backend| &*backend.name.service.host).collect()
 }
 
 /// A port of a known host.

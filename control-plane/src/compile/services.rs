@@ -115,7 +115,7 @@ impl<'a> Catalog<'a> {
                 "{host} is left out: the hosts of the ServiceEntries of the namespace {namespace} may have {MOST_PORTS} ports \
                  together, and others that come before have {ports}; name fewer hosts or ports, or a wildcard"
             );
-            return problems.error(document, &field, message);
+            return problems.no_room(document, &field, message);
         }
         *ports += more;
         let source = HostDocument::Entry(document);

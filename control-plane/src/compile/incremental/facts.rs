@@ -62,6 +62,11 @@ pub(in super::super) struct Routed {
 }
 
 impl Found {
+    /// Whether a document has no room because of others: then each may have a part in what any other is.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.others.is_crowded || self.routed.of_all.is_crowded
+    }
+
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
         let Routed { of_all, of_hosts, .. } = &self.routed;

@@ -186,6 +186,10 @@ impl Last {
         let mut of_all = Problems::default();
         let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut of_all);
         let connections = |service: &ServiceKey, namespace: &str| routing.app_connections(service, namespace);
+        // Who has room depends on all that came before.
+        if of_all.is_crowded {
+            return Err(Everything);
+        }
         if !facts.connections.are_still(|host| touched.with_rules.contains(host), connections) {
             return Err(Everything);
         }

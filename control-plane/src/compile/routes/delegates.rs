@@ -8,9 +8,12 @@ use std::{
 use selvedge_model::{ClientMatch, HeaderField, Match, StringMatch, filter::Fraction};
 
 use super::{super::Problems, VirtualService};
-use crate::resources::{
-    Resources,
-    virtual_service::{DelegateTo, Destination, HttpRoute, PortMatch},
+use crate::{
+    problem::DocumentName,
+    resources::{
+        Resources,
+        virtual_service::{DelegateTo, Destination, HttpRoute, PortMatch},
+    },
 };
 
 /// How much the routes of delegates may come to for those of one namespace that delegate to them, in bytes, nearly. Each has
@@ -58,13 +61,16 @@ pub(super) struct Delegates<'a> {
     named: BTreeSet<(&'a str, &'a str)>,
     /// What the documents of each namespace have taken of [`MOST`].
     used: BTreeMap<&'a str, usize>,
+    /// What each of them has taken.
+    taken: BTreeMap<&'a DocumentName, usize>,
 }
 
 impl<'a> Delegates<'a> {
     pub(super) fn new(resources: &'a Resources) -> Self {
         let documents = resources.virtual_services.iter().map(|document| &**document);
         let by_name = documents.map(|document| ((&*document.name.namespace, &*document.name.name), document));
-        Self { by_name: by_name.collect(), named: BTreeSet::new(), used: BTreeMap::new() }
+        let by_name = by_name.collect();
+        Self { by_name, named: BTreeSet::new(), used: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
     /// The routes of `document`, those of its delegates in their places.
@@ -88,6 +94,12 @@ impl<'a> Delegates<'a> {
         routes
     }
 
+    /// About how much memory the routes of delegates take in `document`, in bytes: those of each as often as the document
+    /// leaves a route to it.
+    pub(super) fn taken(&self, document: &'a VirtualService) -> usize {
+        self.taken.get(&document.name).copied().unwrap_or_default()
+    }
+
     /// Reports the documents without hosts to which nobody delegates.
     pub(super) fn report_unused(&self, problems: &mut Problems) {
         for (name, document) in &self.by_name {
@@ -107,15 +119,18 @@ impl<'a> Delegates<'a> {
         to: &DelegateTo,
         problems: &mut Problems,
     ) -> Vec<Effective<'a>> {
-        let found = self.find(root, to);
-        let delegate = match found.and_then(|delegate| self.take(root, route, delegate).map(|()| delegate)) {
+        let field = format!("spec.http[{}].delegate", route.index);
+        let delegate = match self.find(root, to) {
             Ok(delegate) => delegate,
             Err(why) => {
-                let field = format!("spec.http[{}].delegate", route.index);
                 problems.error(root, &field, format!("{why} (the route is left out)"));
                 return Vec::new();
             }
         };
+        if let Err(why) = self.take(root, route, delegate) {
+            problems.no_room(root, &field, format!("{why} (the route is left out)"));
+            return Vec::new();
+        }
         self.named.insert((&delegate.name.namespace, &delegate.name.name));
         let mut routes = Vec::new();
         for child in &delegate.spec.http {
@@ -168,6 +183,7 @@ impl<'a> Delegates<'a> {
             ));
         }
         *used += needed;
+        *self.taken.entry(&root.name).or_default() += needed;
         Ok(())
     }
 

@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use selvedge_model::{ClientMatch, Layer, Match, Rule, StringMatch, TcpRule, facts};
 
 use super::{super::Problems, Routing, VirtualService, backends::Backends};
-use crate::{
-    problem::DocumentName,
-    resources::virtual_service::{Follower, asked},
-};
+use crate::resources::virtual_service::{Follower, asked};
 
 /// The gateway workload that follows a document, and the `Gateway` because of which it does.
 #[derive(Debug, Clone, Copy)]
@@ -25,12 +22,9 @@ pub(in super::super) struct Asker<'a> {
 }
 
 impl<'a> Routing<'a> {
-    /// About how much memory what `document` says at gateways takes, with its delegates, in bytes.
-    pub(in super::super) fn size_at_gateways(&self, document: &VirtualService) -> usize {
-        let effective = self.routes_of_gateways.get(&document.name).into_iter().flatten();
-        let others = effective.map(|effective| effective.document).filter(|one| one.name != document.name);
-        let others: BTreeMap<&DocumentName, usize> = others.map(|one| (&one.name, one.size)).collect();
-        document.size + others.values().sum::<usize>()
+    /// About how much memory what `document` says takes at one place, with what it leaves to delegates, in bytes.
+    pub(in super::super) fn size(&self, document: &VirtualService) -> usize {
+        document.size.saturating_add(self.delegated.get(&document.name).copied().unwrap_or_default())
     }
 
     /// The labels of clients that `document` asks for at gateways.

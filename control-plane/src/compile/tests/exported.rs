@@ -127,3 +127,48 @@ fn namespaces_that_see_the_same_share_it() {
     let views = &mesh.services[&ServiceKey::new(DB, 80)].by_namespace;
     assert!(Arc::ptr_eq(&views["a"], &views["b"]));
 }
+
+#[test]
+fn namespaces_share_what_they_see_wherever_they_stand_and_see_their_own_rules() {
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: other, namespace: c}\n\
+                spec: {host: other.shop.svc.cluster.local, trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}}\n---\n";
+    let one = to_other("shop", "one", "[a, c, e, g]");
+    let two = to_other("shop", "two", "[b, d]").replace("other.shop", "db.shop");
+    let (mesh, problems) = compiled(&format!("{SERVICES}{one}{two}{rule}"));
+
+    assert_eq!(problems, []);
+    let views = &mesh.services[&ServiceKey::new(DB, 80)].by_namespace;
+    assert!(Arc::ptr_eq(&views["a"], &views["e"]) && Arc::ptr_eq(&views["a"], &views["g"]));
+    assert!(Arc::ptr_eq(&views["b"], &views["d"]));
+    let limit = |namespace: &str| views[namespace].backends[0].policy.connections.max_connections;
+    assert_eq!([limit("a"), limit("c"), limit("e")], [None, Some(7), None]);
+}
+
+#[test]
+fn a_document_that_would_cost_too_much_at_many_ports_for_many_namespaces_is_refused() {
+    let ports =
+        (1..=300).map(|port| format!("{{number: {port}, name: http-{port}}}")).collect::<Vec<_>>().join(", ");
+    let entry = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: wide, namespace: shop}}\n\
+         spec: {{hosts: [wide.example.com], resolution: STATIC, ports: [{ports}], endpoints: [{{address: 192.0.2.1}}]}}\n---\n"
+    );
+    let namespaces = (0..10_000).map(|place| format!("ns-{place}")).collect::<Vec<_>>().join(", ");
+    let route = to_other("shop", "one", &format!("[{namespaces}]")).replace(DB, "wide.example.com");
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: wide, namespace: shop}}\n\
+         spec: {{host: wide.example.com, exportTo: [{namespaces}], trafficPolicy: {{tls: {{mode: SIMPLE}}}}}}\n---\n"
+    );
+    let views = |mesh: &Mesh| mesh.services[&ServiceKey::new("wide.example.com", 1)].clone();
+
+    let (mesh, problems) = compiled(&format!("{SERVICES}{entry}{route}"));
+    let told = errors(&problems).concat();
+    assert!(told.starts_with("spec.hosts[0]: wide.example.com does not follow it: at 300 ports"), "{told}");
+    assert!(views(&mesh).by_namespace.is_empty());
+
+    // What a rule is to protect is not sent without it.
+    let (mesh, problems) = compiled(&format!("{SERVICES}{entry}{rule}"));
+    let told = errors(&problems).concat();
+    assert!(told.starts_with("spec.host: cannot be used (at 300 ports"), "{told}");
+    assert!(views(&mesh).for_namespace("ns-7").backends[0].broken.is_some());
+    assert!(views(&mesh).by_namespace.len() <= 1);
+}

@@ -429,6 +429,21 @@ fn a_virtual_service_at_many_hosts_has_its_rules_once_and_too_many_copies_are_re
 }
 
 #[test]
+fn a_delegate_counts_among_the_copies_as_often_as_a_document_delegates_to_it() {
+    let hosts = (0..200).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
+    let part = format!("{{http: [{}]}}", at(&format!("/{}", "x".repeat(10_000)), "web"));
+    let part = istio("VirtualService", "shop/part", &part);
+    let told = |times: usize| {
+        let routes = vec!["{delegate: {name: part}}"; times].join(", ");
+        let (_, problems) =
+            served(&(http("shop/gw", "'*'") + &virtual_service("shop/a", &hosts, &routes) + &part));
+        problems.iter().filter(|problem| problem.message.starts_with("is not served at gateways")).count()
+    };
+
+    assert_eq!((told(1), told(50)), (0, 1));
+}
+
+#[test]
 fn a_virtual_service_of_another_namespace_silences_no_gateway() {
     let silent = |namespace: &str| {
         let document =
