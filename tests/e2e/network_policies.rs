@@ -292,7 +292,7 @@ async fn ends_what_it_forbids(spec: &str, keeps_first: bool, teller: &str, way: 
     let [(mut kept, mut its_app), (mut forbidden, _open)] = watching;
 
     let changed = Instant::now();
-    around.mesh.write("policy.yaml", &policy(&spec)).expect("a writable directory");
+    around.mesh.write("policy.yaml", &policy(spec)).expect("a writable directory");
 
     within("the end of what is forbidden", forbidden.rest()).await;
     assert!(changed.elapsed() < ENDS, "{spec}: {:?}", changed.elapsed());

@@ -15,6 +15,7 @@ use crate::{
 /// What `DestinationRule` `trafficPolicy.tls` or a `BackendTLSPolicy` says. Without it each endpoint decides: mutual TLS if it is
 /// meshed, plaintext if it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a backend, which is much larger")]
 pub enum UpstreamTls {
     /// `DISABLE`: plaintext, also to meshed endpoints.
     Disable,

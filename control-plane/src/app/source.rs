@@ -22,7 +22,7 @@ use crate::{
 /// Where documents come from, opened.
 #[derive(Debug)]
 pub(super) enum OpenedSource {
-    Directory(Directory),
+    Directory(Box<Directory>),
     Kubernetes(Cluster),
 }
 
@@ -36,7 +36,7 @@ impl OpenedSource {
                     default_namespace: args.default_namespace.clone(),
                     last_good: Some(args.data_dir.join(LAST_GOOD)),
                 };
-                Ok(Self::Directory(Directory::new(directory, options)))
+                Ok(Self::Directory(Box::new(Directory::new(directory, options))))
             }
             SourceKind::Kubernetes => {
                 let kubeconfig = args.kubeconfig.as_deref();

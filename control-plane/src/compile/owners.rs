@@ -112,7 +112,7 @@ impl<'a> Owners<'a> {
         }
         claims.extend(self.candidate_claims(catalog, candidates));
         claims.sort_by_key(|(seniority, _)| *seniority);
-        self.reserved = Reserved::new(claims.iter().map(|(_, claimant)| claimant), before, &self.claims);
+        self.reserved = Reserved::new(&claims.iter().map(|(_, claimant)| claimant), before, &self.claims);
         for (_, claimant) in claims {
             match claimant {
                 Claimant::Workload(index, host, claim) => {

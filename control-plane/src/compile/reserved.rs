@@ -22,7 +22,7 @@ impl<'a> Reserved<'a> {
     /// claims that go before all of theirs. What somebody does not get is reserved for nobody. Otherwise it would be nobody's now,
     /// and somebody else's the next time that the same documents are compiled.
     pub(super) fn new<'c>(
-        claimants: impl Iterator<Item = &'c Claimant<'a>> + Clone,
+        claimants: &(impl Iterator<Item = &'c Claimant<'a>> + Clone),
         before: &Before,
         first: &HashMap<Host, Vec<Claim<'a>>>,
     ) -> Self

@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey};
+use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey, snapshot::ServiceViews};
 
 pub use locations::{RuleLocations, Written};
 

@@ -216,7 +216,7 @@ impl Directory {
         self.due = None;
         let mut changes = Changes::default();
         for (path, seen) in files {
-            self.count_file(path, seen, (now, patience), &mut changes);
+            self.count_file(&path, seen, (now, patience), &mut changes);
         }
         Ok(self.take_over(&changes).then(|| Arc::clone(&self.loaded)))
     }
@@ -290,7 +290,7 @@ impl Directory {
         } else {
             let gone = gone.into_iter().map(|path| (path, FileState::Gone));
             for (path, seen) in scan.files.into_iter().chain(gone) {
-                self.count_file(path, seen, (now, patience), changes);
+                self.count_file(&path, seen, (now, patience), changes);
             }
         }
         self.unreadable = unreadable;
@@ -314,12 +314,12 @@ impl Directory {
 
     fn count_file(
         &mut self,
-        path: PathBuf,
+        path: &Path,
         seen: FileState,
         (now, patience): (Instant, Patience),
         changes: &mut Changes,
     ) {
-        if let Some(file) = self.files.get_mut(&path)
+        if let Some(file) = self.files.get_mut(path)
             && file.pending.is_none()
             && file.counted == seen
         {
@@ -328,7 +328,7 @@ impl Directory {
             return;
         }
         let fresh = || File { counted: FileState::Gone, pending: None, documents: Vec::new() };
-        let file = self.files.entry(path.clone()).or_insert_with(fresh);
+        let file = self.files.entry(path.to_owned()).or_insert_with(fresh);
         let since = match file.pending.take() {
             Some((pending, since)) if pending == seen => Some(since),
             _ => None,
@@ -340,17 +340,17 @@ impl Directory {
         } else if counts {
             let is_text = matches!((&file.counted, &seen), (FileState::Text(_), FileState::Text(_)));
             let before = match &seen {
-                FileState::Text(text) if !is_certificate(&path) => {
+                FileState::Text(text) if !is_certificate(path) => {
                     let (before, namespace) = (file.documents.clone(), &self.options.default_namespace);
                     let known = std::mem::take(&mut file.documents);
-                    file.documents = decode_again(text, &Arc::from(&*path), namespace, known);
+                    file.documents = decode_again(text, &Arc::from(path), namespace, known);
                     Some(before).filter(|_| is_text)
                 }
                 _ => None,
             };
             file.counted = seen;
             match before {
-                Some(before) => changes.texts.push((path.clone(), before)),
+                Some(before) => changes.texts.push((path.to_owned(), before)),
                 None => changes.is_more = true,
             }
         } else {
@@ -360,7 +360,7 @@ impl Directory {
             file.pending = Some((seen, since));
         }
         if file.counted == FileState::Gone && file.pending.is_none() {
-            self.files.remove(&path);
+            self.files.remove(path);
         }
     }
 

@@ -94,7 +94,7 @@ impl Aperture {
 
     /// How many more endpoints are to be looked at, if the better of two has this many requests in flight. None if it is
     /// busy: then few are idle, and the part widens.
-    pub(super) fn further_looks(&self, in_flight: u32) -> usize {
+    pub(super) fn further_looks(in_flight: u32) -> usize {
         if (1..BUSY).contains(&in_flight) { LOOKS } else { 0 }
     }
 

@@ -190,8 +190,8 @@ impl Finished {
     pub(super) fn bytes(&self) -> usize {
         let Head { method, authority, path, request_id, trace_id, user_agent, forwarded_for, .. } =
             &*self.head;
-        let rare = [request_id, trace_id, user_agent, forwarded_for].into_iter().flatten();
-        let texts = rare.chain([authority, path]).map(String::len).sum::<usize>();
+        let texts = [authority, path, request_id, user_agent, forwarded_for].map(|text| text.as_str().len());
+        let texts = texts.iter().sum::<usize>() + trace_id.as_ref().map_or(0, String::len);
         let method = method.as_ref().map_or(0, |method| method.as_str().len());
         let tags = self.head.traced.iter().flat_map(|traced| &traced.tags).map(|(_, value)| value.len());
         let attempts = self.trace().map_or(0, |trace| trace.tried());

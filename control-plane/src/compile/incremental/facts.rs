@@ -75,7 +75,7 @@ impl Found {
         let deciding: HashSet<&(DocumentName, usize)> = parts().flat_map(|part| &part.deciding).collect();
         let is_deciding = |route: &(DocumentName, usize)| deciding.contains(route);
         let mut problems: Vec<Problem> =
-            all.into_iter().map(|problem| weighed(problem.clone(), &is_deciding)).collect();
+            all.into_iter().map(|problem| weighed(problem.clone(), is_deciding)).collect();
         sort(&mut problems);
         problems
     }

@@ -126,7 +126,7 @@ impl Shares {
     /// How many more endpoints are to be looked at for an idle one, if the better of two has this many requests in flight.
     pub(super) fn further_looks(&self, in_flight: u32, now: Instant) -> usize {
         match &self.of {
-            Of::Part(aperture) if !self.are_growing(now) => aperture.further_looks(in_flight),
+            Of::Part(_) if !self.are_growing(now) => Aperture::further_looks(in_flight),
             Of::Part(_) | Of::Equal | Of::Weighted(_) => 0,
         }
     }
