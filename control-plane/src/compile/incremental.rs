@@ -77,6 +77,9 @@ struct Last {
     problems: Vec<Problem>,
     facts: Facts,
     index: Index,
+    /// Whether compiling the same documents again would give the same. Who owns an address depends on who owned it before, so that
+    /// it may take a second time.
+    is_settled: bool,
 }
 
 /// What becomes of the order of `WorkloadEntry`s and pods.
@@ -92,8 +95,8 @@ impl Compiler {
     /// The same as [`compile`](super::compile), of whose result this is one part or all. `previous` is a mesh from before, which
     /// is the last one that this gave if only a part is to be compiled.
     pub fn compile(&mut self, resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> Compiled {
-        let last =
-            self.last.take().filter(|last| is_same(&last.mesh, previous) && last.settings == *settings);
+        let is_known = |last: &Last| is_same(&last.mesh, previous) && last.settings == *settings;
+        let last = self.last.take().filter(|last| last.is_settled && is_known(last));
         if let Some(mut last) = last
             && let Ok(is_of_workloads) = last.follow(resources)
         {
@@ -113,7 +116,9 @@ impl Compiler {
     ) -> Compiled {
         let (mesh, facts) = whole(resources, settings, previous);
         let problems = facts.found.sorted();
+        let is_settled = mesh.owners == previous.owners;
         self.last = Index::new(resources, &settings.cluster_domain, &facts).map(|index| Last {
+            is_settled,
             resources: resources.clone(),
             settings: settings.clone(),
             mesh: mesh.clone(),
@@ -176,8 +181,14 @@ impl Last {
         if are_named && !(order.is_kept && old.names().eq(new.names())) {
             return Err(Everything);
         }
-        let (old_finished, new_finished) = self.finished(&mut old, &mut new, order)?;
         let mut mesh = self.mesh.clone();
+        splice(&mut OwnersIn(&mut mesh.owners), &old.owners.0, new.owners.0.clone())?;
+        if old.owners != new.owners {
+            let again = Local::new(after, &self.settings, &policies, &mesh).ok_or(Everything)?;
+            let is_found = again.problems.found == new.problems.found;
+            self.is_settled = again.owners == new.owners && is_found;
+        }
+        let (old_finished, new_finished) = self.finished(&mut old, &mut new, order)?;
         self.take_over_endpoints(&mut mesh, &old, &new)?;
         // All workloads that DNS may lead past their sidecars are in one list for each port.
         let unproven = &self.facts.unproven;
@@ -191,8 +202,6 @@ impl Last {
         splice(&mut mesh.service_addresses, &old.service_addresses, addresses)?;
         splice(&mut mesh.callers, &old.callers, std::mem::take(&mut new.callers))?;
         splice(&mut mesh.workloads, &old_finished, new_finished)?;
-        let mut owners = OwnersIn(&mut mesh.owners);
-        splice(&mut owners, &old.owners.0, std::mem::take(&mut new.owners.0))?;
         let (gone, come) = (old.problems.found, new.problems.found);
         self.mesh = mesh;
         self.say(&gone, come)

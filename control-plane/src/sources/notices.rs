@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     io,
     mem::MaybeUninit,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -217,7 +217,8 @@ impl Noticed {
         if is_read && is_file && !is_target && *has_one_path {
             self.files.insert(path.join(name));
         } else {
-            self.is_more |= is_target || is_read || (is_looked_at && comes_or_goes(events));
+            let is_of_interest = is_looked_at && comes_or_goes(events);
+            self.is_more |= is_target || is_read || is_of_interest || is_hard_link(&path.join(name), events);
         }
         if (is_target || is_read) && is_file {
             note_writers(open, path.join(name), events);
@@ -228,6 +229,12 @@ impl Noticed {
 /// Whatever comes or goes may be a link or a directory with files below.
 fn comes_or_goes(events: ReadFlags) -> bool {
     events.intersects(ReadFlags::ISDIR | ReadFlags::CREATE | ReadFlags::DELETE | MOVED)
+}
+
+/// Whether `path` is another name that a file has got, by which it may be written.
+fn is_hard_link(path: &Path, events: ReadFlags) -> bool {
+    let links = || path.symlink_metadata().map_or(0, |metadata| metadata.nlink());
+    events.contains(ReadFlags::CREATE) && !events.contains(ReadFlags::ISDIR) && links() > 1
 }
 
 /// Keeps in `open` whether `file` is being written.

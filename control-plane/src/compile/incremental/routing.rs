@@ -5,8 +5,8 @@
 //! those whose backends these are. What a route is by itself, and whether its hosts exist, is looked at for all routes,
 //! which is little.
 //!
-//! Everything is compiled where more reads routes: gateways, policies that name routes, and a `VirtualService` to which others
-//! delegate; and if other hosts can be called because documents speak of them, or apps are connected to otherwise.
+//! Everything is compiled where more reads them: gateways their routes and all rules, policies the routes that they name, and
+//! `VirtualService`s the one to which they delegate; and if other hosts can be called because documents speak of them, or apps are connected to otherwise.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -164,7 +164,9 @@ impl Last {
     /// # Errors
     /// Everything must be compiled.
     pub(super) fn follow_routes(&mut self, changed: ChangedRoutes) -> Result<(), Everything> {
-        self.has_no_gateways()?;
+        if !changed.destination_rules.changed.is_empty() {
+            self.has_no_gateways()?;
+        }
         changed.are_for_hosts_alone(&self.resources)?;
         let spoken_of = services::spoken_of_if_it_matters(&self.resources, &self.settings);
         let changed = changed.apply(&mut self.resources);
@@ -206,7 +208,8 @@ impl Last {
     }
 
     /// # Errors
-    /// There is something that gateways serve, which may be by any route.
+    /// There is something that gateways serve, to whose backends any rule may apply. Routes that are not theirs are nothing to
+    /// them.
     fn has_no_gateways(&self) -> Result<(), Everything> {
         let all = &self.resources;
         let there_are_none = self.mesh.gateways.is_empty()

@@ -178,7 +178,7 @@ impl ClusterObjects {
         for kind in self.kinds.iter().chain(self.named.values()) {
             let mut entries: Vec<(&Name, &Entry)> = kind.objects.iter().collect();
             // The oldest first, as Gateway API and Istio settle conflicts.
-            entries.sort_by_key(|(name, entry)| {
+            entries.sort_by_cached_key(|(name, entry)| {
                 let created = entry.resource.as_ref().and_then(|resource| resource.metadata().created);
                 (created.is_none(), created, *name)
             });
