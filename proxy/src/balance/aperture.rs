@@ -25,8 +25,8 @@ const LEAST: u32 = 128;
 /// In flight at the better of two endpoints, before the request at hand, when the part widens.
 const BUSY: u32 = 2;
 
-/// How many more endpoints are looked at for an idle one, if the better of two is not.
-const LOOKS: usize = 4;
+/// The most further endpoints that are looked at for an idle one, if the better of two is not.
+const LOOKS: u32 = 12;
 
 /// Requests after which the part moves on by one endpoint, which costs one connection.
 const TURN: u32 = 4096;
@@ -47,6 +47,8 @@ pub(super) struct Aperture {
     start: AtomicU32,
     size: AtomicU32,
     picks: AtomicU32,
+    /// How many are looked at further: many while one of them is idle, few while none is.
+    looks: AtomicU32,
 }
 
 impl Aperture {
@@ -72,6 +74,7 @@ impl Aperture {
             start: AtomicU32::new(start % len),
             size: AtomicU32::new(size.min(len)),
             picks: AtomicU32::new(0),
+            looks: AtomicU32::new(LOOKS),
         })
     }
 
@@ -94,8 +97,16 @@ impl Aperture {
 
     /// How many more endpoints are to be looked at, if the better of two has this many requests in flight. None if it is
     /// busy: then few are idle, and the part widens.
-    pub(super) fn further_looks(in_flight: u32) -> usize {
-        if (1..BUSY).contains(&in_flight) { LOOKS } else { 0 }
+    pub(super) fn further_looks(&self, in_flight: u32) -> u32 {
+        if (1..BUSY).contains(&in_flight) { self.looks.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Notes whether one of so many `looks` found an idle endpoint.
+    pub(super) fn looked(&self, looks: u32, found: bool) {
+        let next = if found { (looks * 2).min(LOOKS) } else { (looks / 2).max(1) };
+        if next != looks {
+            self.looks.store(next, Ordering::Relaxed);
+        }
     }
 
     /// Notes that a request goes to an endpoint with this many requests in flight.
@@ -149,6 +160,20 @@ mod tests {
 
         assert_eq!((one.len(), other.len()), (LEAST as usize, LEAST as usize));
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn an_idle_one_is_looked_for_as_long_as_there_are_some() {
+        let keys: Vec<u64> = (0..1_000).collect();
+        let aperture = over(&keys, None);
+        assert_eq!((aperture.further_looks(0), aperture.further_looks(BUSY)), (0, 0));
+
+        let looks = |found| {
+            (0..10).for_each(|_| aperture.looked(aperture.further_looks(1), found));
+            aperture.further_looks(1)
+        };
+        assert_eq!(looks(false), 1);
+        assert_eq!(looks(true), LOOKS);
     }
 
     #[test]

@@ -54,17 +54,12 @@ impl<C: Candidate> Eligible<'_, C> {
             return None;
         }
         for _ in 0..self.draws(shares) {
-            if let Some(index) = self.one(shares, rng) {
+            let index = shares.draw(len, rng);
+            if self.has(index) && shares.takes(index, self.now, rng) {
                 return Some(index);
             }
         }
         self.any_by_count(shares, None, rng)
-    }
-
-    /// One draw among at least one: any of them, each as likely as its share, or none.
-    pub(super) fn one(&self, shares: &Shares, rng: &mut fastrand::Rng) -> Option<usize> {
-        let index = shares.draw(self.len(), rng);
-        (self.has(index) && shares.takes(index, self.now, rng)).then_some(index)
     }
 
     /// Two of them, which are the same if there is one alone.

@@ -38,9 +38,8 @@ impl LeastRequest {
             true => (second, of_second),
             false => (first, of_first),
         };
-        let looks = self.shares.further_looks(in_flight, eligible.now);
-        let mut others = (0..looks).filter_map(|_| eligible.one(&self.shares, rng));
-        if let Some(idle) = others.find(|other| eligible.in_flight(*other) == 0) {
+        let is_idle = |index: usize| eligible.in_flight(index) == 0 && eligible.has(index);
+        if let Some(idle) = self.shares.idle(in_flight, eligible.now, rng, is_idle) {
             (picked, in_flight) = (idle, 0);
         }
         self.shares.picked(|| in_flight);

@@ -123,12 +123,22 @@ impl Shares {
         matches!(self.of, Of::Equal) && !self.are_growing(now)
     }
 
-    /// How many more endpoints are to be looked at for an idle one, if the better of two has this many requests in flight.
-    pub(super) fn further_looks(&self, in_flight: u32, now: Instant) -> usize {
-        match &self.of {
-            Of::Part(_) if !self.are_growing(now) => Aperture::further_looks(in_flight),
-            Of::Part(_) | Of::Equal | Of::Weighted(_) => 0,
+    /// Looks for an endpoint that `is_idle`, if the better of two has this many requests in flight and there are very many.
+    pub(super) fn idle(
+        &self,
+        in_flight: u32,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        is_idle: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let Of::Part(aperture) = &self.of else { return None };
+        let looks = aperture.further_looks(in_flight);
+        if looks == 0 || self.are_growing(now) {
+            return None;
         }
+        let found = (0..looks).map(|_| aperture.draw(rng)).find(|index| is_idle(*index));
+        aperture.looked(looks, found.is_some());
+        found
     }
 
     /// Notes that a request goes to an endpoint with this many requests in flight.
