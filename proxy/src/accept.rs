@@ -83,14 +83,24 @@ pub async fn accept(
     direction: Direction,
     listener: std::net::TcpListener,
     shared: &Shared,
-    mut take: impl FnMut(TcpStream, SocketAddr),
+    take: impl FnMut(TcpStream, SocketAddr),
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+    accept_registered(direction, TcpListener::from_std(listener)?, shared, take).await;
+    Ok(())
+}
+
+/// The same, of a listener that is registered with this thread's runtime.
+async fn accept_registered(
+    direction: Direction,
+    listener: TcpListener,
+    shared: &Shared,
+    mut take: impl FnMut(TcpStream, SocketAddr),
+) {
     let mut exhausted = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shared.leave.closed(direction) => return Ok(()),
+            () = shared.leave.closed(direction) => return,
         };
         match accepted {
             Ok((socket, peer)) => {

@@ -12,9 +12,9 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use selvedge_ops::{announce, listen, readiness::Condition};
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{Entrance, accept};
+use super::{Entrance, accept_registered};
 use crate::{
     arrival::Direction,
     bind::{BoundPort, Life},
@@ -156,28 +156,28 @@ fn tell(shared: &Shared, ports: &Ports, is_configured: bool) {
     }
 }
 
-/// Opens the socket of `port`. Returns it and where it is.
-fn listener(port: &BoundPort) -> Result<(std::net::TcpListener, SocketAddr), String> {
+/// Opens the socket of `port`, so that it can accept. Returns it and where it is.
+fn listener(port: &BoundPort) -> Result<(TcpListener, SocketAddr), String> {
     let listener = listen::tcp(SETTING, port.listens).map_err(|error| error.to_string())?;
-    let at = listener.local_addr().map_err(|error| error.to_string())?;
-    Ok((listener, at))
+    let registered = TcpListener::from_std(listener).and_then(|listener| {
+        let at = listener.local_addr()?;
+        Ok((listener, at))
+    });
+    registered.map_err(|error| error.to_string())
 }
 
 async fn accept_on(
     number: u16,
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     shared: &Shared,
     socket: Life,
     take: impl Fn(Entrance, TcpStream, SocketAddr),
 ) {
     let entrance = Entrance::gateway(number);
-    let accepting = accept(Direction::Inbound, listener, shared, |tcp, peer| take(entrance, tcp, peer));
+    let accepting =
+        accept_registered(Direction::Inbound, listener, shared, |tcp, peer| take(entrance, tcp, peer));
     tokio::select! {
-        accepted = accepting => {
-            if let Err(error) = accepted {
-                tracing::error!(port = number, %error, "a port of this gateway cannot be used");
-            }
-        }
+        () = accepting => {}
         () = socket.ended() => {}
     }
 }
