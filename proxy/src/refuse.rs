@@ -9,6 +9,7 @@ use tower::Layer;
 use crate::{
     budget::Action,
     error::{REFUSED, Reason, Refusal},
+    settings::HeadLimits,
     step::{self, Error, Request, Step},
     worker::Worker,
 };
@@ -51,13 +52,21 @@ fn refusal(worker: &Worker, Request { http, conn, .. }: &Request) -> Option<Refu
         worker.budget.acted(Action::RefusedRequest);
         return Some(OVERLOADED);
     }
-    let most = worker.settings.limits.head;
-    if http.headers().len() > most.count {
-        return Some(TOO_MANY_FIELDS);
-    }
-    // Of HTTP/1 every byte has been counted.
-    let is_too_long = watch.is_none() && list_size(http) > most.bytes;
-    is_too_long.then_some(TOO_LONG)
+    http.extensions().get::<Refusal>().copied()
+}
+
+/// Has `request`, which has just come by HTTP/2, refused if its head is larger than the `limits`; the first steps of its path add
+/// to it. A sidecar (`is_peers`) has added to it already. The heads of HTTP/1 are judged as they are read.
+pub(crate) fn limit_head<B>(request: &mut http::Request<B>, limits: HeadLimits, is_peers: bool) {
+    let limits = if is_peers { limits.with_room_for_a_sidecar() } else { limits };
+    let refusal = if request.headers().len() > limits.count {
+        TOO_MANY_FIELDS
+    } else if list_size(request) > limits.bytes {
+        TOO_LONG
+    } else {
+        return;
+    };
+    request.extensions_mut().insert(refusal);
 }
 
 /// How long the head of a request of HTTP/2 is, in bytes (RFC 9113, section 6.5.2).
@@ -86,5 +95,27 @@ mod tests {
 
         let pseudo = (7 + 3) + (7 + 4) + (10 + 1) + (5 + 4);
         assert_eq!(list_size(&request), pseudo + (3 + 2) + 5 * 32);
+    }
+
+    #[test]
+    fn a_head_is_judged_as_it_came_and_a_sidecar_may_have_added_to_it() {
+        let limits = HeadLimits { bytes: 300, count: 2 };
+        let refusal = |fields: &[(&str, &str)], is_peers| {
+            let mut request = http::Request::get("http://a/").body(()).unwrap();
+            for (name, value) in fields {
+                let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                request.headers_mut().append(name, value.parse().unwrap());
+            }
+            limit_head(&mut request, limits, is_peers);
+            request.extensions().get::<Refusal>().copied()
+        };
+        let (two, three) = ([("a", "b"); 2], [("a", "b"); 3]);
+        let (long, longer) = (&*"x".repeat(300), &*"x".repeat(9_000));
+
+        assert_eq!([refusal(&two, false), refusal(&three, true)], [None, None]);
+        assert_eq!(refusal(&three, false), Some(TOO_MANY_FIELDS));
+        assert_eq!(refusal(&[("a", "b"); 100], true), Some(TOO_MANY_FIELDS));
+        assert_eq!([refusal(&[("a", long)], false), refusal(&[("a", long)], true)], [Some(TOO_LONG), None]);
+        assert_eq!(refusal(&[("a", longer)], true), Some(TOO_LONG));
     }
 }

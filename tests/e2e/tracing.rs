@@ -240,6 +240,30 @@ async fn the_share_changes_live_for_the_mesh_a_namespace_and_a_direction() {
 }
 
 #[tokio::test]
+async fn what_a_trace_adds_to_a_request_does_not_count_against_its_clients_limit() {
+    let collector = Collector::start().await;
+    let endpoint = format!("http://{}", collector.grpc);
+    let specs = [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]
+        .map(|spec| spec.flag("--otlp-endpoint", &endpoint).flag("--max-headers", "20"));
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    let status = async |fields: usize| {
+        let call = (0..fields).fold(get("/filled"), |call, _| call.header("x-filled", "1"));
+        mesh.workload("caller").call(call).await.unwrap().status.as_u16()
+    };
+    let mut most = 0;
+    while most < 20 && status(most + 1).await == 200 {
+        most += 1;
+    }
+    assert!((1..20).contains(&most), "{most}");
+    assert_eq!(status(most + 1).await, 431);
+
+    mesh.write("tracing.yaml", &sampling("100", "")).unwrap();
+    until_sampled(&mesh, true).await;
+
+    assert_eq!([status(most).await, status(most + 1).await], [200, 431]);
+}
+
+#[tokio::test]
 async fn a_decision_not_to_sample_holds_for_all_behind() {
     let collector = Collector::start().await;
     let mesh = mesh(&collector).await;

@@ -21,6 +21,7 @@ use crate::{
     clients::{UnderWay, Watch},
     error::Reason,
     fields::is_grpc,
+    refuse::limit_head,
     respond,
     step::{Conn, HttpVersion, Request, Step},
     upgrade::UpgradeRequest,
@@ -49,6 +50,8 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         self.watch.request();
         if self.ledger.is_none() {
             self.watch.awaited.begin(request.version() >= http::Version::HTTP_11);
+        } else {
+            limit_head(&mut request, self.worker.settings.limits.head, self.conn.identity().is_some());
         }
         let is_web_socket = asked.as_ref().is_some_and(|asked| asked.is_for_web_socket());
         let strangers = self.conn.gateway().is_some() && !is_grpc(request.headers());

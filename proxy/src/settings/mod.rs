@@ -136,6 +136,14 @@ pub struct HeadLimits {
     pub count: usize,
 }
 
+impl HeadLimits {
+    /// The same, with room for what a sidecar adds to the request of a client that may use all of them: who called, where it
+    /// comes from, and the trace that it is part of.
+    pub(crate) const fn with_room_for_a_sidecar(self) -> Self {
+        Self { bytes: self.bytes.saturating_add(8 << 10), count: self.count.saturating_add(16) }
+    }
+}
+
 /// How slowly bodies may come.
 #[derive(Debug, Clone, Copy)]
 pub struct PaceLimits {
