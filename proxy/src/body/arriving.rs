@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     Pace, Progress, SizeLimit,
     copies::{Copied, Copies, CopyWatch},
+    read::Read,
 };
 use crate::budget::{Budget, Ledger};
 
@@ -46,6 +47,8 @@ struct Followed {
 enum Source {
     /// HTTP/1, which holds nothing.
     Http1(Incoming),
+    /// The same, where whoever reads it drives its connection. Boxed: it has more to hold.
+    Read(Box<Read>),
     /// HTTP/2, whose connection's account has it at this place.
     Http2(Rc<Ledger>, usize),
 }
@@ -75,6 +78,11 @@ impl Arriving {
             Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
         };
         Self { source, pace, followed: None }
+    }
+
+    /// An answer's body that is not read from yet.
+    pub fn read(body: Read) -> Self {
+        Self { source: Source::Read(Box::new(body)), pace: None, followed: None }
     }
 
     /// Notes what passes in `progress`.
@@ -112,6 +120,7 @@ impl Arriving {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let polled = match &mut self.source {
             Source::Http1(body) => Pin::new(body).poll_frame(cx),
+            Source::Read(body) => body.poll_frame(cx),
             Source::Http2(ledger, place) => match ledger.with(*place, |body| Pin::new(body).poll_frame(cx)) {
                 Some(polled) => polled,
                 None => return Poll::Ready(Some(Err(Interrupted::LetGo))),
@@ -180,6 +189,7 @@ impl Arriving {
     fn source_has_ended(&self) -> bool {
         match &self.source {
             Source::Http1(body) => body.is_end_stream(),
+            Source::Read(body) => body.is_end_stream(),
             Source::Http2(ledger, place) => ledger.with(*place, |body| body.is_end_stream()).unwrap_or(false),
         }
     }
@@ -206,6 +216,7 @@ impl Body for Arriving {
     fn size_hint(&self) -> SizeHint {
         let to_come = match &self.source {
             Source::Http1(body) => body.size_hint(),
+            Source::Read(body) => body.size_hint(),
             Source::Http2(ledger, place) => ledger.with(*place, |body| body.size_hint()).unwrap_or_default(),
         };
         match &self.followed {

@@ -11,6 +11,7 @@ mod lease;
 mod limit;
 mod pace;
 mod progress;
+mod read;
 mod replay;
 
 use std::{
@@ -37,6 +38,7 @@ pub use self::{
     limit::SizeLimit,
     pace::Pace,
     progress::{Exceeded, Progress},
+    read::{Drive, Piece, Read},
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
 };
 use crate::{
@@ -270,6 +272,31 @@ impl Body {
             return Self::of(Kind::Empty);
         }
         Self::of(Kind::Arriving(Arriving::new(body, ledger, pace)))
+    }
+
+    /// A body that arrives on a `connection` of HTTP/1.1, which is driven by whoever reads it.
+    pub fn read(body: Incoming, connection: Rc<dyn Drive>) -> Self {
+        Self::of(Kind::Arriving(Arriving::read(Read::new(body, connection))))
+    }
+
+    /// A body all of which has arrived over HTTP/1.1, so that nothing more is to come from its connection.
+    pub fn arrived(mut body: Incoming) -> Self {
+        // Without a length its end, and its trailers, are still to be read.
+        if body.is_end_stream() || body.size_hint().exact().is_none() {
+            return Self::arriving(body, None, None);
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        match Pin::new(&mut body).poll_frame(&mut nobody) {
+            Poll::Ready(Some(Ok(first))) => match first.into_data() {
+                Ok(bytes) if body.is_end_stream() => Self::full(bytes),
+                first => {
+                    let first = first.map_or_else(|first| first, Frame::data);
+                    Self::of(Kind::Peeked(Box::new(Peeked { first, rest: Arriving::new(body, None, None) })))
+                }
+            },
+            Poll::Ready(Some(Err(error))) => Self::of(Kind::Failed(error.into())),
+            Poll::Ready(None) | Poll::Pending => Self::arriving(body, None, None),
+        }
     }
 
     /// The body of a request for a WebSocket, which has none.

@@ -1,14 +1,11 @@
 //! What became of a request that was sent: an answer, or why there is none.
 
-use std::{net::SocketAddr, rc::Rc};
-
-use hyper::body::Incoming;
+use std::net::SocketAddr;
 
 use super::rewrite;
 use crate::{
     bind::Target,
     body::Body,
-    budget::Ledger,
     error::{Failure, Reason},
     fields::Framing,
 };
@@ -85,16 +82,14 @@ fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
     matches!(tls, tokio_rustls::rustls::Error::AlertReceived(_)).then_some(io)
 }
 
-/// Turns what hyper gives into an answer of ours, and says whether its end is beyond doubt.
+/// Makes an answer fit to be passed on, and says whether its end is beyond doubt.
 ///
 /// # Errors
 /// [`Reason::Protocol`]: it cannot be passed on.
 pub(super) fn answer(
     target: &Target,
-    response: http::Response<Incoming>,
-    ledger: Option<&Rc<Ledger>>,
+    mut response: Box<http::Response<Body>>,
 ) -> Result<(Box<http::Response<Body>>, Framing), Failure> {
-    let mut response = Box::new(response.map(|body| Body::arriving(body, ledger, None)));
     let framing = rewrite::answer(&mut response, target.identity.is_some())
         .map_err(|what| Failure::new(Reason::Protocol, format!("{} answered with {what}", target.dial)))?;
     Ok((response, framing))

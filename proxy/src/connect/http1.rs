@@ -1,12 +1,10 @@
 //! HTTP/1.1 connections: one request at a time, idle ones kept in a stack.
 
+mod driven;
 mod open;
 mod pooled;
 
 use std::{rc::Rc, time::Duration};
-
-use http::{HeaderMap, HeaderName, StatusCode};
-use hyper::body::Incoming;
 
 pub(super) use self::{
     open::IDLE_MESH,
@@ -26,6 +24,7 @@ use crate::{
     error::{Failure, Reason},
     fields::{Framing, WebSocket, get_rare},
 };
+use http::{HeaderMap, HeaderName, StatusCode};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -58,7 +57,7 @@ pub(super) fn send(
                     }
                 },
             };
-            match connection.sender.try_send_request(*request).await {
+            match connection.driven.ask(&mut connection.sender, *request).await {
                 Ok(response) => return received(target, connection, response, asked),
                 Err(mut error) => {
                     let failure = failed(target, error.error());
@@ -82,7 +81,7 @@ pub(super) fn send(
 fn received(
     target: &Target,
     mut connection: Box<Connection>,
-    response: http::Response<Incoming>,
+    response: Box<http::Response<Body>>,
     asked: bool,
 ) -> Result<Box<http::Response<Body>>, SendError> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -93,7 +92,7 @@ fn received(
     if let Some(said) = keep_alive(response.headers()).filter(|_| target.identity.is_none()) {
         connection.idle = connection.idle.min(said);
     }
-    let (mut response, framing) = answer(target, response, None)?;
+    let (mut response, framing) = answer(target, response)?;
     if switched {
         WebSocket::announce(response.headers_mut());
         let end = response.body_mut().end();

@@ -75,7 +75,9 @@ pub(super) fn send(
             let stream = connection.enter();
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => {
-                    let (mut response, _) = answer(target, response, Some(&connection.ledger))?;
+                    let ledger = Some(&connection.ledger);
+                    let response = Box::new(response.map(|body| Body::arriving(body, ledger, None)));
+                    let (mut response, _) = answer(target, response)?;
                     response.body_mut().end().lease = Some(Lease::PoolPlace(stream));
                     return Ok(response);
                 }

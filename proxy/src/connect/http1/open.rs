@@ -13,6 +13,7 @@ use selvedge_api::wire;
 
 use super::{
     super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms},
+    driven::Driven,
     pooled::{Connection, Place},
 };
 use crate::{
@@ -77,15 +78,17 @@ async fn open_in(
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let in_use = Rc::new(Cell::new(true));
     let is_used = Rc::clone(&in_use);
+    let (driven, keeping) = Driven::new(connection.with_upgrades());
     tokio::task::spawn_local(async move {
         let _open = (open, place);
         let in_progress = || usize::from(is_used.get());
         // Dropped either way, and with it what is in progress.
-        let _ = carry(connection.with_upgrades(), dial, lifetime, counted, in_progress).await;
+        let _ = carry(keeping, dial, lifetime, counted, in_progress).await;
     });
     let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     Ok(Connection {
         sender,
+        driven,
         pool: Rc::downgrade(pool),
         lifetime: opened.lifetime,
         in_use,

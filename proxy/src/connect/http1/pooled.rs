@@ -8,7 +8,10 @@ use std::{
 
 use hyper::client::conn::http1::SendRequest;
 
-use super::super::{Pool, tls::Lifetime, waiting::Waiting};
+use super::{
+    super::{Pool, tls::Lifetime, waiting::Waiting},
+    driven::Driven,
+};
 use crate::{
     balance::Held,
     body::{Body, Whole},
@@ -45,6 +48,7 @@ pub(in crate::connect) struct Connections {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
+    pub(super) driven: Rc<Driven>,
     pub(super) pool: Weak<Pool>,
     pub(super) lifetime: Lifetime,
     /// Whether a request is in progress on it.
