@@ -14,6 +14,7 @@ use self::{open::open_or_wait, pooled::Connection};
 use super::{
     Pool,
     answered::{SendError, answer, failed},
+    interim::Client,
     rewrite,
     settings::PoolSettings,
     terms::Terms,
@@ -28,7 +29,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Sends one request. A pooled connection that turns out to have died is replaced, as long as hyper hands
+/// Sends one request; `client` is to have interim answers to it. A pooled connection that turns out to have died is replaced, as long as hyper hands
 /// the request back unsent: that is never the caller's concern.
 #[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 pub(super) fn send(
@@ -36,6 +37,7 @@ pub(super) fn send(
     target: &Target,
     settings: &PoolSettings,
     mut request: Box<http::Request<Body>>,
+    client: Option<Client>,
     terms: &Terms<'_>,
 ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
     async move {
@@ -57,6 +59,7 @@ pub(super) fn send(
                     }
                 },
             };
+            connection.listener.listen(client.clone());
             match connection.driven.ask(&mut connection.sender, *request).await {
                 Ok(response) => return received(target, connection, response, asked),
                 Err(mut error) => {

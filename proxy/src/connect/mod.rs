@@ -119,8 +119,8 @@ impl Pools {
             let sent = if over_http2 {
                 http2::send(&pool, target, &self.settings, version, request, terms).await
             } else {
-                interim::pass_on(&mut request, conn);
-                http1::send(&pool, target, &self.settings, request, terms).await
+                let client = interim::Client::on(conn);
+                http1::send(&pool, target, &self.settings, request, client, terms).await
             };
             match sent {
                 // Whatever the endpoint made of it.

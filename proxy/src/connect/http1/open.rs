@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms},
+    super::{Pool, carry::carry, interim::ListenedTo, open, settings::PoolSettings, terms::Terms},
     driven::Driven,
     pooled::{Connection, Place},
 };
@@ -66,11 +66,12 @@ async fn open_in(
     let (carrier, app) = (wire::Carrier::Http1, wire::AppProtocol::Http1);
     let opened = open::open(target, settings, carrier, app, terms.opening(pool.named)).await?;
     let dial = target.dial;
+    let (stream, listener) = ListenedTo::new(LastAnswer::new(opened.stream));
     let (sender, connection) = Builder::new()
         .preserve_header_case(settings.preserve_header_case)
         // RFC 9112, section 5.1: a proxy removes such spaces.
         .allow_spaces_after_header_name_in_responses(true)
-        .handshake(TokioIo::new(LastAnswer::new(opened.stream)))
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = open::counted(target, settings);
@@ -89,6 +90,7 @@ async fn open_in(
     Ok(Connection {
         sender,
         driven,
+        listener,
         pool: Rc::downgrade(pool),
         lifetime: opened.lifetime,
         in_use,

@@ -9,7 +9,7 @@ use std::{
 use hyper::client::conn::http1::SendRequest;
 
 use super::{
-    super::{Pool, tls::Lifetime, waiting::Waiting},
+    super::{Pool, interim::Listener, tls::Lifetime, waiting::Waiting},
     driven::Driven,
 };
 use crate::{
@@ -49,6 +49,8 @@ pub(in crate::connect) struct Connections {
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
     pub(super) driven: Rc<Driven>,
+    /// Listens for interim answers.
+    pub(super) listener: Listener,
     pub(super) pool: Weak<Pool>,
     pub(super) lifetime: Lifetime,
     /// Whether a request is in progress on it.
