@@ -15,18 +15,42 @@ use super::reserved;
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Those that go in any case.
+pub(super) static HOPS: [HeaderName; 6] =
+    [CONNECTION, TE, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
+
+/// The place in [`HOPS`] of a field of this name.
+pub(super) fn place(name: &str) -> Option<usize> {
+    Some(match name {
+        "connection" => 0,
+        "te" => 1,
+        "keep-alive" => 2,
+        "proxy-connection" => 3,
+        "transfer-encoding" => 4,
+        "upgrade" => 5,
+        _ => return None,
+    })
+}
+
 /// Whether a field of this name may have to go.
 pub(super) fn concerns_connection(name: &str) -> bool {
-    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te")
+    place(name).is_some()
 }
 
 /// Removes what only concerns the connection that a message came on, and what its `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    let accepts_trailers = lists(headers, &TE, "trailers");
-    for name in nominated(headers) {
-        headers.remove(name);
+    let mut there = [false; HOPS.len()];
+    for place in headers.keys().filter_map(|name| place(name.as_str())) {
+        there[place] = true;
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, TE] {
+    let [connection, te, ..] = there;
+    let accepts_trailers = te && lists(headers, &TE, "trailers");
+    if connection {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+    }
+    for (name, _) in HOPS.iter().zip(there).filter(|(_, is_there)| *is_there) {
         headers.remove(name);
     }
     if accepts_trailers {
@@ -35,12 +59,13 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields that `Connection` names, in all its lines; but not what a message cannot do without, and not what
-/// only we say: a client must not take away what is not its own.
+/// The fields that `Connection` names, in all its lines; but not what goes in any case, not what a message cannot do without, and
+/// not what only we say: a client must not take away what is not its own.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(CONNECTION).into_iter();
     let words = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
+    let words = words.map(<[u8]>::trim_ascii).filter(|word| !word.eq_ignore_ascii_case(b"keep-alive"));
+    let names = words.filter_map(|word| HeaderName::from_bytes(word).ok());
     names.filter(|name| !is_essential(name) && headers.contains_key(name)).collect()
 }
 

@@ -90,6 +90,13 @@ fn two_lengths_of_a_request_are_refused() {
     assert!(request(&mut fields("content-length: 3 | content-length: 3"), false).is_err());
 }
 
+#[test]
+fn what_concerns_a_connection_is_known_by_its_place() {
+    for (place, name) in hops::HOPS.iter().enumerate() {
+        assert_eq!(hops::place(name.as_str()), Some(place), "{name}");
+    }
+}
+
 /// In each way in which an app may read it.
 const FORGED: [&str; 10] = [
     "x-forwarded-client-cert",
