@@ -132,13 +132,9 @@ impl World {
     /// HTTP on port 80, at the server's own port: Istio's pattern for TLS origination.
     fn entry(&self, hosts: &str, resolution: &str) {
         let port = self.server.port();
-        let (number, target) = match resolution {
-            "NONE" => (port, String::new()),
-            _ => (80, format!(", targetPort: {port}")),
-        };
         let text = format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api}}\nspec:\n  hosts: {hosts}\n  \
-             resolution: {resolution}\n  ports: [{{number: {number}, name: http, protocol: HTTP{target}}}]\n"
+             resolution: {resolution}\n  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}]\n"
         );
         self.mesh.write("entry.yaml", &text).unwrap();
     }
@@ -199,7 +195,7 @@ async fn http_becomes_https_and_the_server_is_verified() {
     world.write("other.pem", &Ca::new().issuer.pem());
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem");
     world.until_refused("not from a certificate authority that is trusted here").await;
-    world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem, insecureSkipVerify: true");
+    world.rule(HOST, "mode: SIMPLE, insecureSkipVerify: true");
     world.until(HOST, "a server that is not verified", |answer| answer.status == 200).await;
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/later.pem");
     world.until_refused("cannot read").await;
@@ -273,18 +269,19 @@ async fn a_client_certificate_is_shown_if_the_rule_has_one() {
 #[tokio::test]
 async fn under_a_wildcard_each_name_is_resolved_and_proven_by_itself() {
     let world = World::new(false).await;
-    world.entry("['*.other.test']", "NONE");
     world.rule("*.other.test", "mode: SIMPLE, caCertificates: DIR/ca.pem");
     world.dns.set("a.other.test", &[world.server.ip()]);
     world.dns.set("b.other.test", &[world.server.ip()]);
-    let port = world.server.port();
 
-    for name in ["a.other.test", "b.other.test"] {
-        let wanted = format!("sni={name} ");
-        world.until(&format!("{name}:{port}"), name, |answer| answer.text().starts_with(&wanted)).await;
+    for resolution in ["NONE", "DYNAMIC_DNS"] {
+        world.entry("['*.other.test']", resolution);
+        // They are called at port 80, and are at the entry's `targetPort`.
+        for name in ["a.other.test", "b.other.test"] {
+            let wanted = format!("sni={name} ");
+            world.until(name, name, |answer| answer.text().starts_with(&wanted)).await;
+        }
+        let gone = world.until("gone.other.test", "no such name", |answer| answer.status == 503).await;
+        let why = gone.proxy_error().unwrap();
+        assert!(why.starts_with("no-endpoint") && why.contains("gone.other.test"), "{why}");
     }
-    let gone =
-        world.until(&format!("gone.other.test:{port}"), "no such name", |answer| answer.status == 503).await;
-    let why = gone.proxy_error().unwrap();
-    assert!(why.starts_with("no-endpoint") && why.contains("gone.other.test"), "{why}");
 }

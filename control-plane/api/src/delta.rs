@@ -34,7 +34,7 @@ pub struct Misfit;
 impl Fingerprints {
     /// Those of `endpoints`, which are left as they are.
     pub fn of(endpoints: &mut wire::Endpoints) -> Self {
-        let wire::Endpoints { key, list, named, requested, places } = endpoints;
+        let wire::Endpoints { key, list, named, requested, requested_port, places } = endpoints;
         let mut buffer = Vec::new();
         let each = list.iter_mut().map(|endpoint| {
             buffer.clear();
@@ -47,7 +47,12 @@ impl Fingerprints {
         });
         let each = each.collect();
         buffer.clear();
-        let rest = wire::Endpoints { key: key.clone(), requested: *requested, ..wire::Endpoints::default() };
+        let rest = wire::Endpoints {
+            key: key.clone(),
+            requested: *requested,
+            requested_port: *requested_port,
+            ..wire::Endpoints::default()
+        };
         put(&mut buffer, &rest);
         for endpoint in named {
             let place = std::mem::take(&mut endpoint.place);
@@ -333,7 +338,8 @@ mod tests {
             place: endpoint(&(1, 1, zone)).place,
         };
         let others = [
-            Endpoints { requested: true, ..one.clone() },
+            Endpoints { requested: Some(80), ..one.clone() },
+            Endpoints { requested: Some(443), ..one.clone() },
             Endpoints { named: vec![named(0)], ..one.clone() },
             Endpoints { named: vec![named(1)], ..one.clone() },
             Endpoints { named: vec![named(2)], ..one.clone() },

@@ -144,27 +144,27 @@ pub struct Endpoints {
     pub list: Vec<Endpoint>,
     /// Those whose addresses only DNS knows; each client resolves them in its own network.
     pub named: Vec<NamedEndpoint>,
-    /// Whether a request goes wherever its own authority says (`ServiceEntry` resolution NONE).
-    pub requested: bool,
+    /// If a request goes wherever its own authority says (`ServiceEntry` resolution NONE): to which port there.
+    pub requested: Option<u16>,
 }
 
 impl Endpoints {
     /// These endpoints and no others.
     pub fn new(key: ServiceKey, list: Vec<Endpoint>) -> Self {
-        Self { key, list, named: Vec::new(), requested: false }
+        Self { key, list, named: Vec::new(), requested: None }
     }
 
     /// The ports at which DNS alone says who is called in plaintext. A workload may be there whose sidecar must not be
     /// passed by: one of [`ServiceKey::beside_sidecars`].
     pub fn unproven_ports(&self) -> BTreeSet<u16> {
-        unproven_ports(&self.key, &self.named, self.requested)
+        unproven_ports(&self.named, self.requested)
     }
 }
 
 /// [`Endpoints::unproven_ports`], of their parts.
-pub fn unproven_ports(key: &ServiceKey, named: &[NamedEndpoint], requested: bool) -> BTreeSet<u16> {
+pub fn unproven_ports(named: &[NamedEndpoint], requested: Option<u16>) -> BTreeSet<u16> {
     let named = named.iter().filter(|one| one.identity.is_none()).map(|one| one.dial.port);
-    named.chain(requested.then_some(key.port)).collect()
+    named.chain(requested).collect()
 }
 
 /// An endpoint by name: as many endpoints as the name has addresses.

@@ -64,7 +64,7 @@ pub(super) fn endpoints(
 fn listed(key: &ServiceKey, host: &KnownHost<'_>, found: impl Iterator<Item = NamedEndpoint>) -> Endpoints {
     let resolution = host.resolution(key.port);
     let mut endpoints = Endpoints::new(key.clone(), Vec::new());
-    endpoints.requested = resolution == Resolution::Requested;
+    endpoints.requested = host.requested(key.port);
     for mut endpoint in found {
         endpoint.one_address = resolution == Resolution::Dns { one_address: true };
         match endpoint.fixed() {

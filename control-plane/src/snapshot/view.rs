@@ -282,7 +282,7 @@ mod tests {
         let mut mesh = mesh();
         let (wild, beside) = (ServiceKey::new("*.example.com", 80), ServiceKey::beside_sidecars(80));
         add_service(&mut mesh, "*.example.com", &[]);
-        let requested = Endpoints { requested: true, ..Endpoints::new(wild.clone(), Vec::new()) };
+        let requested = Endpoints { requested: Some(80), ..Endpoints::new(wild.clone(), Vec::new()) };
         mesh.endpoints.insert(wild, Arc::new(requested));
         let inputs = |mesh: &Mesh| {
             let store = Store::new(&testing::bundle());

@@ -14,8 +14,8 @@ pub struct Listed {
     list: Vec<Arc<Endpoint>>,
     /// Those whose addresses only DNS knows.
     pub named: Vec<NamedEndpoint>,
-    /// Whether a request goes wherever its own authority says.
-    pub requested: bool,
+    /// If a request goes wherever its own authority says: to which port there.
+    pub requested: Option<u16>,
     /// Whether `list` is in the order of its addresses, as a control plane of this version sends it.
     is_sorted: bool,
 }
@@ -39,7 +39,7 @@ impl Listed {
 
     /// The ports at which DNS alone says who is called in plaintext: see [`Endpoints::unproven_ports`].
     pub fn unproven_ports(&self) -> BTreeSet<u16> {
-        unproven_ports(&self.key, &self.named, self.requested)
+        unproven_ports(&self.named, self.requested)
     }
 
     /// The same with another `list` of those with addresses, in which those at the places `added` are new.

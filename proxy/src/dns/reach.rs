@@ -178,11 +178,11 @@ impl Names {
         workloads: &[Option<Arc<Reached>>],
     ) -> Option<Arc<Reached>> {
         // A name below a wildcard is where it says, whatever authority it is asked for by.
-        let requested = endpoints.requested && endpoints.named.is_empty();
-        let requested = requested.then(|| host_of(authority)).flatten();
-        let key = (endpoints.key.clone(), requested.clone());
+        let port = endpoints.requested.filter(|_| endpoints.named.is_empty());
+        let requested = port.and_then(|port| Some((host_of(authority)?, port)));
+        let key = (endpoints.key.clone(), requested.as_ref().map(|(host, _)| host.clone()));
         self.seen.insert(key.clone());
-        let on_request = requested.map(|host| whatever_is_at(HostPort::new(host, endpoints.key.port)));
+        let on_request = requested.map(|(host, port)| whatever_is_at(HostPort::new(host, port)));
         let named = || endpoints.named.iter().chain(&on_request);
         let stamp = self.look_at_all(named())?;
         let workloads = workloads.iter().cloned().collect::<Option<Vec<_>>>()?;

@@ -226,7 +226,11 @@ impl From<&Endpoints> for wire::Endpoints {
             key: Some((&endpoints.key).into()),
             list,
             named,
-            requested: endpoints.requested,
+            requested: endpoints.requested.is_some(),
+            requested_port: endpoints
+                .requested
+                .filter(|port| *port != endpoints.key.port)
+                .map_or(0, u32::from),
             places: places.list,
         }
     }
@@ -246,11 +250,17 @@ impl TryFrom<wire::Endpoints> for Endpoints {
             let place = numbered(&places, one.place)?;
             Ok(NamedEndpoint { place, ..one.try_into()? })
         });
+        let key: ServiceKey = required("endpoints key", endpoints.key)?.try_into()?;
+        let requested = match (endpoints.requested, endpoints.requested_port) {
+            (false, _) => None,
+            (true, 0) => Some(key.port),
+            (true, number) => Some(port("endpoints requested port", number)?),
+        };
         Ok(Self {
-            key: required("endpoints key", endpoints.key)?.try_into()?,
+            key,
             list: list.collect::<Result<_, ConvertError>>()?,
             named: named.collect::<Result<_, ConvertError>>()?,
-            requested: endpoints.requested,
+            requested,
         })
     }
 }

@@ -436,7 +436,7 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
     let place = || option::of(locality::place());
     let endpoint = (endpoint(), place()).prop_map(|(one, place)| Endpoint { place, ..one });
     let named = (named_endpoint(), place()).prop_map(|(one, place)| NamedEndpoint { place, ..one });
-    (service_key(), vec(endpoint, 0..4), vec(named, 0..3), any::<bool>())
+    (service_key(), vec(endpoint, 0..4), vec(named, 0..3), option::of(1_u16..))
         .prop_map(|(key, list, named, requested)| Endpoints { key, list, named, requested })
 }
 

@@ -96,7 +96,7 @@ fn refusal(
         let why = format!("{} cannot be used: {broken}", backend.name);
         return Some(Answer::failure(Reason::NoBackend, why).with_status(unusable_status));
     }
-    if endpoints.is_some_and(|endpoints| endpoints.requested) {
+    if endpoints.is_some_and(|endpoints| endpoints.requested.is_some()) {
         return None;
     }
     if views.is_empty() {

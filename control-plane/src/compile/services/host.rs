@@ -210,6 +210,16 @@ impl<'a> KnownHost<'a> {
         }
     }
 
+    /// If requests to `port` go wherever they say: to which port there.
+    pub(in super::super) fn requested(&self, port: u16) -> Option<u16> {
+        let Some(HostDocument::Entry(document)) = self.sources.get(&port).map(|port| port.source) else {
+            return None;
+        };
+        let ServiceEntrySpec { resolution, ports, .. } = &document.spec;
+        let declared = ports.iter().find(|declared| declared.number == port);
+        (*resolution == Resolution::Requested).then(|| declared.map_or(port, |declared| declared.target))
+    }
+
     /// Whether endpoints of `port` are outside the mesh, and never called with mutual TLS.
     pub(in super::super) fn is_external(&self, port: u16) -> bool {
         match self.sources.get(&port).map(|port| port.source) {

@@ -51,7 +51,7 @@ fn a_wildcard_is_found_by_the_names_under_it_and_goes_where_they_say() {
     assert_eq!(found("a.eu.example.com:80"), "*.eu.example.com", "the longest wildcard");
     assert_eq!(found("example.com"), "None");
     assert_eq!(found("api.example.com:81"), "None");
-    assert!(mesh.endpoints[&ServiceKey::new("*.example.com", 80)].requested);
+    assert_eq!(mesh.endpoints[&ServiceKey::new("*.example.com", 80)].requested, Some(443));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_route_for_a_name_below_a_wildcard_is_followed() {
     assert_eq!(problems, []);
     assert_eq!(leads(&mesh, "a.eu.example.com").as_deref(), Some("reviews.default.svc.cluster.local:9080"));
     assert_eq!(leads(&mesh, "a.us.example.com").as_deref(), Some("*.example.com:80"));
-    assert!(mesh.endpoints[&ServiceKey::new("*.eu.example.com", 80)].requested);
+    assert_eq!(mesh.endpoints[&ServiceKey::new("*.eu.example.com", 80)].requested, Some(443));
 }
 
 #[test]

@@ -287,7 +287,10 @@ fn the_hosts_of_an_entry_that_cannot_be_used_are_not_nobodys() {
         let key = ServiceKey::new("api.example", 80);
         assert_eq!(mesh.lookup("default", "api.example"), Lookup::Service(key.clone()), "{fields}");
         let endpoints = &mesh.endpoints[&key];
-        assert!(endpoints.list.is_empty() && endpoints.named.is_empty() && !endpoints.requested, "{fields}");
+        assert!(
+            endpoints.list.is_empty() && endpoints.named.is_empty() && endpoints.requested.is_none(),
+            "{fields}"
+        );
     }
 }
 

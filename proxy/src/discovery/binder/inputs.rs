@@ -99,7 +99,7 @@ pub(super) fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 /// What `service` is bound as for requests for `authority`.
 pub(super) fn bound_key(held: &Resources, service: &Service, authority: &Arc<str>) -> BoundKey {
     let mut endpoints = service.backends.iter().filter_map(|backend| held.endpoints(&backend.name.service));
-    if endpoints.any(|endpoints| endpoints.requested) {
+    if endpoints.any(|endpoints| endpoints.requested.is_some()) {
         BoundKey::Requested(service.key.clone(), Arc::clone(authority))
     } else {
         BoundKey::Service(service.key.clone())

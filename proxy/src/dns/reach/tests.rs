@@ -174,15 +174,19 @@ async fn a_name_without_an_address_is_named_with_the_reason() {
 #[tokio::test]
 async fn a_request_that_goes_where_it_says_reaches_its_own_host() {
     let (mut names, _directory) = names("10.0.0.1 api.example.com\n");
-    let anywhere = Endpoints { requested: true, ..Endpoints::new(fixtures::key(), Vec::new()) };
-    let anywhere = Arc::new(Listed::from(anywhere));
+    for port in [9080, 443] {
+        let anywhere = Endpoints { requested: Some(port), ..Endpoints::new(fixtures::key(), Vec::new()) };
+        let anywhere = Arc::new(Listed::from(anywhere));
 
-    for (authority, ip) in
-        [("api.example.com:9080", "10.0.0.1"), ("api.example.com", "10.0.0.1"), ("10.7.7.7:9080", "10.7.7.7")]
-    {
-        let reached = reach(&mut names, &anywhere, authority).await;
-        let place = format!("{ip}:9080");
-        assert_eq!(places(&reached), [pair(&place, &place)], "{authority}");
+        for (authority, ip) in [
+            ("api.example.com:9080", "10.0.0.1"),
+            ("api.example.com", "10.0.0.1"),
+            ("10.7.7.7:9080", "10.7.7.7"),
+        ] {
+            let reached = reach(&mut names, &anywhere, authority).await;
+            let place = format!("{ip}:{port}");
+            assert_eq!(places(&reached), [pair(&place, &place)], "{authority}");
+        }
     }
 }
 
