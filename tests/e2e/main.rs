@@ -42,6 +42,7 @@ mod invalid;
 mod invalid_ingress;
 mod invalid_routes;
 mod invalid_tokens;
+mod invalid_traffic;
 mod issuing;
 mod istio_gateway;
 mod jwt;

@@ -25,6 +25,8 @@ use crate::SELVEDGE;
 
 /// `host` (`NAME.test`) is at `address`, outside the mesh, with these settings of its `trafficPolicy` and `retries`.
 fn outside(name: &str, address: SocketAddr, policy: &str, retries: &str) -> String {
+    // One that says nothing is refused.
+    let policy = if policy.is_empty() { "loadBalancer: {simple: LEAST_REQUEST}" } else { policy };
     format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  \
          hosts: [{name}.test]\n  resolution: STATIC\n  ports: [{{number: 80, name: http, targetPort: {}}}]\n  \

@@ -246,10 +246,11 @@ fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
         (of_port(9080, 7), of_port(9080, 8), 7, 8),
         (all(7), format!("{}, {}", all(6), of_port(9080, 8)), 7, 8),
     ] {
+        let (host, subset) = (given(&host), given(&subset));
         let text = format!(
             "{MESH}apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
-             host: reviews\n  trafficPolicy: {{{host}}}\n  subsets: [{{name: v1, labels: {{version: v1}}, \
-             trafficPolicy: {{{subset}}}}}]\n{}",
+             host: reviews\n  trafficPolicy: {host}\n  subsets: [{{name: v1, labels: {{version: v1}}, \
+             trafficPolicy: {subset}}}]\n{}",
             virtual_service(
                 "r",
                 "{hosts: [reviews], http: [{match: [{uri: {exact: /v1}}], route: [{destination: {host: reviews, subset: v1}}]}, {route: [{destination: {host: reviews}}]}]}"
@@ -264,6 +265,11 @@ fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
             assert_policy(&backend.policy, expected, &text);
         }
     }
+}
+
+/// The `trafficPolicy` that has these blocks, or none where there are none.
+fn given(blocks: &str) -> String {
+    if blocks.is_empty() { "null".to_owned() } else { format!("{{{blocks}}}") }
 }
 
 /// Whether every field of `policy` is as `limit` says; 0: as nobody says anything.

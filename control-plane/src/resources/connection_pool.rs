@@ -5,11 +5,7 @@ use std::time::Duration;
 use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade, TcpKeepalive};
 use serde::Deserialize;
 
-use super::{
-    document::{Reading, wrong},
-    typed::FieldError,
-    values::GoDuration,
-};
+use super::{document::wrong, typed::FieldError, values::GoDuration};
 
 /// What the block says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +21,8 @@ pub struct PoolBlock {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PoolYaml {
-    tcp: TcpYaml,
-    http: HttpYaml,
+    tcp: Option<TcpYaml>,
+    http: Option<HttpYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,8 +70,13 @@ enum UpgradeWord {
 
 impl PoolYaml {
     /// `field` is where the block stands.
-    pub(super) fn read(&self, field: &str, reading: &mut Reading<'_>) -> Result<PoolBlock, FieldError> {
-        let Self { tcp, http } = self;
+    ///
+    /// What is refused is what Istio's validation refuses.
+    pub(super) fn read(self, field: &str) -> Result<PoolBlock, FieldError> {
+        if self.tcp.is_none() && self.http.is_none() {
+            return Err(wrong(field, "says nothing; give tcp or http, or remove it"));
+        }
+        let (tcp, http) = (self.tcp.unwrap_or_default(), self.http.unwrap_or_default());
         let time = |yaml: Option<GoDuration>, name: &str, remedy: &str| match yaml {
             Some(GoDuration(time)) if time < Duration::from_millis(1) => {
                 Err(wrong(format!("{field}.{name}"), format!("is shorter than 1ms; {remedy}")))
@@ -91,7 +92,7 @@ impl PoolYaml {
             max_concurrent_streams: limit(http.max_concurrent_streams),
             max_retries: limit(http.max_retries),
             idle_timeout: time(http.idle_timeout, "http.idleTimeout", "leave it out for the default")?,
-            http2_upgrade: http.upgrade(field, reading),
+            http2_upgrade: http.upgrade(field)?,
         };
         let connections = ConnectionLimits {
             max_connections: limit(tcp.max_connections),
@@ -112,19 +113,17 @@ impl PoolYaml {
 }
 
 impl HttpYaml {
-    /// How HTTP/1.1 requests travel. `useClientProtocol` goes before `h2UpgradePolicy`, as in Istio.
-    fn upgrade(&self, field: &str, reading: &mut Reading<'_>) -> Http2Upgrade {
-        if self.use_client_protocol {
-            if matches!(self.h2_upgrade_policy, UpgradeWord::Upgrade) {
-                let message = "has no effect, because useClientProtocol is true; remove one of them";
-                reading.warning(format!("{field}.http.h2UpgradePolicy"), message);
-            }
-            return Http2Upgrade::AsClient;
-        }
+    /// How HTTP/1.1 requests travel. `useClientProtocol` goes before `DO_NOT_UPGRADE`, as in Istio.
+    fn upgrade(&self, field: &str) -> Result<Http2Upgrade, FieldError> {
         match self.h2_upgrade_policy {
-            UpgradeWord::Default => Http2Upgrade::Default,
-            UpgradeWord::DoNotUpgrade => Http2Upgrade::Never,
-            UpgradeWord::Upgrade => Http2Upgrade::Always,
+            UpgradeWord::Upgrade if self.use_client_protocol => {
+                let message = "UPGRADE speaks HTTP/2 always, and useClientProtocol: true as the client does; remove one of them";
+                Err(wrong(format!("{field}.http.h2UpgradePolicy"), message))
+            }
+            _ if self.use_client_protocol => Ok(Http2Upgrade::AsClient),
+            UpgradeWord::Default => Ok(Http2Upgrade::Default),
+            UpgradeWord::DoNotUpgrade => Ok(Http2Upgrade::Never),
+            UpgradeWord::Upgrade => Ok(Http2Upgrade::Always),
         }
     }
 }

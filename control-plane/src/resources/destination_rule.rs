@@ -1,28 +1,35 @@
 //! `DestinationRule`: how clients treat a host, and which subsets its endpoints form.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use selvedge_model::{
-    ClientCertificate, Credential, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection,
-    ProxyProtocol, RetryBudget, TlsOrigination, Trusted, UpstreamTls, WorkloadName,
+    HealthCheck, Hedge, HttpTunnel, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget, UpstreamTls,
 };
 use serde::Deserialize;
 
 use super::{
+    client_tls::TlsYaml,
     connection_pool::{PoolBlock, PoolYaml},
     document::{Reading, wrong},
     export_to::{self, ExportTo},
     health_check,
     hedge::{self, HEDGE_ANNOTATION},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    label_selector,
     load_balancer::{self, BALANCER_ANNOTATION, BOUND_ANNOTATION, BalancerBlock, BalancerYaml},
     locality_setting::LocalitySetting,
     outlier_detection::{self, OutlierYaml},
     retry_budget::RetryBudgetYaml,
     through::{ProxyProtocolYaml, TunnelYaml},
     typed::{FieldError, Present},
-    values::port_number,
+    values::{host_pattern, port_number},
 };
+
+/// What the names of our own annotations begin with.
+const OUR_ANNOTATIONS: &str = "config.selvedge.io/";
+
+/// The longest name of a subset, in bytes.
+const LONGEST_NAME: usize = 63;
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
@@ -90,8 +97,7 @@ pub struct PolicyBlocks {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Yaml {
     host: String,
-    #[serde(default)]
-    traffic_policy: PolicyYaml,
+    traffic_policy: Option<PolicyYaml>,
     #[serde(default)]
     subsets: Vec<SubsetYaml>,
     export_to: Option<Vec<String>>,
@@ -104,8 +110,7 @@ struct SubsetYaml {
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
-    #[serde(default)]
-    traffic_policy: PolicyYaml,
+    traffic_policy: Option<PolicyYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +124,32 @@ struct PolicyYaml {
     proxy_protocol: Option<ProxyProtocolYaml>,
     tunnel: Option<TunnelYaml>,
     port_level_settings: Vec<PortPolicyYaml>,
+}
+
+impl PolicyYaml {
+    /// Whether it has no field that is known here.
+    fn is_empty(&self) -> bool {
+        let Self {
+            load_balancer,
+            outlier_detection,
+            connection_pool,
+            tls,
+            retry_budget,
+            proxy_protocol,
+            tunnel,
+            port_level_settings,
+        } = self;
+        let (balancer, outlier, pool) =
+            (load_balancer.is_none(), outlier_detection.is_none(), connection_pool.is_none());
+        let through = proxy_protocol.is_none() && tunnel.is_none();
+        balancer
+            && outlier
+            && pool
+            && through
+            && tls.is_none()
+            && retry_budget.is_none()
+            && port_level_settings.is_empty()
+    }
 }
 
 /// [`PolicyYaml`] for one port. It repeats the fields, because a flattened struct would lose their lines.
@@ -135,29 +166,6 @@ struct PortPolicyYaml {
 #[derive(Debug, Deserialize)]
 struct PortYaml {
     number: u32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct TlsYaml {
-    mode: TlsMode,
-    sni: Option<String>,
-    subject_alt_names: Vec<String>,
-    ca_certificates: Option<String>,
-    client_certificate: Option<String>,
-    private_key: Option<String>,
-    credential_name: Option<String>,
-    insecure_skip_verify: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum TlsMode {
-    #[default]
-    Disable,
-    Simple,
-    Mutual,
-    IstioMutual,
 }
 
 /// What the annotations of a document ask for.
@@ -183,6 +191,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     if yaml.host.is_empty() {
         return Err(wrong("spec.host", "is empty; name a host"));
     }
+    host_pattern(&yaml.host, "spec.host")?;
     if yaml.workload_selector.is_some() {
         // Read over, the rule would reach clients that it is not meant for.
         let message =
@@ -194,12 +203,13 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
         balancer: load_balancer::Annotated::read(reading)?,
         outlier: outlier_detection::Annotated::read(reading)?,
     };
-    let policy = read_policy(yaml.traffic_policy, "spec.trafficPolicy", false, annotated, reading)?;
+    let policy = read_whole(yaml.traffic_policy, "spec.trafficPolicy", false, annotated, reading)?;
     let mut subsets: Vec<Subset> = Vec::new();
     for (index, subset) in yaml.subsets.into_iter().enumerate() {
         let field = format!("spec.subsets[{index}]");
-        if subset.name.is_empty() {
-            return Err(wrong(format!("{field}.name"), "is empty; name the subset"));
+        subset_name(&subset.name, &format!("{field}.name"))?;
+        for (name, value) in &subset.labels {
+            label_selector::check(name, value, &format!("{field}.labels.{name}"))?;
         }
         if subsets.iter().any(|other| other.name == subset.name) {
             let message = format!("{:?} is defined twice; the first is used", subset.name);
@@ -207,7 +217,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
             continue;
         }
         let of_subset = format!("{field}.trafficPolicy");
-        let policy = read_policy(subset.traffic_policy, &of_subset, true, annotated, reading)?;
+        let policy = read_whole(subset.traffic_policy, &of_subset, true, annotated, reading)?;
         subsets.push(Subset { name: subset.name, labels: subset.labels, policy });
     }
     let all = std::iter::once(&policy).chain(subsets.iter().map(|subset| &subset.policy));
@@ -219,6 +229,49 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     let host = yaml.host.to_ascii_lowercase();
     let health_check = health_check::read(reading)?;
     Ok(DestinationRuleSpec { export_to, host, policy, subsets, health_check, hedge: hedge::read(reading)? })
+}
+
+/// Refuses what cannot be the name of a subset: as in Istio, what is no DNS label.
+fn subset_name(name: &str, field: &str) -> Result<(), FieldError> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let ends = [name.bytes().next(), name.bytes().next_back()];
+    if name.is_empty() {
+        return Err(wrong(field, "is empty; name the subset"));
+    }
+    if name.len() > LONGEST_NAME || !name.bytes().all(is_inner) || ends.contains(&Some(b'-')) {
+        let message = format!(
+            "{name:?} is not the name of a subset; use at most {LONGEST_NAME} letters, digits and '-', a letter or digit \
+             first and last"
+        );
+        return Err(wrong(field, message));
+    }
+    Ok(())
+}
+
+/// The `trafficPolicy` at `field`, if there is one. As in Istio, one that says nothing is a mistake.
+fn read_whole(
+    yaml: Option<PolicyYaml>,
+    field: &str,
+    inherits: bool,
+    annotated: Annotated,
+    reading: &mut Reading<'_>,
+) -> Result<PolicyBlocks, FieldError> {
+    if yaml.as_ref().is_some_and(PolicyYaml::is_empty) {
+        says_something(field, reading)?;
+    }
+    read_policy(yaml.unwrap_or_default(), field, inherits, annotated, reading)
+}
+
+/// Refuses the block at `field`, of which nothing was read, unless it has fields that are not acted on, or annotations say
+/// what is meant.
+fn says_something(field: &str, reading: &Reading<'_>) -> Result<(), FieldError> {
+    let inner = format!("{field}.");
+    let has_unknown = reading.unknown.iter().any(|unknown| unknown.field.starts_with(&inner));
+    let annotations = &reading.metadata.annotations;
+    if has_unknown || annotations.keys().any(|name| name.starts_with(OUR_ANNOTATIONS)) {
+        return Ok(());
+    }
+    Err(wrong(field, "says nothing; give for example loadBalancer, or remove it"))
 }
 
 /// The policy at `field`, in a document with these annotations. `inherits`: whether a block that is not there is another's.
@@ -240,13 +293,20 @@ fn read_policy(
             tls: yaml.tls,
             ..PolicyYaml::default()
         };
+        if yaml.is_empty() {
+            says_something(&field, reading)?;
+        }
         let policy = PolicyBlocks { place: index, ..read_policy(yaml, &field, false, annotated, reading)? };
         report_setting(&policy, &field, reading);
         if ports.insert(port, policy).is_some() {
             return Err(wrong(field, format!("port {port} is given twice; keep one of them")));
         }
     }
-    let tls = yaml.tls.map(|tls| read_tls(tls, &format!("{field}.tls"), reading)).transpose()?;
+    if yaml.proxy_protocol.is_some() && yaml.tunnel.is_some() {
+        let message = "has both proxyProtocol and tunnel, which exclude each other; remove one of them";
+        return Err(wrong(field, message));
+    }
+    let tls = yaml.tls.map(|tls| tls.read(&format!("{field}.tls"), reading)).transpose()?;
     let load_balancer = match yaml.load_balancer {
         Some(yaml) => Some(yaml.read(&format!("{field}.loadBalancer"), annotated.balancer, reading)?),
         None if inherits => None,
@@ -258,7 +318,7 @@ fn read_policy(
         .transpose()?;
     let connection_pool = match yaml.connection_pool {
         None => None,
-        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"), reading)?),
+        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"))?),
     };
     let retry_budget = match yaml.retry_budget {
         None => None,
@@ -303,83 +363,4 @@ fn report_setting(blocks: &PolicyBlocks, field: &str, reading: &mut Reading<'_>)
                        fails; add it, for example consecutive5xxErrors: 5";
         reading.not_acted_on(format!("{field}.loadBalancer.localityLbSetting"), message);
     }
-}
-
-/// What of `tls` is only for SIMPLE and MUTUAL, as far as it is given.
-fn for_servers_outside(yaml: &TlsYaml) -> Option<&'static str> {
-    let given = [
-        (yaml.sni.is_some(), "sni"),
-        (!yaml.subject_alt_names.is_empty(), "subjectAltNames"),
-        (yaml.ca_certificates.is_some(), "caCertificates"),
-        (yaml.client_certificate.is_some(), "clientCertificate"),
-        (yaml.private_key.is_some(), "privateKey"),
-        (yaml.credential_name.is_some(), "credentialName"),
-        (yaml.insecure_skip_verify, "insecureSkipVerify"),
-    ];
-    given.into_iter().find_map(|(given, name)| given.then_some(name))
-}
-
-fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
-    let plain = match yaml.mode {
-        TlsMode::Disable => Some(UpstreamTls::Disable),
-        TlsMode::IstioMutual => Some(UpstreamTls::IstioMutual),
-        TlsMode::Simple | TlsMode::Mutual => None,
-    };
-    if let Some(plain) = plain {
-        if let Some(name) = for_servers_outside(&yaml) {
-            let message = "has no effect with this mode; it is for SIMPLE and MUTUAL";
-            reading.warning(format!("{field}.{name}"), message);
-        }
-        return Ok(plain);
-    }
-    if let Some(sni) = &yaml.sni
-        && !matches!(sni.parse(), Ok(Host::Name(_)))
-    {
-        return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
-    }
-    let mutual = matches!(yaml.mode, TlsMode::Mutual);
-    let named_by = || Arc::from(reading.namespace);
-    let credential = yaml.credential_name.map(|secret| Credential { named_by: named_by(), secret, mutual });
-    if let Some(Credential { secret, .. }) = &credential {
-        if WorkloadName::new("a", secret).is_err() {
-            let message = format!(
-                "{secret:?} is not the name of a Secret, which is in the namespace of the gateways that call; write the name alone"
-            );
-            return Err(wrong(format!("{field}.credentialName"), message));
-        }
-        let message = "is acted on at gateways. Sidecars have no such Secret: they go by the files that caCertificates, \
-                       clientCertificate and privateKey name";
-        reading.not_acted_on(format!("{field}.credentialName"), message);
-    }
-    if yaml.insecure_skip_verify {
-        let message = "the server's certificate is not verified: anybody on the network path can read and change \
-                       what is sent; set caCertificates instead";
-        reading.warning(format!("{field}.insecureSkipVerify"), message);
-    }
-    let client = match (yaml.mode, yaml.client_certificate, yaml.private_key) {
-        (TlsMode::Mutual, Some(certificate), Some(private_key)) => {
-            Some(ClientCertificate { certificate, private_key })
-        }
-        (TlsMode::Mutual, None, None) if credential.is_some() => None,
-        (TlsMode::Mutual, ..) => {
-            let message = "MUTUAL needs clientCertificate and privateKey, paths in the sidecar's file system";
-            return Err(wrong(field, message));
-        }
-        (_, None, None) => None,
-        _ => {
-            let message = "has no effect with SIMPLE; write MUTUAL to show a client certificate";
-            reading.warning(format!("{field}.clientCertificate"), message);
-            None
-        }
-    };
-    Ok(UpstreamTls::Originate(TlsOrigination {
-        sni: yaml.sni,
-        subject_alt_names: yaml.subject_alt_names,
-        // Istio's word for what is the default here.
-        trusted: yaml.ca_certificates.filter(|path| path != "system").map_or(Trusted::System, Trusted::File),
-        client,
-        insecure_skip_verify: yaml.insecure_skip_verify,
-        credential,
-        ..TlsOrigination::default()
-    }))
 }

@@ -89,8 +89,18 @@ pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
     }
     let mut read = ExportTo { everywhere: false, own: false, namespaces: BTreeSet::new() };
     let several = words.len() > 1;
+    for (index, word) in words.iter().enumerate() {
+        if words[..index].contains(word) {
+            let message = format!("{word:?} is given twice; keep one of them");
+            return Err(wrong(format!("spec.exportTo[{index}]"), message));
+        }
+    }
     for (index, word) in words.into_iter().enumerate() {
         match word.as_str() {
+            "*" if several => {
+                let message = "* exports to all, so the other namespaces say nothing; remove them, or it";
+                return Err(wrong(format!("spec.exportTo[{index}]"), message));
+            }
             "*" => read.everywhere = true,
             "." => read.own = true,
             "~" if several => {

@@ -101,9 +101,7 @@ impl LabelSelectorYaml {
     pub(super) fn read(self, field: &str) -> Result<LabelSelector, FieldError> {
         let mut requirements = Vec::new();
         for (name, value) in self.match_labels {
-            let at = format!("{field}.matchLabels.{name}");
-            check_name(&name, &at)?;
-            check_value(&value, &at)?;
+            check(&name, &value, &format!("{field}.matchLabels.{name}"))?;
             requirements.push((name, Requirement::In(vec![value])));
         }
         for (number, expression) in self.match_expressions.into_iter().enumerate() {
@@ -152,6 +150,12 @@ impl ExpressionYaml {
         }
         Ok((key, requirement))
     }
+}
+
+/// Refuses the label at `field` if nothing can have it.
+pub(super) fn check(name: &str, value: &str, field: &str) -> Result<(), FieldError> {
+    check_name(name, field)?;
+    check_value(value, field)
 }
 
 /// Refuses what is not the name of a label: `[PREFIX/]NAME`.

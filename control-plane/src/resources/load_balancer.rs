@@ -288,7 +288,7 @@ impl HashYaml {
         }
         let is_one = keys.len() == 1;
         let Some(key) = keys.pop().filter(|_| is_one) else {
-            let message = "needs exactly one of httpHeaderName, httpCookie, useSourceIp and \
+            let message = "needs exactly one key; give one of httpHeaderName, httpCookie, useSourceIp and \
                            httpQueryParameterName";
             return Err(wrong(field, message));
         };
@@ -296,8 +296,12 @@ impl HashYaml {
     }
 
     fn table(&self, field: &str, reading: &mut Reading<'_>) -> Result<HashTable, FieldError> {
-        let old = self.minimum_ring_size;
+        let old = self.minimum_ring_size.filter(|size| *size > 0);
         if old.is_some() {
+            if self.ring_hash.is_some() || self.maglev.is_some() {
+                let message = "is an old form of ringHash, and the table is given as ringHash or maglev, too; remove it";
+                return Err(wrong(format!("{field}.minimumRingSize"), message));
+            }
             let message =
                 "is an old name of ringHash.minimumRingSize and is used as that; write the new name";
             reading.warning(format!("{field}.minimumRingSize"), message);

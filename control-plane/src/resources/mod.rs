@@ -9,6 +9,7 @@ pub mod authorization_policy;
 pub mod backend_tls_policy;
 pub mod backend_traffic_policy;
 pub mod calico;
+mod client_tls;
 pub mod cluster_node;
 pub mod connection_pool;
 pub mod decode;

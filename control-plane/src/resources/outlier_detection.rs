@@ -159,11 +159,11 @@ impl OutlierYaml {
             Some(most) => percent(most, "maxEjectionPercent", 1)?,
         };
         let min_health_percent = percent(self.min_health_percent.unwrap_or(0), "minHealthPercent", 0)?;
-        if self.consecutive_local_origin_failures.is_some() && !self.split_external_local_origin_errors {
-            reading.warning(
-                format!("{field}.consecutiveLocalOriginFailures"),
-                "has no effect without splitExternalLocalOriginErrors: true; attempts without an answer count as gateway errors",
-            );
+        let counted_apart = self.consecutive_local_origin_failures.is_some_and(|count| count > 0);
+        if counted_apart && !self.split_external_local_origin_errors {
+            let message = "has no effect without splitExternalLocalOriginErrors: true, because attempts without an answer \
+                           count as gateway errors; add that, or remove it";
+            return Err(wrong(format!("{field}.consecutiveLocalOriginFailures"), message));
         }
         let consecutive_local_origin_failures = self
             .split_external_local_origin_errors

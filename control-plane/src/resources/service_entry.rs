@@ -155,6 +155,18 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
     };
     let hosts = read_hosts(yaml.hosts)?;
     let (addresses, ranges) = read_addresses(&yaml.addresses)?;
+    if !ranges.is_empty() && matches!(resolution, Resolution::Dns { .. }) {
+        let message = "has a range, and DNS says which addresses are called; write resolution: NONE or STATIC, or single \
+                       addresses";
+        return Err(wrong("spec.addresses", message));
+    }
+    if let Some(index) =
+        told_apart_by_nothing(&yaml.ports).filter(|_| hosts.len() > 1 && resolution != Resolution::Requested)
+    {
+        let message =
+            "carries bytes that name no host, and there are several hosts; write a document for each of them";
+        return Err(wrong(format!("spec.ports[{index}].protocol"), message));
+    }
     let mut ports: Vec<EntryPort> = Vec::new();
     for (index, port) in yaml.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -180,6 +192,9 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
         );
         return Err(wrong("spec", message));
     }
+    if let EntryEndpoints::Inline(list) = &endpoints {
+        ports_are_known(list, &ports)?;
+    }
     let endpoints = match (resolution, endpoints) {
         (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
         (_, endpoints) => endpoints,
@@ -200,6 +215,13 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
         health_check,
         distribution: traffic_distribution(None, reading)?,
     })
+}
+
+/// The first of `ports` at which nothing that is sent says which host is meant.
+fn told_apart_by_nothing(ports: &[PortYaml]) -> Option<usize> {
+    let is_bytes =
+        |word: &str| ["tcp", "mongo", "mysql", "redis"].contains(&word.to_ascii_lowercase().as_str());
+    ports.iter().position(|port| port.protocol.as_deref().is_some_and(is_bytes))
 }
 
 fn read_endpoints(
@@ -262,6 +284,18 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
             return Err(wrong("spec.endpoints", message));
         }
         Resolution::Requested => {}
+    }
+    Ok(())
+}
+
+/// Refuses endpoints with a port that the entry does not have.
+fn ports_are_known(list: &[WorkloadEntrySpec], ports: &[EntryPort]) -> Result<(), FieldError> {
+    for (index, endpoint) in list.iter().enumerate() {
+        if let Some(name) = endpoint.ports.keys().find(|name| ports.iter().all(|port| port.name != **name)) {
+            let message = "is the port of an endpoint, and the entry has no port of this name; add it to spec.ports, or correct the \
+                           name";
+            return Err(wrong(format!("spec.endpoints[{index}].ports.{name}"), message));
+        }
     }
     Ok(())
 }

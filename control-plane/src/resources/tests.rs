@@ -182,7 +182,9 @@ fn a_limit_for_attempts_without_an_answer_needs_that_they_are_counted_apart() {
     };
 
     assert_eq!(destination_rule(&policy(true)).problems, []);
-    let problems = destination_rule(&policy(false)).problems;
+    let decoded = destination_rule(&policy(false));
+    assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "as in Istio");
+    let problems = decoded.problems;
     let field = "spec.trafficPolicy.outlierDetection.consecutiveLocalOriginFailures";
     assert_eq!((problems[0].field.as_str(), problems[0].line), (field, Some(9)));
     assert!(problems[0].message.contains("splitExternalLocalOriginErrors: true"), "{}", problems[0]);

@@ -48,7 +48,8 @@ impl TunnelYaml {
             }
         };
         let host: Host = self.target_host.parse().map_err(|_| {
-            let message = format!("{:?} is neither an IP address nor a DNS name", self.target_host);
+            let message =
+                format!("{:?} is neither an IP address nor a DNS name; correct it", self.target_host);
             wrong(format!("{field}.targetHost"), message)
         })?;
         let port = port_number(self.target_port, &format!("{field}.targetPort"))?;

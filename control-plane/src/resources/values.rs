@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderName, uri::PathAndQuery};
-use selvedge_model::{FullRegex, HeaderField, StringMatch, route::UnknownField};
+use selvedge_model::{FullRegex, HeaderField, Host, StringMatch, route::UnknownField};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
@@ -78,8 +78,14 @@ impl Visitor<'_> for DurationText {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
-        (self.parse)(text)
-            .ok_or_else(|| E::custom(format!("{text:?} is not a duration; write it as {}", self.examples)))
+        let time = (self.parse)(text)
+            .ok_or_else(|| E::custom(format!("{text:?} is not a duration; write it as {}", self.examples)))?;
+        // As in Istio.
+        if time.subsec_nanos() % 1_000_000 != 0 {
+            let message = format!("{text:?} is finer than a millisecond; write it as {}", self.examples);
+            return Err(E::custom(message));
+        }
+        Ok(time)
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
@@ -178,6 +184,10 @@ impl StringMatchYaml {
         match (self.exact, self.prefix, self.regex) {
             (Some(exact), None, None) => Ok(StringMatch::Exact(exact)),
             (None, Some(prefix), None) => Ok(StringMatch::Prefix(prefix)),
+            (None, None, Some(regex)) if regex.is_empty() => Err(wrong(
+                format!("{field}.regex"),
+                "is empty; write .* for any text, or exact: \"\" for none",
+            )),
             (None, None, Some(regex)) => {
                 full_regex(&regex, &format!("{field}.regex")).map(StringMatch::Regex)
             }
@@ -269,6 +279,21 @@ impl<'de> Deserialize<'de> for NumberOrName {
             }
         }
         deserializer.deserialize_any(NameOrNumberVisitor)
+    }
+}
+
+/// Refuses what is neither a host nor a pattern of hosts, as Istio writes them: a name, an address, `*`, or `*` before the
+/// end of a name.
+pub(super) fn host_pattern(text: &str, field: &str) -> Result<(), FieldError> {
+    let rest = text.strip_prefix('*').map_or(text, |end| end.strip_prefix(['.', '-']).unwrap_or(end));
+    let is_host = match text {
+        "*" => true,
+        _ if text.starts_with('*') => matches!(rest.parse(), Ok(Host::Name(_))),
+        _ => rest.parse::<Host>().is_ok(),
+    };
+    match is_host {
+        true => Ok(()),
+        false => Err(wrong(field, format!("{text:?} is not a host; write a DNS name, or *. and a domain"))),
     }
 }
 

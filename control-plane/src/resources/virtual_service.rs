@@ -13,7 +13,7 @@ use super::{
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     telemetry_annotations,
     typed::FieldError,
-    values::port_number,
+    values::{host_pattern, port_number},
 };
 
 mod answers;
@@ -157,9 +157,13 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     if yaml.hosts.is_empty() {
         yaml.check_delegate()?;
     }
+    if yaml.http.is_empty() && yaml.tls.is_empty() && yaml.tcp.is_empty() && reading.unknown.is_empty() {
+        return Err(wrong("spec", "has no routes; give http, tls or tcp, or remove the document"));
+    }
     telemetry_annotations::check(reading, yaml.http.len())?;
     let export_to = export_to::read(yaml.export_to)?;
     let followed_by = gateways::read(yaml.gateways.as_deref(), "spec.gateways", reading.namespace)?;
+    check_hosts(&yaml.hosts, followed_by.as_ref().is_none_or(|followed| followed.sidecars))?;
     let mut http = Vec::new();
     for (index, route) in yaml.http.into_iter().enumerate() {
         http.push(http::read(route, index, reading)?);
@@ -168,6 +172,38 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, reading)?);
     let hosts = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     Ok(VirtualServiceSpec { export_to, hosts, followed_by: followed_by.unwrap_or_default(), http, tcp })
+}
+
+/// Refuses hosts that are none, and those of which another one of them says the same. `by_sidecars`: whether these follow the
+/// document.
+fn check_hosts(hosts: &[String], by_sidecars: bool) -> Result<(), FieldError> {
+    for (index, host) in hosts.iter().enumerate() {
+        let field = format!("spec.hosts[{index}]");
+        host_pattern(host, &field)?;
+        if host == "*" && by_sidecars {
+            let message =
+                "stands for every host, which only gateways serve; name hosts, or name gateways without mesh";
+            return Err(wrong(field, message));
+        }
+        if let Some(other) = hosts[..index].iter().find(|other| covers(other, host) || covers(host, other)) {
+            let message = format!("{host} and {other} are for the same hosts; keep one of them");
+            return Err(wrong(field, message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether each host of the pattern `narrow` is one of `wide`.
+fn covers(wide: &str, narrow: &str) -> bool {
+    match wide.strip_prefix('*') {
+        Some(end) => narrow.len() >= end.len() && is_end(narrow, end),
+        None => wide.eq_ignore_ascii_case(narrow),
+    }
+}
+
+/// Whether `text`, which is no shorter, ends with `end`.
+fn is_end(text: &str, end: &str) -> bool {
+    text.get(text.len() - end.len()..).is_some_and(|own| own.eq_ignore_ascii_case(end))
 }
 
 impl Yaml {

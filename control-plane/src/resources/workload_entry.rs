@@ -165,6 +165,6 @@ fn read_address(text: &str, field: &str, reading: &mut Reading<'_>) -> Result<Op
         reading.not_acted_on(field, message);
         return Ok(None);
     }
-    let host = text.parse().map_err(|error| wrong(field, format!("{text:?} is {error}")))?;
+    let host = text.parse().map_err(|error| wrong(field, format!("{text:?} is {error}; correct it")))?;
     Ok(Some(host))
 }

@@ -6,10 +6,11 @@ use super::*;
 
 /// The policies of the host and of its subset, where these are their `trafficPolicy`s.
 fn policies(host: &str, subset: &str) -> [TrafficPolicy; 2] {
+    let (host, subset) = (given(host), given(subset));
     let text = format!(
         "{MESH}apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
-         host: reviews\n  trafficPolicy: {{{host}}}\n  subsets: [{{name: v1, labels: {{version: v1}}, \
-         trafficPolicy: {{{subset}}}}}]\n{}",
+         host: reviews\n  trafficPolicy: {host}\n  subsets: [{{name: v1, labels: {{version: v1}}, \
+         trafficPolicy: {subset}}}]\n{}",
         virtual_service(
             "r",
             "{hosts: [reviews], http: [{match: [{uri: {exact: /v1}}], route: [{destination: {host: reviews, subset: v1}}]}, {route: [{destination: {host: reviews}}]}]}"
@@ -45,23 +46,29 @@ fn a_subset_has_its_hosts_retry_budget_unless_it_has_its_own_whatever_is_set_for
 
 #[test]
 fn what_is_said_on_the_way_is_a_hosts_or_its_subsets_whatever_is_set_for_the_port() {
-    let said = |version: u8, target: &str| {
-        format!("proxyProtocol: {{version: V{version}}}, tunnel: {{targetHost: {target}, targetPort: 1}}")
-    };
+    let header = |version: u8| format!("proxyProtocol: {{version: V{version}}}");
+    let tunnel = |target: &str| format!("tunnel: {{targetHost: {target}, targetPort: 1}}");
     let port = "portLevelSettings: [{port: {number: 9080}, loadBalancer: {simple: RANDOM}}]";
-    let one = Some((ProxyProtocol::V1, "a.b:1".to_owned()));
-    let other = Some((ProxyProtocol::V2, "c.d:1".to_owned()));
-    for (host, subset, whole, part) in [
-        (said(1, "a.b"), String::new(), &one, &one),
-        (said(1, "a.b"), said(2, "c.d"), &one, &other),
-        (format!("{}, {port}", said(1, "a.b")), port.to_owned(), &one, &one),
-        (String::new(), format!("{}, {port}", said(2, "c.d")), &None, &other),
+    let (one, other) = (Some(ProxyProtocol::V1), Some(ProxyProtocol::V2));
+    for (host, subset, expected) in [
+        (header(1), String::new(), [one, one]),
+        (header(1), header(2), [one, other]),
+        (format!("{}, {port}", header(1)), port.to_owned(), [one, one]),
+        (String::new(), format!("{}, {port}", header(2)), [None, other]),
     ] {
-        let found = policies(&host, &subset).map(|policy| {
-            let target = policy.tunnel.map(|tunnel| tunnel.target.to_string());
-            policy.proxy_protocol.zip(target)
-        });
-        assert_eq!(found, [whole.clone(), part.clone()], "{host}; {subset}");
+        let found = policies(&host, &subset).map(|policy| policy.proxy_protocol);
+        assert_eq!(found, expected, "{host}; {subset}");
+    }
+    let (one, other) = (Some("a.b:1".to_owned()), Some("c.d:1".to_owned()));
+    for (host, subset, expected) in [
+        (tunnel("a.b"), String::new(), [&one, &one]),
+        (tunnel("a.b"), tunnel("c.d"), [&one, &other]),
+        (format!("{}, {port}", tunnel("a.b")), port.to_owned(), [&one, &one]),
+        (String::new(), format!("{}, {port}", tunnel("c.d")), [&None, &other]),
+    ] {
+        let target = |policy: TrafficPolicy| policy.tunnel.map(|tunnel| tunnel.target.to_string());
+        let found = policies(&host, &subset).map(target);
+        assert_eq!(found, expected.map(Clone::clone), "{host}; {subset}");
     }
 }
 

@@ -75,7 +75,7 @@ fn annotations_of_ejections_that_are_wrong_or_of_no_use_are_told() {
 }
 
 fn check(annotations: &[(&str, &str)]) -> Option<HealthCheck> {
-    let decoded = rule(annotations, "{}");
+    let decoded = rule(annotations, "{loadBalancer: {simple: RANDOM}}");
     assert_eq!(said(&decoded), []);
     match understood(&decoded) {
         Resource::DestinationRule(document) => document.spec.health_check.clone(),

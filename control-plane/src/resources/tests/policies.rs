@@ -35,13 +35,10 @@ fn limits_on_connections_are_read_and_zero_is_none() {
 #[test]
 fn keep_alive_budgets_and_the_clients_protocol_are_read() {
     let decoded = destination_rule(
-        "    retryBudget: {percent: 12.5, minRetryConcurrency: 0, budgetInterval: 1m}\n    connectionPool:\n      tcp: {tcpKeepalive: {probes: 3, time: 1.5s, interval: 0s}}\n      http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}\n",
+        "    retryBudget: {percent: 12.5, minRetryConcurrency: 0, budgetInterval: 1m}\n    connectionPool:\n      tcp: {tcpKeepalive: {probes: 3, time: 1.5s, interval: 0s}}\n      http: {useClientProtocol: true, h2UpgradePolicy: DO_NOT_UPGRADE}\n",
     );
 
-    assert_eq!(
-        told(&decoded),
-        [("spec.trafficPolicy.connectionPool.http.h2UpgradePolicy", 10, Severity::Warning)]
-    );
+    assert_eq!(told(&decoded), []);
     let share = Fraction::of_percent(12.5).unwrap();
     let budget =
         RetryBudget { share, at_once: 0, interval: Some(Duration::from_secs(60)), ..RetryBudget::default() };
@@ -57,15 +54,12 @@ fn keep_alive_budgets_and_the_clients_protocol_are_read() {
 
 #[test]
 fn what_a_tunnel_says_is_refused_if_it_cannot_be_kept() {
-    let decoded = destination_rule(
-        "    proxyProtocol: {}\n    tunnel: {protocol: CONNECT, targetHost: Db.example.com, targetPort: 5432}\n",
-    );
+    let decoded =
+        destination_rule("    tunnel: {protocol: CONNECT, targetHost: Db.example.com, targetPort: 5432}\n");
     assert_eq!(told(&decoded), []);
     let target = policy(&decoded).tunnel.as_ref().unwrap().target.to_string();
-    assert_eq!(
-        (target.as_str(), policy(&decoded).proxy_protocol),
-        ("db.example.com:5432", Some(ProxyProtocol::V1))
-    );
+    assert_eq!((target.as_str(), policy(&decoded).proxy_protocol), ("db.example.com:5432", None));
+    assert_eq!(policy(&destination_rule("    proxyProtocol: {}\n")).proxy_protocol, Some(ProxyProtocol::V1));
 
     let decoded = destination_rule("    tunnel: {protocol: POST, targetHost: a.b, targetPort: 1}\n");
     assert_eq!(policy(&decoded).tunnel.as_ref().unwrap().method, TunnelMethod::Post);

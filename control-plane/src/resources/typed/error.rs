@@ -53,7 +53,7 @@ impl de::Error for FieldError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("{field} is missing"))
+        Self::custom(format!("{field} is missing; add it"))
     }
 
     fn duplicate_field(field: &'static str) -> Self {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{PortMatch, gateways};
 use crate::resources::{
     document::{Reading, wrong},
+    label_selector,
     typed::{FieldError, Present},
     values::{StringMatchYaml, header_field, port_number},
 };
@@ -88,6 +89,9 @@ fn read_condition(yaml: Yaml, field: &str) -> Result<Match, FieldError> {
     if let Some(namespace) = namespace.as_deref().filter(|name| !is_namespace(name)) {
         let message = format!("{namespace:?} is not a namespace; write the name of one");
         return Err(wrong(format!("{field}.sourceNamespace"), message));
+    }
+    for (name, value) in &yaml.source_labels {
+        label_selector::check(name, value, &format!("{field}.sourceLabels.{name}"))?;
     }
     Ok(Match {
         path: given(yaml.uri, "uri")?,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Destination, DestinationYaml, PortMatch, gateways, read_destinations};
 use crate::resources::{
     document::{Reading, wrong},
+    label_selector,
     typed::FieldError,
     values::port_number,
 };
@@ -133,6 +134,9 @@ fn read_match(
             let field = format!("{field}.destinationSubnets[{index}]");
             wrong(field, format!("{subnet:?} is not a subnet; write it as 10.1.0.0/16"))
         })?);
+    }
+    for (name, value) in &yaml.source_labels {
+        label_selector::check(name, value, &format!("{field}.sourceLabels.{name}"))?;
     }
     let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     let condition = TcpMatch {
