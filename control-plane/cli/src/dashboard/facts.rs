@@ -15,7 +15,10 @@ use super::{
     html::with_port,
     told::{Found, May, Told, Wanted},
 };
-use crate::seeing::ask::Traffic;
+use crate::seeing::{
+    ask::Traffic,
+    endpoints::{self, State},
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -118,6 +121,17 @@ impl Facts {
             .collect();
         let expected = self.replicas.iter().flat_map(|replica| &replica.config.expected);
         expected.filter(|name| !connected.contains(name)).collect()
+    }
+
+    /// How an endpoint does. Of one whose sidecar is among the `missing` nothing is known but that; a replica that does not know
+    /// of all sidecars cannot say it.
+    pub(super) fn state_of(&self, row: &endpoints::Row, missing: &BTreeSet<&WorkloadName>) -> State {
+        let is_missing = || row.workload.as_ref().is_some_and(|name| missing.contains(name));
+        match row.state {
+            State::Out => State::Out,
+            _ if !self.is_partial && is_missing() => State::NotConnected,
+            state => state,
+        }
     }
 }
 

@@ -5,12 +5,10 @@ use std::time::{Duration, SystemTime};
 use maud::{Markup, html};
 use selvedge_model::SpiffeId;
 
-use crate::seeing::numbers::{Connections, Requests, shown_percent};
-
-/// From so many percent of success on a service does well.
-pub(super) const WELL: f64 = 99.5;
-/// Below so many it fails.
-pub(super) const ILL: f64 = 95.0;
+use crate::seeing::{
+    endpoints::State,
+    numbers::{Connections, ILL, Requests, WELL, shown_percent},
+};
 
 /// How something does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +34,16 @@ impl Health {
         let requests = requests.map(|one| Self::of_percent(one.success_percent));
         let connections = connections.map(|one| Self::of_percent(of_connections(one)));
         requests.into_iter().chain(connections).min().unwrap_or(Self::Silent)
+    }
+
+    /// How an endpoint does.
+    pub(super) fn of_endpoint(state: State) -> Self {
+        match state {
+            State::Failing | State::NotConnected => Self::Failing,
+            State::Out | State::SomeFailures => Self::Strained,
+            State::Healthy => Self::Well,
+            State::Idle | State::Unknown => Self::Silent,
+        }
     }
 
     /// Whether somebody should look at it.

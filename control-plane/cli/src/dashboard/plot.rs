@@ -1,11 +1,11 @@
 //! Plots, drawn here as SVG: whoever looks sees a line, and whoever hears the page its figures in words.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use maud::{Markup, html};
 use selvedge_control_plane::status::{HistoryPoint, PieceOfTime};
 
-use super::facts::History;
+use super::{facts::History, html::length};
 
 /// The size of a plot, in the units of its own picture.
 const SIZE: (f64, f64) = (560.0, 168.0);
@@ -129,9 +129,34 @@ impl Plot<'_> {
                             (line.name) " " ((self.write)(*value))
                         }
                     }
+                    @for (from, to, words) in self.pieces() {
+                        @let (left, right) = (x(from).max(MARGIN.0), x(to).min(SIZE.0 - MARGIN.2));
+                        rect.piece x=(short(left)) y=(MARGIN.1) width=(short((right - left).max(0.0))) height=(short(height)) { title { (words) } }
+                    }
                 }
             }
         }
+    }
+
+    /// For whoever points at it, each piece of time in which something is known: from and until when, in seconds ago, and what
+    /// each line was there.
+    fn pieces(&self) -> Vec<(f64, f64, String)> {
+        let Some(first) = self.lines.first() else { return Vec::new() };
+        let middle = |place: usize| first.points.get(place).map(|(ago, _)| *ago);
+        let piece = |(place, (ago, _)): (usize, &(f64, Option<f64>))| {
+            let values = self.lines.iter().filter_map(|line| {
+                let (_, value) = line.points.get(place)?;
+                Some(format!("{} {}", line.name, (self.write)((*value)?)).trim().to_owned())
+            });
+            let values = values.collect::<Vec<_>>().join(", ");
+            let (before, after) = (place.checked_sub(1).and_then(middle), middle(place + 1));
+            let half = |other: Option<f64>| other.map(|other| (other - ago).abs() / 2.0);
+            let from = ago + half(before).or(half(after)).unwrap_or(15.0);
+            let to = ago - half(after).or(half(before)).unwrap_or(15.0);
+            let words = format!("{} ago: {values}", length(Duration::from_secs_f64(ago.max(0.0))));
+            (!values.is_empty()).then_some((from, to.max(0.0), words))
+        };
+        first.points.iter().enumerate().filter_map(piece).collect()
     }
 
     /// What it shows, in words.
@@ -160,7 +185,7 @@ impl Plot<'_> {
 
 /// Where the names of lines stand at their ends, apart from each other.
 fn labels(lines: &[Line], y: impl Fn(f64) -> f64) -> Vec<(&Line, f64, f64)> {
-    const APART: f64 = 13.0;
+    const APART: f64 = 17.0;
     let last = |line: &Line| line.points.iter().rev().find_map(|(_, value)| *value);
     let mut labels: Vec<(&Line, f64, f64)> =
         lines.iter().filter_map(|line| last(line).map(|value| (line, y(value), value))).collect();
@@ -320,6 +345,28 @@ mod tests {
             [of(0, 0, 0), of(0, 3, 3), of(1, 4, 1), of(5, 0, 0)],
             [None, Some(0.0), Some(75.0), Some(100.0)]
         );
+    }
+
+    #[test]
+    fn whoever_points_at_a_piece_of_time_is_told_what_was_there() {
+        let line = |name: &str, values: [Option<f64>; 3]| Line {
+            name: name.to_owned(),
+            class: String::new(),
+            points: [90.0, 45.0, 15.0].into_iter().zip(values).collect(),
+        };
+        let plot = Plot {
+            title: "Rate",
+            write: |rate| format!("{rate:.1}"),
+            least: Some(0.0),
+            most: None,
+            is_filled: true,
+            lines: vec![line("all", [Some(2.0), None, Some(4.0)]), line("failed", [None, None, Some(1.0)])],
+            known: 120,
+        };
+        let expected =
+            [(112.5, 67.5, "1 min 30 s ago: all 2.0"), (30.0, 0.0, "15 s ago: all 4.0, failed 1.0")];
+        assert_eq!(plot.pieces(), expected.map(|(from, to, words)| (from, to, words.to_owned())));
+        assert_eq!(plot.draw().0.matches("<title>").count(), 2);
     }
 
     #[test]

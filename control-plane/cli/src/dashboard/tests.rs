@@ -367,6 +367,66 @@ fn a_root_needs_attention_long_before_it_ends_and_an_issuer_that_ends_with_it_do
     assert!(attention.contains("(root) ends in") && !attention.contains("(issuer)"), "{attention}");
 }
 
+/// What comes to a service's workload, as its own sidecar tells it.
+fn serve(told: &mut Told, service: usize, mtls: bool, counts: Counts) {
+    let client = mtls.then(|| "spiffe://cluster.local/ns/edge/sa/svc-00".parse().unwrap());
+    let edge = Edge { way: Way::Inbound, client, ..edge("", "", mtls) };
+    told.traffic.workloads.get_mut(&workload(service)).unwrap().edges.push(EdgeTraffic { edge, counts });
+}
+
+#[test]
+fn an_endpoint_that_fails_is_named_at_once_even_if_retries_hide_it_and_is_not_called_healthy() {
+    let mut told = large(3);
+    told.is_in_cluster = false;
+    told.services.out.clear();
+    serve(&mut told, 1, true, counts(0, 40, 5));
+    serve(&mut told, 2, true, counts(40, 0, 5));
+    let proxies = &mut told.config.proxies;
+    proxies.retain(|proxy| proxy.workload != workload(2));
+    let facts = facts(told);
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("svc-01-7f9c4 fails: 40 of 40 requests"), "{attention}");
+    assert!(!attention.contains("svc-02-7f9c4 fails"), "{attention}");
+    let endpoints = |service: usize| {
+        let page = service_named(&format!("{}:8080", host(service))).unwrap();
+        let text = frame::whole(&page, &asked(), &facts).0;
+        let from = text.find("id=\"endpoints\"").unwrap();
+        text[from..].split_once("</section>").unwrap().0.to_owned()
+    };
+    let (failing, gone) = (endpoints(1), endpoints(2));
+    assert!(failing.contains("tr class=\"bad\"") && failing.contains("</span> failing"), "{failing}");
+    assert!(gone.contains("its sidecar is not connected"), "{gone}");
+    assert!(!(failing + &gone).contains("healthy"));
+}
+
+#[test]
+fn endpoints_that_all_fail_are_not_named_beside_their_service() {
+    let mut told = large(3);
+    told.services.out.clear();
+    let failing = edge(&host(1), "", true);
+    let caller = told.traffic.workloads.get_mut(&workload(0)).unwrap();
+    caller.edges.push(EdgeTraffic { edge: failing, counts: counts(0, 900, 5) });
+    serve(&mut told, 1, true, counts(0, 900, 5));
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("svc-01") && !attention.contains("svc-01-7f9c4 fails"), "{attention}");
+}
+
+#[test]
+fn plaintext_of_clients_without_a_sidecar_is_plaintext() {
+    let mtls = |told: Told| {
+        let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+        text.contains("nothing goes in plaintext")
+    };
+    assert!(mtls(large(3)));
+    let mut told = large(3);
+    serve(&mut told, 1, false, counts(1, 0, 5));
+    assert!(!mtls(told));
+}
+
 #[test]
 fn sidecars_of_other_replicas_are_no_alarm() {
     let mut told = large(1);

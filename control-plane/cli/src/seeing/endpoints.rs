@@ -10,7 +10,7 @@ use super::{
     Answer,
     ask::{Missing, PlaceArgs, SinceArgs, Traffic},
     filter::Party,
-    numbers::{Connections, Requests, Sum},
+    numbers::{Connections, ILL, Requests, Sum, WELL},
     print,
 };
 use crate::{
@@ -20,8 +20,9 @@ use crate::{
 
 /// Show the endpoints of services: how much each has to do, which get no requests, why, and for how much longer
 ///
-/// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do is
-/// told by its own sidecar. Endpoints whose addresses only DNS knows are not shown unless they are out.
+/// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do, and
+/// whether it fails, is told by its own sidecar: of one without a sidecar nothing is known. Endpoints whose addresses only
+/// DNS knows are not shown unless they are out.
 ///
 /// Exit status: 0; 1 if an endpoint is out, or there is no such service; 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,40 @@ pub struct Args {
     output: OutputArgs,
 }
 
+/// How an endpoint does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// Some client's sidecar sends it nothing.
+    Out,
+    /// Less than [`ILL`] percent of what comes to it succeeds.
+    Failing,
+    /// Less than [`WELL`] percent of it does.
+    SomeFailures,
+    /// What comes to it succeeds.
+    Healthy,
+    /// Nothing has come to it.
+    Idle,
+    /// It has no sidecar that could tell.
+    Unknown,
+    /// It should have a sidecar, and none is connected. Only pages, which know of all sidecars, find that out.
+    NotConnected,
+}
+
+impl State {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Failing => "failing",
+            Self::SomeFailures => "some failures",
+            Self::Healthy => "healthy",
+            Self::Idle => "idle",
+            Self::Unknown => "not known",
+            Self::NotConnected => "its sidecar is not connected",
+        }
+    }
+}
+
 /// One endpoint of one service.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -51,7 +86,8 @@ pub(crate) struct Row {
     /// Who must answer. Absent: it is called in plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<SpiffeId>,
-    /// Whose sidecars send it nothing. Empty: it is healthy as far as they know.
+    pub(crate) state: State,
+    /// Whose sidecars send it nothing. Empty: it gets requests from all, as far as they know.
     pub(crate) out: Vec<OutFor>,
     /// What has come to it at this port, through whichever service. Absent: nothing, or it has no sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +156,7 @@ impl Report {
         for row in &self.endpoints {
             let workload = row.workload.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
             let state = match row.out.len() {
-                0 => "healthy".to_owned(),
+                0 => row.state.word().to_owned(),
                 1 => "out for 1 client".to_owned(),
                 clients => format!("out for {clients} clients"),
             };
@@ -178,14 +214,30 @@ fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName
     };
     let row = |endpoint: &EndpointShown| {
         let sum = endpoint.workload.as_ref().and_then(|name| sums.get(&(name, endpoint.address.port())));
+        let out = of(endpoint.address);
+        let (requests, connections) = (sum.and_then(Sum::requests), sum.and_then(Sum::connections));
+        let share = [
+            requests.as_ref().map(|one| one.success_percent),
+            connections.as_ref().and_then(Connections::success_percent),
+        ];
+        let state = match share.into_iter().flatten().min_by(f64::total_cmp) {
+            _ if !out.is_empty() => State::Out,
+            Some(percent) if percent < ILL => State::Failing,
+            Some(percent) if percent < WELL => State::SomeFailures,
+            Some(_) => State::Healthy,
+            None if connections.is_some() => State::Healthy,
+            None if endpoint.identity.is_some() => State::Idle,
+            None => State::Unknown,
+        };
         Row {
             service: format!("{}:{}", service.host, service.port),
             address: endpoint.address,
             workload: endpoint.workload.clone(),
             identity: endpoint.identity.clone(),
-            out: of(endpoint.address),
-            requests: sum.and_then(Sum::requests),
-            connections: sum.and_then(Sum::connections),
+            state,
+            out,
+            requests,
+            connections,
         }
     };
     let mut rows: Vec<Row> = service.endpoints.iter().map(row).collect();

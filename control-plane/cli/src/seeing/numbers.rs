@@ -3,6 +3,11 @@
 use selvedge_model::traffic::{Carried, Counts, Edge};
 use serde::Serialize;
 
+/// From so many percent of success on something does well.
+pub(crate) const WELL: f64 = 99.5;
+/// Below so many it fails.
+pub(crate) const ILL: f64 = 95.0;
+
 /// What has happened on several edges together.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
@@ -37,6 +42,9 @@ pub(crate) struct Requests {
     pub(crate) p95_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) mtls_percent: f64,
+    /// Whether of any it is known how it went: of what was sent nowhere it is not.
+    #[serde(skip)]
+    pub(crate) is_mtls_known: bool,
     /// Bytes of answers' bodies.
     pub(crate) sent_bytes: u64,
 }
@@ -51,6 +59,9 @@ pub(crate) struct Connections {
     /// How many of them were refused or broken off by a proxy.
     pub(crate) failures: u64,
     pub(crate) mtls_percent: f64,
+    /// As of [`Requests`].
+    #[serde(skip)]
+    pub(crate) is_mtls_known: bool,
     /// Bytes from clients.
     pub(crate) received_bytes: u64,
     /// Bytes to clients.
@@ -96,6 +107,7 @@ impl Sum {
             p95_ms: quantile(0.95),
             p99_ms: quantile(0.99),
             mtls_percent: self.requests.mtls_percent(),
+            is_mtls_known: self.requests.is_mtls_known(),
             sent_bytes: counts.sent,
         })
     }
@@ -108,6 +120,7 @@ impl Sum {
             ended: counts.ends(),
             failures: *failures,
             mtls_percent: self.streams.mtls_percent(),
+            is_mtls_known: self.streams.is_mtls_known(),
             received_bytes: counts.received,
             sent_bytes: counts.sent,
         })
@@ -126,6 +139,10 @@ impl Part {
     /// Of those of which it is known how they went.
     fn mtls_percent(&self) -> f64 {
         percent(self.mtls, self.mtls.saturating_add(self.plain))
+    }
+
+    fn is_mtls_known(&self) -> bool {
+        self.mtls > 0 || self.plain > 0
     }
 }
 
@@ -149,6 +166,11 @@ impl Requests {
             milliseconds(self.p99_ms),
         ]
     }
+
+    /// The share over mutual TLS, as people read it; `-`: it is known of none.
+    pub(crate) fn mtls(&self) -> String {
+        shown_if(self.is_mtls_known, self.mtls_percent)
+    }
 }
 
 impl Connections {
@@ -163,6 +185,15 @@ impl Connections {
     pub(crate) fn success(&self) -> String {
         self.success_percent().map_or_else(|| "-".to_owned(), shown_percent)
     }
+
+    /// As of [`Requests::mtls`].
+    pub(crate) fn mtls(&self) -> String {
+        shown_if(self.is_mtls_known, self.mtls_percent)
+    }
+}
+
+fn shown_if(is_known: bool, percent: f64) -> String {
+    if is_known { shown_percent(percent) } else { "-".to_owned() }
 }
 
 /// Never 100 of what is not all, and never 0 of what is something. Of nothing all is well.
@@ -228,7 +259,9 @@ mod tests {
     fn connections_succeed_that_have_come_or_ended_and_none_is_no_failure() {
         let success = |count, ended, failures| {
             let (mtls_percent, received_bytes, sent_bytes) = (100.0, 0, 0);
-            Connections { count, ended, failures, mtls_percent, received_bytes, sent_bytes }.success()
+            let is_mtls_known = count > 0;
+            Connections { count, ended, failures, mtls_percent, is_mtls_known, received_bytes, sent_bytes }
+                .success()
         };
         assert_eq!(success(0, 0, 0), "-", "older ones are open");
         assert_eq!(success(0, 3, 0), "100 %", "older ones have ended well");

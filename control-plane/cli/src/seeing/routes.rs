@@ -114,7 +114,11 @@ impl Report {
             let mut table = new_table(header);
             for row in &self.routes {
                 let dash = || "-".to_owned();
-                let cells = row.requests.as_ref().map_or_else(|| [(); 5].map(|()| dash()), Requests::cells);
+                let cells = match (&row.requests, &row.connections) {
+                    (Some(requests), _) => requests.cells(),
+                    (None, Some(connections)) => [connections.success(), dash(), dash(), dash(), dash()],
+                    (None, None) => [(); 5].map(|()| dash()),
+                };
                 let route = match &row.clients {
                     Some(namespace) => format!("{} (for clients of {namespace})", row.route),
                     None => row.route.clone(),

@@ -12,7 +12,7 @@ use super::{
     Answer,
     ask::{Missing, PlaceArgs, SinceArgs, Traffic},
     filter::FilterArgs,
-    numbers::{Connections, Requests, Sum, bytes, shown_percent},
+    numbers::{Connections, Requests, Sum, bytes},
     print,
 };
 use crate::{
@@ -186,12 +186,12 @@ impl Report {
         for row in &self.rows {
             if let Some(one) = &row.requests {
                 let [success, rps, p50, p95, p99] = one.cells();
-                let (mtls, count) = (shown_percent(one.mtls_percent), one.count.to_string());
+                let (mtls, count) = (one.mtls(), one.count.to_string());
                 requests.add_row([row.name.clone(), success, rps, p50, p95, p99, mtls, count]);
             }
             if let Some(one) = &row.connections {
                 let (count, failed) = (one.count.to_string(), one.failures.to_string());
-                let mtls = shown_percent(one.mtls_percent);
+                let mtls = one.mtls();
                 let [received, sent] = [one.received_bytes, one.sent_bytes].map(bytes);
                 connections.add_row([row.name.clone(), count, failed, mtls, received, sent]);
             }

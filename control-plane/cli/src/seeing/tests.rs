@@ -234,6 +234,33 @@ fn an_endpoint_is_shown_with_its_load_and_with_who_ejects_it() {
 }
 
 #[test]
+fn an_endpoint_is_healthy_only_if_what_comes_to_it_succeeds() {
+    let state = |ok: u64, failed: u64, is_out: bool| {
+        let edges =
+            if ok + failed > 0 { vec![(inbound(Some("web")), counts(ok, failed))] } else { Vec::new() };
+        let workloads = [("shop/reviews-1".parse().unwrap(), workload("reviews", edges))].into();
+        let traffic = Traffic { seconds: 60, workloads, ..Traffic::default() };
+        let mut services = services();
+        let out = services.out.pop().unwrap();
+        services.out.extend(is_out.then(|| OutShown { address: "10.0.0.1:8080".parse().unwrap(), ..out }));
+        services.services[0].endpoints[1].identity = None;
+        let report = endpoints::Report::of(&traffic, &services, None);
+        assert_eq!(report.endpoints[1].state, endpoints::State::Unknown, "nobody counts what it gets");
+        let text = report.to_text();
+        let state = report.endpoints[0].state;
+        assert!(state == endpoints::State::Out || text.contains(state.word()), "{text}");
+        assert!(ok + failed == 0 || failed == 0 || !text.contains("healthy"), "{text}");
+        state
+    };
+
+    assert_eq!(state(0, 0, false), endpoints::State::Idle);
+    assert_eq!(state(100, 0, false), endpoints::State::Healthy);
+    assert_eq!(state(98, 2, false), endpoints::State::SomeFailures);
+    assert_eq!(state(0, 5, false), endpoints::State::Failing);
+    assert_eq!(state(0, 5, true), endpoints::State::Out);
+}
+
+#[test]
 fn what_was_sent_nowhere_is_no_plaintext() {
     let unsent = |count| {
         let mut counts = Counts::default();

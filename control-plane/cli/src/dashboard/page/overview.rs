@@ -1,5 +1,7 @@
 //! How the mesh does as a whole, what needs attention, and each service in one line.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use maud::{Markup, html};
 use selvedge_control_plane::status::HistoryPoint;
 use selvedge_model::traffic::Carried;
@@ -15,6 +17,7 @@ use crate::{
         told::Bad,
     },
     seeing::{
+        edges, endpoints,
         filter::FilterArgs,
         numbers::{Requests, bytes, milliseconds, shown_percent},
         stat::{By, Report, Row},
@@ -75,6 +78,7 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
         }
     }
     lines.retain(|line| line.health.is_ill());
+    lines.extend(of_endpoints(asked, facts, services));
     for (name, clients) in out(facts) {
         let words = html! {
             (named_service_link(&name, asked.since)) ": endpoints get no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" }
@@ -107,9 +111,52 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     }
 }
 
+/// Endpoints that fail where others of their service do not, or where retries hide it from the service's clients.
+fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
+    let report = endpoints::Report::of(&facts.traffic, &facts.services, None);
+    let is_ill = |row: &endpoints::Row| {
+        matches!(row.state, endpoints::State::Failing | endpoints::State::SomeFailures)
+    };
+    let mut by_service = BTreeMap::<&str, Vec<&endpoints::Row>>::new();
+    for row in &report.endpoints {
+        by_service.entry(&row.service).or_default().push(row);
+    }
+    let is_service_ill = |name: &str| {
+        let row = services.rows.iter().find(|row| row.name == name);
+        row.is_some_and(|row| Health::of(row.requests.as_ref(), row.connections.as_ref()).is_ill())
+    };
+    // An endpoint of several services is one.
+    let (mut named, mut points) = (BTreeSet::new(), Vec::new());
+    for (service, rows) in by_service {
+        if is_service_ill(service)
+            && rows.iter().all(|row| is_ill(row) || row.state == endpoints::State::Idle)
+        {
+            continue;
+        }
+        for row in rows.into_iter().filter(|row| is_ill(row)) {
+            if !named.insert((&row.workload, row.address)) {
+                continue;
+            }
+            let words = html! {
+                (named_service_link(service, asked.since)) ": the endpoint "
+                @match &row.workload { Some(name) => { (name.to_string()) }, None => { (row.address.to_string()) } }
+                " fails: "
+                @match (&row.requests, &row.connections) {
+                    (Some(one), _) => { (count(one.failures)) " of " (count(one.count)) " requests" },
+                    (None, Some(one)) => { (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections" },
+                    (None, None) => {},
+                }
+                ", as its own sidecar counts them"
+            };
+            points.push(Point { health: Health::of_endpoint(row.state), words });
+        }
+    }
+    points
+}
+
 /// Services with endpoints that get no requests, and from how many clients.
 fn out(facts: &Facts) -> Vec<(String, usize)> {
-    let mut services = std::collections::BTreeMap::<String, std::collections::BTreeSet<_>>::new();
+    let mut services = BTreeMap::<String, BTreeSet<_>>::new();
     for out in &facts.services.out {
         services.entry(with_port(&out.host, out.port)).or_default().insert(&out.by);
     }
@@ -213,20 +260,26 @@ fn signals(asked: &Asked, facts: &Facts) -> Markup {
             h2 #signals { "Signals " span.of { "last " (window) ", as clients see it" } }
             @match &requests {
                 None => p.empty { "No request was seen." },
-                Some(one) => dl.tiles { (tiles(one)) },
+                Some(one) => dl.tiles { (tiles(one, goes_plain(facts))) },
             }
             div.plots { (rates.draw()) (times.draw()) }
         }
     }
 }
 
-fn tiles(one: &Requests) -> Markup {
+/// Whether anything goes in plaintext: also opaque connections, and what comes from clients without a sidecar.
+fn goes_plain(facts: &Facts) -> bool {
+    let edges = edges::Report::of(&facts.traffic, &facts.services, &FilterArgs::default(), false);
+    edges.edges.iter().any(|row| row.secured == edges::Secured::Plaintext)
+}
+
+fn tiles(one: &Requests, goes_plain: bool) -> Markup {
     html! {
         div { dt { "Success" } dd { (success(one.success_percent)) } dd.more { (count(one.failures)) " failed of " (count(one.count)) } }
         div { dt { "Requests" } dd { (per_second(one.per_second)) span.unit { "/s" } } dd.more { (bytes(one.sent_bytes)) " of answers" } }
         div { dt { "Latency p95" } dd { (milliseconds(one.p95_ms)) } dd.more { "p50 " (milliseconds(one.p50_ms)) ", p99 " (milliseconds(one.p99_ms)) } }
-        div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more {
-            @if one.mtls_percent < 100.0 { "some goes in plaintext: " a href="/dashboard/topology" { "which" } } @else { "nothing goes in plaintext" }
+        div { dt { "Mutual TLS" } dd { (one.mtls()) } dd.more {
+            @if goes_plain { "some goes in plaintext: " a href="/dashboard/topology" { "which" } } @else { "nothing goes in plaintext" }
         } }
     }
 }
@@ -266,7 +319,7 @@ fn requests(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
                     td.num { (success(one.success_percent)) }
                     td.num { (per_second(one.per_second)) }
                     td.num { (p50) } td.num { (p95) } td.num { (p99) }
-                    td.num { (shown_percent(one.mtls_percent)) }
+                    td.num { (one.mtls()) }
                     td.num { (count(one.count)) }
                     td { @if let Some(sums) = history.get(&row.name) { (plot::small(&facts.history, sums)) } @else { span.none { "–" } } }
                 }
@@ -299,7 +352,7 @@ fn connections(asked: &Asked, services: &Report) -> Markup {
             @if let Some(one) = &row.connections {
                 tr.{ (Health::of_percent(of_connections(one)).class()) } {
                     th scope="row" { (named_service_link(&row.name, asked.since)) }
-                    td.num { (count(one.count)) } td.num { (count(one.failures)) } td.num { (shown_percent(one.mtls_percent)) }
+                    td.num { (count(one.count)) } td.num { (count(one.failures)) } td.num { (one.mtls()) }
                     td.num { (bytes(one.received_bytes)) } td.num { (bytes(one.sent_bytes)) }
                 }
             }

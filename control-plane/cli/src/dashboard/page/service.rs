@@ -18,7 +18,7 @@ use crate::{
     },
     seeing::{
         edges::{self, Secured},
-        endpoints,
+        endpoints::{self, State},
         filter::{FilterArgs, Party},
         numbers::{Connections, Requests, bytes, milliseconds, shown_percent},
         routes,
@@ -127,14 +127,14 @@ fn signals(
                     div { dt { "Success" } dd { (success(one.success_percent)) } dd.more { (count(one.failures)) " failed of " (count(one.count)) } }
                     div { dt { "Requests" } dd { (per_second(one.per_second)) span.unit { "/s" } } dd.more { (bytes(one.sent_bytes)) " of answers" } }
                     div { dt { "Latency p95" } dd { (milliseconds(one.p95_ms)) } dd.more { "p50 " (milliseconds(one.p50_ms)) ", p99 " (milliseconds(one.p99_ms)) } }
-                    div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more { "of what was sent" } }
+                    div { dt { "Mutual TLS" } dd { (one.mtls()) } dd.more { "of what was sent" } }
                 }
             } @else if let Some(one) = connections {
                 dl.tiles {
                     div { dt { "Connections" } dd { (count(one.count)) } dd.more { (count(one.failures)) " failed" } }
                     div { dt { "Received" } dd { (bytes(one.received_bytes)) } dd.more { "from clients" } }
                     div { dt { "Sent" } dd { (bytes(one.sent_bytes)) } dd.more { "to clients" } }
-                    div { dt { "Mutual TLS" } dd { (shown_percent(one.mtls_percent)) } dd.more { "of connections" } }
+                    div { dt { "Mutual TLS" } dd { (one.mtls()) } dd.more { "of connections" } }
                 }
             } @else { p.empty { "Nobody has called it in this time." } }
             div.plots {
@@ -334,13 +334,14 @@ fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
                 } }
                 td.num { (row.configured_percent) " %" }
                 td.num { @match row.seen_percent { Some(seen) => { (shown_percent(seen)) }, None => "–" } }
-                @match &row.requests {
-                    Some(one) => {
+                @match (&row.requests, &row.connections) {
+                    (Some(one), _) => {
                         @let [_, _, p50, p95, p99] = one.cells();
                         td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) }
                         td.num { (p50) } td.num { (p95) } td.num { (p99) }
                     },
-                    None => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
                 }
             }
         }
@@ -360,6 +361,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
         // Those that get nothing before all others.
         (if row.out.is_empty() { failures } else { u64::MAX }, count)
     });
+    let missing = facts.missing();
     let head = [
         ("Endpoint", false),
         ("Workload", false),
@@ -371,12 +373,15 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     ];
     let rows = html! {
         @for row in &report.endpoints {
-            tr.{ (if row.out.is_empty() { "" } else { "warn" }) } {
+            @let state = facts.state_of(row, &missing);
+            @let health = Health::of_endpoint(state);
+            tr.{ (if health.is_ill() { health.class() } else { "" }) } {
                 th scope="row" { code { (row.address.to_string()) } }
                 td { @match &row.workload { Some(name) => { (name.to_string()) }, None => "–" } }
                 td {
-                    @if row.out.is_empty() { (Health::Well.mark()) " healthy" } @else {
-                        (Health::Strained.mark()) " out for " (row.out.len()) @if row.out.len() == 1 { " client" } @else { " clients" }
+                    (health.mark()) " "
+                    @if state != State::Out { (state.word()) } @else {
+                        "out for " (row.out.len()) @if row.out.len() == 1 { " client" } @else { " clients" }
                         ul.why {
                             @for out in row.out.iter().take(5) {
                                 li { (out.client.to_string()) @if let Some(subset) = &out.subset { " (" (subset) ")" } ": " (out.why) ", " (out.last_failure) ", "

@@ -279,8 +279,9 @@ fn legend() -> Markup {
 pub(in crate::dashboard) fn lock(class: &str, is_closed: bool) -> Markup {
     html! {
         g class={"lock " (class)} {
-            path.bow d=(if is_closed { "M-2.2 -.5V-2.3a2.2 2.2 0 0 1 4.4 0V-.5" } else { "M-2.2 -.5V-2.6a2.2 2.2 0 0 1 4.2 -.9" }) {}
             rect x="-3.6" y="-.8" width="7.2" height="5.2" rx="1.1" {}
+            // After the body, whose rim would cut it off: a lock looks closed only if its bow reaches the body.
+            path.bow d=(if is_closed { "M-2.2 -.5V-2.3a2.2 2.2 0 0 1 4.4 0V-.5" } else { "M-2.2 -.5V-2.9a2.2 2.2 0 0 1 4.2 -.9" }) {}
         }
     }
 }
@@ -316,7 +317,7 @@ fn picture(asked: &Asked, map: &Map, nodes: &[&Node]) -> Markup {
                 }
                 @for (edge, points) in &edges { (draw_edge(asked, edge, points)) }
                 // Above all lines, so that they can be read.
-                @for (edge, points) in &edges { (draw_figure(edge, points)) }
+                (figures(&edges))
                 @for (place, node) in nodes.iter().enumerate() { (draw_node(asked, map, node, drawing.nodes[place])) }
             }
         }
@@ -392,20 +393,45 @@ fn draw_edge(asked: &Asked, ((from, to), flow): &(&(Node, Node), &Flow), points:
     }
 }
 
-/// How many percent succeed on an edge that does not do well, at its end.
-fn draw_figure(((from, to), flow): &(&(Node, Node), &Flow), points: &[(f64, f64)]) -> Markup {
-    let (Some(last), Some(percent)) = (points.last(), flow.percent()) else { return html! {} };
-    let is_right = points.len() < 2 || last.0 > points[points.len() - 2].0;
-    let health = flow.health();
-    let x = last.0 + if is_right { -24.0 } else { 24.0 };
+/// So many figures stand above each other where edges end.
+const MOST_FIGURES: usize = 2;
+
+/// How many percent succeed on edges that do not do well, where they end. Of those that end at one place the worst stands lowest,
+/// at the edge, and of many only how many more there are.
+fn figures(edges: &[(&(&(Node, Node), &Flow), &Vec<(f64, f64)>)]) -> Markup {
+    type End<'a> = Vec<(f64, f64, bool, &'a (Node, Node), &'a Flow)>;
+    let mut ends = BTreeMap::<(&Node, bool), End<'_>>::new();
+    for ((both, flow), points) in edges {
+        let Some(last) = points.last().filter(|_| flow.health().is_ill()) else { continue };
+        let is_right = points.len() < 2 || last.0 > points[points.len() - 2].0;
+        ends.entry((&both.1, is_right)).or_default().push((last.0, last.1, is_right, *both, *flow));
+    }
+    let percent = |flow: &Flow| flow.percent().unwrap_or(100.0);
+    for end in ends.values_mut() {
+        end.sort_by(|a, b| percent(a.4).total_cmp(&percent(b.4)));
+    }
     html! {
-        @if health.is_ill() {
-            g.flow data-from=(from.id()) data-to=(to.id()) {
-                text class={"figure " (health.class())} x=(rounded(x)) y=(rounded(last.1 - 5.0)) text-anchor=(if is_right { "end" } else { "start" }) {
-                    (health.sign()) " " (shown_percent(percent))
+        @for end in ends.values() {
+            @let more = end.len().saturating_sub(MOST_FIGURES);
+            @let shown = if more > 0 { MOST_FIGURES - 1 } else { end.len() };
+            @for (place, (x, y, is_right, (from, to), flow)) in end.iter().take(shown).enumerate() {
+                g.flow data-from=(from.id()) data-to=(to.id()) {
+                    (figure((*x, *y), *is_right, place, flow.health(), &format!("{} {}", flow.health().sign(), shown_percent(percent(flow)))))
                 }
             }
+            @if let (true, Some((x, y, is_right, _, flow))) = (more > 0, end.get(shown)) {
+                g.flow { (figure((*x, *y), *is_right, shown, flow.health(), &format!("and {} more", end.len() - shown))) }
+            }
         }
+    }
+}
+
+fn figure((x, y): (f64, f64), is_right: bool, place: usize, health: Health, words: &str) -> Markup {
+    const APART: f64 = 13.0;
+    let x = x + if is_right { -24.0 } else { 24.0 };
+    let y = y - 5.0 - APART * place as f64;
+    html! {
+        text class={"figure " (health.class())} x=(rounded(x)) y=(rounded(y)) text-anchor=(if is_right { "end" } else { "start" }) { (words) }
     }
 }
 
@@ -494,6 +520,32 @@ fn edges_table(asked: &Asked, map: &Map) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_of_edges_that_end_at_one_place_do_not_lie_on_each_other() {
+        let node = |name: &str| Node { namespace: "a".to_owned(), name: name.to_owned(), host: None };
+        let drawn = |count: usize| {
+            let ends: Vec<(Node, Node)> =
+                (0..count).map(|one| (node(&format!("c{one}")), node("s"))).collect();
+            let flows: Vec<Flow> = (0..count)
+                .map(|one| Flow { count: 100, failures: 10 + one as u64, ..Flow::default() })
+                .collect();
+            let both: Vec<(&(Node, Node), &Flow)> = ends.iter().zip(&flows).collect();
+            let points = vec![(0.0, 0.0), (100.0, 50.0)];
+            let points: Vec<_> = both.iter().map(|_| points.clone()).collect();
+            let edges: Vec<_> = both.iter().zip(&points).collect();
+            figures(&edges).0
+        };
+        let two = drawn(2);
+        assert!(two.contains("y=\"45\"") && two.contains("y=\"32\""), "{two}");
+        assert!(
+            two.find("89.00 %").unwrap() < two.find("90.00 %").unwrap(),
+            "the worst stands at the edge: {two}"
+        );
+        let many = drawn(5);
+        assert_eq!((many.matches("<text").count(), many.contains("and 4 more")), (2, true), "{many}");
+        assert!(many.contains("86.00 %"), "{many}");
+    }
 
     #[test]
     fn connections_that_fail_are_not_hidden_by_requests_that_succeed() {
