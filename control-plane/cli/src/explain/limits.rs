@@ -210,6 +210,10 @@ fn ejection(ejection: &OutlierDetection) -> String {
         )
     });
     let after: Vec<String> = [failures, gateway, unanswered, rate, share].into_iter().flatten().collect();
+    if after.is_empty() {
+        return "no endpoint is ejected: outlierDetection has turned everything off that would do it"
+            .to_owned();
+    }
     let unless = match ejection.min_health_percent {
         0 => String::new(),
         least => format!(", unless fewer than {least} % of the endpoints are left"),
@@ -227,4 +231,24 @@ fn ejection(ejection: &OutlierDetection) -> String {
         after.join(" or "),
         longest.unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ejection_that_nothing_causes_is_none() {
+        let off = OutlierDetection {
+            consecutive_5xx: None,
+            consecutive_gateway_errors: None,
+            consecutive_local_origin_failures: None,
+            success_rate: None,
+            failure_percentage: None,
+            ..OutlierDetection::default()
+        };
+        assert!(ejection(&off).starts_with("no endpoint is ejected"), "{}", ejection(&off));
+        let on = OutlierDetection { consecutive_5xx: Some(3), ..off };
+        assert!(ejection(&on).contains("after 3 failures in a row"), "{}", ejection(&on));
+    }
 }
