@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use selvedge_control_plane::{
     cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS},
     status::COMMAND,
@@ -60,6 +60,16 @@ impl ClusterArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let connect = Connect { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
         Ok(Client::connect(&connect).await?)
+    }
+}
+
+impl PlaceArgs {
+    /// A way to the API server, not yet used. Who has no cluster is told of the other way.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        self.cluster
+            .connect()
+            .await
+            .context("without --admin IP:PORT the control planes of a cluster are asked")
     }
 }
 
@@ -187,6 +197,18 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     Ok(all_plain(answer))
 }
 
+/// Who was asked has not answered in time.
+#[derive(Debug)]
+pub(crate) struct TooLate;
+
+impl std::fmt::Display for TooLate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no answer within {ANSWER_TIME:?}")
+    }
+}
+
+impl std::error::Error for TooLate {}
+
 /// The same of an answer that is any text.
 pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyhow::Result<String> {
     let mut stream = std::pin::pin!(stream);
@@ -196,7 +218,7 @@ pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) ->
         stream.write_all(request.as_bytes()).await?;
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await
     };
-    timeout(ANSWER_TIME, exchange).await.map_err(|_| anyhow!("no answer within {ANSWER_TIME:?}"))??;
+    timeout(ANSWER_TIME, exchange).await.map_err(|_| TooLate)??;
     if answer.len() as u64 >= MAX_ANSWER {
         bail!("{path}: the answer has {} MiB or more, which is not read", MAX_ANSWER >> 20);
     }

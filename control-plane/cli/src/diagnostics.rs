@@ -81,7 +81,7 @@ struct Found {
 /// # Errors
 /// If what was done cannot be said.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let written = cluster::runtime()?.block_on(find(args)).and_then(|found| {
+    let written = cluster::runtime()?.block_on(crate::patience::patiently(find(args))).and_then(|found| {
         write(&args.file, &found).with_context(|| format!("cannot write {}", args.file.display()))?;
         Ok(found)
     });
@@ -112,7 +112,9 @@ async fn find(args: &Args) -> anyhow::Result<Found> {
             drop(TcpStream::connect(admin).await.with_context(unreachable)?);
             for (path, file, _) in FILES {
                 let answer = async { cluster::ask_text(TcpStream::connect(admin).await?, path).await };
-                found.take(&format!("control-plane/{file}"), timeout(TIME, answer).await);
+                if !found.take(&format!("control-plane/{file}"), timeout(TIME, answer).await) {
+                    break;
+                }
             }
         }
         None => of_cluster(args, &mut found).await?,
@@ -129,7 +131,7 @@ async fn find(args: &Args) -> anyhow::Result<Found> {
 }
 
 async fn of_cluster(args: &Args, found: &mut Found) -> anyhow::Result<()> {
-    let client = args.place.cluster.connect().await?;
+    let client = args.place.connect().await?;
     let namespace = &args.place.cluster.namespace;
     let pods = cluster::control_plane_pods(&client, namespace).await?;
     if pods.is_empty() {
@@ -138,7 +140,9 @@ async fn of_cluster(args: &Args, found: &mut Found) -> anyhow::Result<()> {
     for pod in &pods {
         for (path, file, _) in FILES {
             let answer = of_pod(&client, namespace, pod, path);
-            found.take(&format!("{pod}/{file}"), timeout(TIME, answer).await);
+            if !found.take(&format!("{pod}/{file}"), timeout(TIME, answer).await) {
+                break;
+            }
         }
     }
     match client.server_version().await {
@@ -154,12 +158,28 @@ async fn of_pod(client: &Client, namespace: &str, pod: &str, path: &str) -> anyh
 }
 
 impl Found {
-    fn take(&mut self, file: &str, answer: Result<anyhow::Result<String>, tokio::time::error::Elapsed>) {
+    /// Returns whether to ask the same replica for more: one that does not answer in time would not answer that either, and
+    /// each question would take as long.
+    fn take(
+        &mut self,
+        file: &str,
+        answer: Result<anyhow::Result<String>, tokio::time::error::Elapsed>,
+    ) -> bool {
         match answer {
-            Ok(Ok(text)) => drop(self.files.insert(file.to_owned(), redacted(&text))),
-            Ok(Err(error)) => self.missing.push(format!("{file}: {error:#}")),
-            Err(_) => self.missing.push(format!("{file}: no answer within {TIME:?}")),
+            Ok(Ok(text)) => {
+                self.files.insert(file.to_owned(), redacted(&text));
+                return true;
+            }
+            Ok(Err(error)) if !error.is::<cluster::TooLate>() => {
+                self.missing.push(format!("{file}: {error:#}"));
+                return true;
+            }
+            Ok(Err(error)) => self.missing.push(format!("{file}, and what comes after it: {error:#}")),
+            Err(_) => {
+                self.missing.push(format!("{file}, and what comes after it: no answer within {TIME:?}"));
+            }
         }
+        false
     }
 
     /// What is in the archive.

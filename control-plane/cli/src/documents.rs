@@ -72,7 +72,7 @@ impl DocumentArgs {
                 directory::load(directory, options).map_err(|error| error.to_string())
             }
             None => cluster::runtime()
-                .and_then(|runtime| runtime.block_on(self.of_cluster()))
+                .and_then(|runtime| runtime.block_on(crate::patience::patiently(self.of_cluster())))
                 .map_err(|error| format!("{error:#}; to read a directory of documents, give --config-dir")),
         }
     }

@@ -23,6 +23,7 @@ pub mod install;
 pub mod man;
 mod manifests;
 mod output;
+mod patience;
 mod place;
 pub mod proxy;
 pub mod revoke;

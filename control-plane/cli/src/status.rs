@@ -130,7 +130,7 @@ pub(crate) const REPLICA_TIME: Duration = Duration::from_secs(30);
 /// If the report cannot be written.
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let report = match cluster::runtime()?.block_on(watch(&args)) {
+    let report = match cluster::runtime()?.block_on(crate::patience::patiently(watch(&args))) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("selvedge: {error:#}");
@@ -166,7 +166,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
         let config = serde_json::from_value(config).with_context(unreachable)?;
         return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))]), args.expect));
     }
-    let client = args.place.cluster.connect().await?;
+    let client = args.place.connect().await?;
     let namespace = &args.place.cluster.namespace;
     let replicas = of_replicas(&client, namespace).await;
     if replicas.is_empty() {

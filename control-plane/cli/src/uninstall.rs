@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         // Before the namespace, and after whoever would make them again.
         let namespace = objects.len().saturating_sub(1);
         objects.splice(namespace..namespace, cluster::classes());
-        objects = cluster::runtime()?.block_on(present(&args, objects))?;
+        objects = cluster::runtime()?.block_on(crate::patience::patiently(present(&args, objects)))?;
     }
     let mut text = String::new();
     for object in &objects {

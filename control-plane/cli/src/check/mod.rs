@@ -72,7 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             written(json, &report, report.passed, Report::to_text)
         }),
         None => cluster::runtime()?
-            .block_on(of_cluster(&args, &settings))
+            .block_on(crate::patience::patiently(of_cluster(&args, &settings)))
             .map_err(|error| format!("{error:#}; to check a directory of documents, give --config-dir"))
             .and_then(|report| written(json, &report, report.passed, OfCluster::to_text)),
     };

@@ -80,7 +80,7 @@ async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
 
 /// Pages of what all replicas know.
 async fn of_cluster(args: &Args) -> anyhow::Result<()> {
-    let client = args.place.cluster.connect().await?;
+    let client = args.place.connect().await?;
     let namespace = args.place.cluster.namespace.clone();
     let source = Replicas { client, namespace, silent: Mutex::default() };
     source.look(Wanted { since: 60, matrix: false, often: false }).await.map_err(anyhow::Error::msg)?;

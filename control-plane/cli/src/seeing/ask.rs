@@ -100,7 +100,7 @@ impl PlaceArgs {
             let answer = cluster::ask(stream, path).await.with_context(unreachable)?;
             return Ok((vec![serde_json::from_value(answer).with_context(unreachable)?], BTreeMap::new()));
         }
-        let client = self.cluster.connect().await?;
+        let client = self.connect().await?;
         let namespace = &self.cluster.namespace;
         let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
         for (replica, answer) in ask_replicas(&client, namespace, path, limit).await {

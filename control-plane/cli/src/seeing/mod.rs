@@ -23,7 +23,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{cluster, output::OutputArgs};
+use crate::{cluster, output::OutputArgs, patience::patiently};
 
 /// What a command has found out.
 struct Answer<T> {
@@ -40,7 +40,7 @@ fn print<T: Serialize>(
     answer: impl Future<Output = anyhow::Result<Answer<T>>>,
     output: OutputArgs,
 ) -> anyhow::Result<ExitCode> {
-    let answer = match cluster::runtime()?.block_on(answer) {
+    let answer = match cluster::runtime()?.block_on(patiently(answer)) {
         Ok(answer) => answer,
         Err(error) => {
             eprintln!("selvedge: {error:#}");

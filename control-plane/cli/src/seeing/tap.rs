@@ -11,7 +11,7 @@ use std::{
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{TapAnswer, TapSeen};
 use selvedge_model::{
-    SpiffeId,
+    SpiffeId, WorkloadName,
     tap::{Sample, Wanted},
     traffic::Way,
 };
@@ -22,7 +22,7 @@ use super::{
     ask::{LIVE_TIME, PlaceArgs},
     encoded,
 };
-use crate::{cluster, output::OutputArgs};
+use crate::{cluster, output::OutputArgs, patience::patiently};
 
 /// Show live requests: path, status, time, identities, the chosen endpoint and attempts, as they come to their end
 ///
@@ -36,7 +36,7 @@ use crate::{cluster, output::OutputArgs};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only what this workload sends and gets, or all workloads of a namespace; default: of all
-    #[arg(value_name = "NAMESPACE/NAME|NAMESPACE/*")]
+    #[arg(value_name = "NAMESPACE/NAME|NAMESPACE/*", value_parser = workload)]
     workload: Option<String>,
 
     #[command(flatten)]
@@ -111,6 +111,15 @@ enum WayArg {
     Inbound,
 }
 
+/// The control plane checks it too; this says it with the word that is wrong.
+fn workload(text: &str) -> Result<String, String> {
+    let (namespace, name) =
+        text.split_once('/').ok_or_else(|| "it is NAMESPACE/NAME or NAMESPACE/*".to_owned())?;
+    let name = if name == "*" { "any" } else { name };
+    WorkloadName::new(namespace, name).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 fn statuses(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("{text:?} is not a status, such as 503, 500-599 or 5xx");
     let status = |text: &str| text.parse::<u16>().ok().filter(|status| *status < 1000).ok_or_else(wrong);
@@ -178,11 +187,16 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
 /// Until there were enough, or the time is over.
 async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Result<()> {
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
+    let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
     loop {
-        let (answers, silent) = args.place.ask::<TapAnswer>(path, LIVE_TIME).await?;
+        let (answers, silent) = patiently(args.place.ask::<TapAnswer>(path, LIVE_TIME)).await?;
         if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
-            eprintln!("showing requests of {proxies} connected proxies; Ctrl-C ends it");
+            let proxies = match proxies {
+                1 => "1 connected proxy".to_owned(),
+                more => format!("{more} connected proxies"),
+            };
+            eprintln!("showing requests of {proxies}; Ctrl-C ends it");
         } else if answers.iter().any(|answer| answer.is_first) {
             eprintln!("some requests may be lost: this end, or the control plane, was away for too long");
         }
@@ -191,29 +205,56 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
             eprintln!("replica {replica} does not answer: {why}");
         }
         unknown = silent;
+        missing.add(&answers);
+        missing.tell_if_due();
         for answer in &answers {
-            missing(answer);
             for seen in &answer.samples {
                 let line = if args.output.is_json() { serde_json::to_string(seen)? } else { line(seen) };
                 writeln!(io::stdout().lock(), "{line}")?;
                 shown += 1;
                 if args.max.is_some_and(|max| shown >= max) {
+                    missing.tell();
                     return Ok(());
                 }
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            missing.tell();
             return Ok(());
         }
     }
 }
 
-fn missing(answer: &TapAnswer) {
-    if answer.limited > 0 {
-        eprintln!("{} more requests were meant: a sidecar shows 100 in a second", answer.limited);
+/// Requests that were meant and are not shown. People are told once a second: answers come more often.
+struct NotShown {
+    limited: u64,
+    lost: u64,
+    told_at: Instant,
+}
+
+impl NotShown {
+    fn add(&mut self, answers: &[TapAnswer]) {
+        for answer in answers {
+            self.limited = self.limited.saturating_add(answer.limited);
+            self.lost = self.lost.saturating_add(answer.lost);
+        }
     }
-    if answer.lost > 0 {
-        eprintln!("{} requests are lost, because this end was too slow", answer.lost);
+
+    fn tell_if_due(&mut self) {
+        if self.told_at.elapsed() >= Duration::from_secs(1) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        let Self { limited, lost, .. } = *self;
+        if limited > 0 {
+            eprintln!("{limited} more requests were meant: a sidecar shows 100 in a second");
+        }
+        if lost > 0 {
+            eprintln!("{lost} requests are lost, because this end was too slow");
+        }
+        *self = Self { limited: 0, lost: 0, told_at: Instant::now() };
     }
 }
 
@@ -277,6 +318,12 @@ mod tests {
         for text in ["", "a", "5000", "xx", "5-", "99xx"] {
             assert!(statuses(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_workload_is_named_with_its_namespace() {
+        assert!(["shop/a", "shop/*"].iter().all(|text| workload(text).is_ok()));
+        assert!(["a", "", "shop/", "a b/c", "*/a", "a/b/c"].iter().all(|text| workload(text).is_err()));
     }
 
     #[test]

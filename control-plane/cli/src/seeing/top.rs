@@ -13,7 +13,7 @@ use super::{
     filter::FilterArgs,
     stat::{By, Report},
 };
-use crate::{cluster, output::OutputArgs};
+use crate::{cluster, output::OutputArgs, patience::patiently};
 
 /// Of how many seconds it is: as few as the control plane tells apart.
 const SECONDS: u64 = 15;
@@ -66,7 +66,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut shown = 0;
     loop {
-        let mut report = Report::of(&args.place.traffic_now(SECONDS).await?, args.by, &args.filter);
+        let traffic = patiently(args.place.traffic_now(SECONDS)).await?;
+        let mut report = Report::of(&traffic, args.by, &args.filter);
         report.sort_by_load();
         let mut out = io::stdout().lock();
         if args.output.is_json() {

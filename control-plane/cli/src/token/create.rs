@@ -46,7 +46,7 @@ pub(super) struct CreateArgs {
 }
 
 pub(super) fn run(args: &CreateArgs) -> anyhow::Result<()> {
-    let token = cluster::runtime()?.block_on(create(args))?;
+    let token = cluster::runtime()?.block_on(crate::patience::patiently(create(args)))?;
     writeln!(io::stdout(), "{token}")?;
     Ok(())
 }

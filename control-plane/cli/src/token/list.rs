@@ -43,7 +43,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
-    let rows = cluster::runtime()?.block_on(rows(args))?;
+    let rows = cluster::runtime()?.block_on(crate::patience::patiently(rows(args)))?;
     let text =
         if args.output.is_json() { serde_json::to_string_pretty(&rows)? + "\n" } else { to_table(&rows) };
     io::stdout().lock().write_all(text.as_bytes())?;

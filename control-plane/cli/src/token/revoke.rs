@@ -30,7 +30,8 @@ pub(super) struct RevokeArgs {
 }
 
 pub(super) fn run(args: &RevokeArgs) -> anyhow::Result<()> {
-    let revoked = cluster::runtime()?.block_on(revoke(args, SystemTime::now()))?;
+    let revoked =
+        cluster::runtime()?.block_on(crate::patience::patiently(revoke(args, SystemTime::now())))?;
     let mut out = io::stdout().lock();
     for record in revoked {
         let ends = Utc(record.ends_at());
