@@ -292,7 +292,8 @@ mod tests {
         assert_eq!((exemplar.trace, exemplar.value), (TraceId(2), 0.003));
         let mut page = Page::default();
         sum.write_milliseconds(&mut page, "a", &Written::default().with("b", "\"c\""));
-        let line = page.text().lines().find(|line| line.contains("trace_id")).expect("an exemplar");
+        let text = page.into_text();
+        let line = text.lines().find(|line| line.contains("trace_id")).expect("an exemplar");
         let start = r#"a_bucket{b="\"c\"",le="5.0"} 3 # {trace_id="00000000000000000000000000000002"} 3 "#;
         assert!(line.starts_with(start), "{line}");
     }

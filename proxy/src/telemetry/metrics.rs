@@ -376,10 +376,11 @@ impl Metrics {
         self.control.register(&mut registry);
         let mut text = String::new();
         encoding::text::encode(&mut text, &registry).expect("a String takes whatever is written to it");
-        let mut page = Page::default();
-        self.write(&mut page);
         text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
-        text.push_str(page.text());
+        // At its end, not beside it: of many routes it is some megabytes.
+        let mut page = Page::after(text);
+        self.write(&mut page);
+        let mut text = page.into_text();
         let threads = (0..self.workers).map(|index| format!("worker-{index}"));
         let threads = threads.chain(["control".to_owned()]).zip(&self.lags);
         text.push_str(&lag::text("selvedge", threads));

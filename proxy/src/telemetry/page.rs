@@ -64,6 +64,11 @@ impl Written {
 }
 
 impl Page {
+    /// To add families to what is there already.
+    pub(super) fn after(text: String) -> Self {
+        Self(text)
+    }
+
     /// Begins a family. `name` ends with its unit, if it has one.
     pub(super) fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}.");
@@ -103,8 +108,8 @@ impl Page {
         self.sample(&format!("{name}_count"), labels, count);
     }
 
-    /// All that was added.
-    pub(super) fn text(&self) -> &str {
-        &self.0
+    /// All of it.
+    pub(super) fn into_text(self) -> String {
+        self.0
     }
 }
