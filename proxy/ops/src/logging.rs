@@ -11,8 +11,13 @@ use std::{
 use clap::ValueEnum;
 use tracing::Subscriber;
 use tracing_subscriber::{
-    Layer, Registry, filter::Targets, fmt::format::FmtSpan, layer::SubscriberExt, registry::LookupSpan,
-    reload, util::SubscriberInitExt,
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::format::FmtSpan,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt,
 };
 
 use crate::plain::{is_hidden, plain};
@@ -167,9 +172,14 @@ pub fn check(filter: &str) -> Result<(), LoggingError> {
 }
 
 fn parse(filter: &str) -> Result<Targets, LoggingError> {
-    filter
-        .parse::<Targets>()
-        .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })
+    let wrong = |reason: String| LoggingError::Filter { filter: filter.to_owned(), reason };
+    // A word alone that is no level would be a target, and everything else would be off: a slip of the pen silences the log.
+    if let Some(word) =
+        filter.split(',').find(|word| !word.contains('=') && word.parse::<LevelFilter>().is_err())
+    {
+        return Err(wrong(format!("{word:?} is no level")));
+    }
+    filter.parse::<Targets>().map_err(|error| wrong(error.to_string()))
 }
 
 fn output<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
@@ -230,6 +240,11 @@ mod tests {
         let refused = level.set("selvedge_proxy=loud").unwrap_err();
 
         assert!(refused.to_string().contains("selvedge_proxy=loud"), "{refused}");
+        for slip in ["debgu", "info,selvedge_proxy"] {
+            let refused = level.set(slip).unwrap_err().to_string();
+            assert!(refused.contains("is no level"), "{refused}");
+        }
+        level.set("WARN,selvedge_proxy=debug").unwrap();
         assert!(level.filter().contains("selvedge_proxy=debug"), "{}", level.filter());
     }
 

@@ -115,8 +115,11 @@ fn text(done: &Done, workload: Option<&str>) -> String {
         let _ = writeln!(text, "{name}: its sidecar logs {what}{until}");
     }
     if done.control_planes > 0 {
-        let replicas = done.control_planes;
-        let _ = writeln!(text, "the control plane ({replicas} replicas) logs {what}{until}");
+        let replicas = match done.control_planes {
+            1 => "1 replica".to_owned(),
+            more => format!("{more} replicas"),
+        };
+        let _ = writeln!(text, "the control plane ({replicas}) logs {what}{until}");
     }
     for name in &done.too_old {
         let _ =
@@ -140,7 +143,7 @@ mod tests {
     fn a_level_and_a_time_are_checked_before_anybody_is_asked() {
         assert_eq!(level("debug").as_deref(), Ok("debug"));
         assert_eq!(level("configured").as_deref(), Ok(""));
-        assert!(level("x=loud").is_err());
+        assert!(level("x=loud").is_err() && level("debgu").is_err() && level("info,loud").is_err());
         assert!(time("10m").is_ok() && time("0s").is_err() && time("2days").is_err());
     }
 
