@@ -30,10 +30,13 @@ use crate::body::{Body, Drive, Piece};
 /// What a request that was sent comes to; with the request, if no byte of it was sent.
 type Answered<A> = Result<A, TrySendError<http::Request<Body>>>;
 
+/// hyper's connection, whose type has no name.
+type Conn = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+
 /// A connection, and whose turn it is to poll it. See the module.
 pub(super) struct Driven {
-    /// hyper's connection, which has no name. `None`: it has ended, or is being polled.
-    connection: Cell<Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>>,
+    /// `None`: it has ended, or is being polled.
+    connection: Cell<Option<Conn>>,
     /// How it has ended, until its task has taken note of that.
     ended: Cell<Option<hyper::Result<()>>>,
     /// Whether its own task has something to do when it is its turn.

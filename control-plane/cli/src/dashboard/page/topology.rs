@@ -393,12 +393,15 @@ fn draw_edge(asked: &Asked, ((from, to), flow): &(&(Node, Node), &Flow), points:
     }
 }
 
+/// An edge with its traffic, and the points that it goes through.
+type Drawn<'a> = (&'a (&'a (Node, Node), &'a Flow), &'a Vec<(f64, f64)>);
+
 /// So many figures stand above each other where edges end.
 const MOST_FIGURES: usize = 2;
 
 /// How many percent succeed on edges that do not do well, where they end. Of those that end at one place the worst stands lowest,
 /// at the edge, and of many only how many more there are.
-fn figures(edges: &[(&(&(Node, Node), &Flow), &Vec<(f64, f64)>)]) -> Markup {
+fn figures(edges: &[Drawn<'_>]) -> Markup {
     type End<'a> = Vec<(f64, f64, bool, &'a (Node, Node), &'a Flow)>;
     let mut ends = BTreeMap::<(&Node, bool), End<'_>>::new();
     for ((both, flow), points) in edges {
