@@ -12,7 +12,7 @@ use selvedge_model::{
 use serde_json::json;
 
 use super::*;
-use crate::resources::decode_value;
+use crate::{problem::Severity, resources::decode_value};
 
 /// A workload that is the gateway, and three services of the namespace `default`.
 const EDGE: &str = r#"
@@ -171,6 +171,78 @@ fn of_the_paths_of_a_host_an_exact_one_goes_first_and_then_the_longest() {
     assert_eq!(name("x.b.example.com", "/a"), "", "a wildcard is one label");
 }
 
+/// The examples of nginx's guide, "Ingress Path Matching".
+#[test]
+fn of_paths_that_are_regular_expressions_the_one_that_is_written_longest_goes_first() {
+    let kind = "ImplementationSpecific";
+    let plain = [path(kind, "/foo/bar", "app1-service"), path(kind, "/foo/bar/", "app2-service")];
+    let regex = [path(kind, "/foo/bar/(.+)", "app1-service")];
+    let text = ingress("plain", &[], &host("a.example.com", &plain))
+        + &ingress("regex", &[("rewrite-target", "/$1")], &host("a.example.com", &regex));
+    let (mesh, _) = served(&text);
+
+    let name =
+        |host, path| rule(&mesh, host, path, &[]).map(|(_, rule)| rule.name.clone()).unwrap_or_default();
+    for (path, called) in [
+        ("/foo/bar/1", "regex rules[0].paths[0]"),
+        ("/foo/bar/", "plain rules[0].paths[1]"),
+        ("/foo/bar", "plain rules[0].paths[0]"),
+        ("/foo/barn", "plain rules[0].paths[0]"),
+    ] {
+        assert_eq!(name("a.example.com", path), format!("Ingress default/{called}"), "{path}");
+    }
+
+    let paths = [
+        path(kind, "/foo/bar/bar", "app1-service"),
+        path(kind, "/foo/bar/[A-Z0-9]{3}", "app1-service"),
+        path(kind, "/(.*)", "app1-service"),
+    ];
+    let longer = [path("Prefix", "/static", "app2-service")];
+    let text = ingress("regex", &[("use-regex", "true")], &host("a.example.com", &paths))
+        + &ingress("longer", &[], &host("a.example.com", &longer));
+    let (mesh, _) = served(&text);
+    assert_eq!(
+        rule(&mesh, "a.example.com", "/foo/bar/bar", &[]).unwrap().1.name,
+        "Ingress default/regex rules[0].paths[1]"
+    );
+    assert_eq!(sent_to(&mesh, "a.example.com", "/static/x", &[]), "app2-service 1");
+    assert_eq!(sent_to(&mesh, "a.example.com", "/other", &[]), "app1-service 1");
+}
+
+#[test]
+fn a_path_that_nginx_would_read_otherwise_because_of_another_ingress_is_told() {
+    let regex = |annotations: &[(&str, &str)]| {
+        ingress("a", annotations, &host("a.example.com", &[path("Prefix", "/more", "app1-service")]))
+    };
+    let other = ingress(
+        "b",
+        &[],
+        &host(
+            "a.example.com",
+            &[
+                path("Prefix", "/", "app1-service"),
+                path("Prefix", "/admin", "app1-service"),
+                path("Exact", "/exact", "app1-service"),
+            ],
+        ),
+    );
+    for annotation in [("use-regex", "true"), ("rewrite-target", "/x")] {
+        let (mesh, problems) = served(&(regex(&[annotation]) + &other));
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!(
+            (problem.severity, &*problem.field),
+            (Severity::Warning, "spec.rules[0].http.paths[1].path")
+        );
+        assert!(problem.message.contains("because Ingress default/a has use-regex"), "{}", problem.message);
+        // It stays what it says.
+        assert_eq!(
+            rule(&mesh, "a.example.com", "/ADMIN", &[]).unwrap().1.name,
+            "Ingress default/b rules[0].paths[0]"
+        );
+    }
+    assert_eq!(served(&(regex(&[]) + &other)).1, []);
+}
+
 #[test]
 fn what_several_ingresses_say_of_a_host_is_merged_and_of_one_path_the_oldest_decides() {
     let text = ingress("old", &[], &host("a.example.com", &[path("Prefix", "/a", "app1-service")]))
@@ -293,6 +365,23 @@ fn a_canary_takes_what_its_header_its_cookie_or_its_weight_says() {
 }
 
 #[test]
+fn a_canary_is_of_the_path_that_is_written_alike_whichever_of_the_two_is_a_regular_expression() {
+    for (main, own) in [(&[("rewrite-target", "/$1")][..], &[][..]), (&[], &[("use-regex", "true")])] {
+        let at = |service| host("a.example.com", &[path("ImplementationSpecific", "/api/(.*)", service)]);
+        let own = [&[("canary", "true"), ("canary-weight", "30")], own].concat();
+        let text = ingress("main", main, &at("app1-service")) + &ingress("canary", &own, &at("app2-service"));
+        let (mesh, problems) = served(&text);
+
+        assert_eq!(problems, []);
+        assert_eq!(
+            sent_to(&mesh, "a.example.com", "/api/(.*)", &[]),
+            "app1-service 70, app2-service 30",
+            "{main:?}"
+        );
+    }
+}
+
+#[test]
 fn a_canary_without_a_main_ingress_and_a_second_one_get_nothing_and_are_told() {
     let canary = |name: &str, at: &str| {
         ingress(
@@ -384,8 +473,25 @@ fn redirects_go_before_all_else_and_the_way_to_certificates_stays_open() {
     };
 
     assert_eq!(with_challenge(&[("force-ssl-redirect", "true")]), ["308", "308", "app2-service 1"]);
-    assert_eq!(with_challenge(&[("permanent-redirect", "/new")]), ["301", "301", "301"]);
+    let both = [("permanent-redirect", "/new"), ("force-ssl-redirect", "true")];
+    assert_eq!(with_challenge(&both), ["301", "301", "301"]);
     assert_eq!(with_challenge(&[("app-root", "/app")])[..2], ["302", "app1-service 1"]);
+}
+
+#[test]
+fn what_a_trusted_proxy_got_over_tls_is_not_redirected_to_tls() {
+    let users = [("force-ssl-redirect", "true"), ("auth-type", "basic"), ("auth-secret", "none")];
+    for (annotations, plaintext, carried) in [
+        (&users[..1], "308", "app1-service 1"),
+        // Whom it asks for a password, there is not.
+        (&users[..], "308", "there is no Secret default/none"),
+    ] {
+        let (mesh, _) = served(&whole(annotations));
+        let sent =
+            |proto: &'static str| sent_to(&mesh, "a.example.com", "/x", &[("x-forwarded-proto", proto)]);
+        assert_eq!(sent("http"), plaintext);
+        assert!(sent("https").contains(carried), "{}", sent("https"));
+    }
 }
 
 #[test]

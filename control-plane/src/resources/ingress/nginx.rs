@@ -176,10 +176,12 @@ impl<'a> Annotations<'a> {
         number
     }
 
+    /// Many who want no limit write the largest number that there is: what is longer than a year counts as one.
     fn seconds(&mut self, name: &str) -> Option<Duration> {
-        const DAY: u32 = 86_400;
-        let seconds = self.number(name, "a number of seconds", 1, DAY)?;
-        Some(Duration::from_secs(seconds.into()))
+        const YEAR: u32 = 365 * 86_400;
+        const LARGEST: u32 = i32::MAX.unsigned_abs();
+        let seconds = self.number(name, "a number of seconds", 1, LARGEST)?;
+        Some(Duration::from_secs(seconds.min(YEAR).into()))
     }
 
     /// A number of bytes, as nginx writes it: with `k`, `m` or `g` behind it, those of 1024 (its guide, "Configuration file

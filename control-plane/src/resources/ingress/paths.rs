@@ -63,6 +63,8 @@ pub(super) fn read_path(
                 StringMatch::PathPrefix(written.clone())
             }
         },
+        // As nginx's locations are: letter by letter. What ends in a slash is for the path without it, too.
+        PathType::ImplementationSpecific if !written.ends_with('/') => StringMatch::Prefix(written.clone()),
         _ => StringMatch::PathPrefix(written.clone()),
     };
     let rewrite = nginx.rewrite_target.as_deref().and_then(|target| {

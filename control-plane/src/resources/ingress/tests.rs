@@ -100,7 +100,11 @@ fn a_path_is_exact_a_prefix_of_segments_or_as_nginx_reads_it() {
     let found = |kind, asks, path| rewritten(&[], (kind, asks), path).is_some();
     assert!(found("Exact", "/a", "/a") && !found("Exact", "/a", "/a/"));
     assert!(found("Prefix", "/a/", "/a") && found("Prefix", "/a", "/a/b") && !found("Prefix", "/a", "/ab"));
-    assert!(found("ImplementationSpecific", "/a", "/a/b") && !found("ImplementationSpecific", "/a", "/ab"));
+    // As a location of nginx's: letter by letter.
+    for (path, is_found) in [("/a", true), ("/a/b", true), ("/ab", true), ("/A", false), ("/b", false)] {
+        assert_eq!(found("ImplementationSpecific", "/a", path), is_found, "{path}");
+    }
+    assert!(found("ImplementationSpecific", "/a/", "/a") && !found("ImplementationSpecific", "/a/", "/ab"));
     assert!(found("ImplementationSpecific", "", "/anything"));
 
     let regex = |kind, asks, path| rewritten(&[("use-regex", "true")], (kind, asks), path).is_some();
@@ -144,7 +148,7 @@ fn an_annotation_that_cannot_be_used_is_an_error_at_its_line() {
         ("ssl-redirect", "yes", "neither true nor false"),
         ("use-regex", "on", "neither true nor false"),
         ("proxy-read-timeout", "60s", "not a number of seconds"),
-        ("proxy-connect-timeout", "0", "write 1 to 86400"),
+        ("proxy-connect-timeout", "0", "write 1 to 2147483647"),
         ("proxy-body-size", "8mb", "not a number of bytes"),
         ("proxy-body-size", "m", "not a number of bytes"),
         ("proxy-body-size", "+1", "not a number of bytes"),
@@ -218,6 +222,9 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
         ("auth-tls-secret", "default/ca"),
         ("enable-modsecurity", "true"),
         ("server-snippet", "location /admin { deny all; }"),
+        ("server-snippet", "ssl_verify_client on;"),
+        ("configuration-snippet", "modsecurity on;"),
+        ("configuration-snippet", "internal;"),
     ] {
         let nginx = nginx(&[(name, value)]);
         assert!(nginx.refuses.as_ref().is_some_and(|why| why.contains(name)), "{name}");
@@ -264,6 +271,12 @@ fn what_nginx_knows_and_nobody_acts_on_is_told_with_what_to_write_instead() {
         ("limit-rate", "1", "not acted on; how fast an answer is sent"),
         ("limit-connections", "20", "--max-connections-per-client"),
         ("upstream-hash-by", "$remote_addr", "consistentHash"),
+        ("session-cookie-hash", "sha1", "not acted on; the cookie tells nothing of its endpoint"),
+        (
+            "secure-backends",
+            "true",
+            "not acted on; nginx's controller knows it no longer; write backend-protocol: HTTPS",
+        ),
         ("default-backend", "error-pages", "answers of the app are passed on as they are"),
     ] {
         let nginx = nginx(&[(name, value)]);
@@ -316,6 +329,10 @@ fn every_annotation_that_is_acted_on_is_read() {
     assert_eq!(read.connect_timeout, Some(Duration::from_secs(5)));
     assert_eq!(read.read_timeout, Some(Duration::from_secs(60)));
     assert_eq!(read.body_size, Some(8 << 20));
+    for (seconds, counts) in [("86401", 86_401), ("604800", 604_800), ("2147483647", 31_536_000)] {
+        let read = nginx(&[("proxy-read-timeout", seconds)]).read_timeout;
+        assert_eq!(read, Some(Duration::from_secs(counts)), "{seconds}");
+    }
     for (size, bytes) in [("0", 0), ("100", 100), ("64K", 64 << 10), ("1g", 1 << 30)] {
         assert_eq!(nginx(&[("proxy-body-size", size)]).body_size, Some(bytes), "{size}");
     }
@@ -323,6 +340,21 @@ fn every_annotation_that_is_acted_on_is_read() {
     assert_eq!(read.aliases.len(), 2);
     assert!(matches!(read.app_root.unwrap().answer, Some(OwnAnswer::Direct(answer)) if answer.status == 302));
     assert!(nginx(&[]).ssl_redirect);
+}
+
+#[test]
+fn a_mode_of_affinity_that_drains_is_the_nearest_that_there_is_and_told() {
+    let of = |mode| nginx(&[("affinity", "cookie"), ("affinity-mode", mode)]);
+    let drains = of("persistent-drainable");
+    assert!(matches!(drains.affinity, Some(nginx::Affinity::Persistent(_))));
+    let told: Vec<_> = drains.notes.iter().map(|(severity, field, _)| (severity, field.to_owned())).collect();
+    assert_eq!(told, [(Severity::NotActedOn, nginx::annotation("affinity-mode"))]);
+    assert!(of("persistent").notes.iter().next().is_none());
+    assert!(
+        error(&[("affinity", "cookie"), ("affinity-mode", "sticky")], &[("Prefix", "/")])
+            .0
+            .contains("not a mode")
+    );
 }
 
 #[test]
@@ -405,6 +437,9 @@ fn a_page_of_any_origin_never_gets_what_needs_credentials() {
     let OriginMatch::Regex(regex) = &some.allow_origins[0] else { panic!("{some:?}") };
     assert!(regex.is_match("https://x.a.example") && !regex.is_match("https://x.a.example.evil"));
     assert!(!regex.is_match("https://a.example") && !regex.is_match("https://xa.example"));
+    assert!(!regex.is_match("https://y.x.a.example"), "a wildcard is one label");
+    let null = nginx(&[("enable-cors", "true"), ("cors-allow-origin", "null")]).cors.unwrap();
+    assert_eq!(null.allow_origins, [OriginMatch::Exact("null".to_owned())]);
     assert_eq!(nginx(&[("cors-allow-origin", "*")]).cors, None);
 }
 

@@ -2,8 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, hash_map::Entry},
-    mem::{Discriminant, discriminant},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -17,12 +16,16 @@ use super::{
     super::{copies::Copies, draft::sharing},
     Ingress,
     canary::CanaryOf,
+    rules::CHALLENGES,
     users,
 };
 use crate::resources::ingress::{
     IngressBackend, IngressPath, IngressRule,
     nginx::{AUTH_TYPE, annotation},
 };
+
+/// The path that all others begin with.
+const ALL: &str = "/";
 
 /// The hosts, each with its paths.
 pub(super) struct Hosts<'a> {
@@ -41,8 +44,9 @@ pub(super) struct Host<'a> {
     places: HashMap<Asked, usize>,
 }
 
-/// What a path asks, by which it is found.
-type Asked = (Discriminant<StringMatch>, String);
+/// By what a path is found: whether it is exact, and how it is written. So a canary finds what it is of, whichever of the two
+/// is read as a regular expression.
+type Asked = (bool, String);
 
 /// Who gets the requests for a path.
 #[derive(Clone)]
@@ -51,6 +55,8 @@ pub(super) struct Path<'a> {
     /// What the rule is called behind the name of its document, such as `rules[0].paths[1]`.
     pub(super) called: String,
     pub(super) asks: StringMatch,
+    /// How it is written in the document, by whose length it is ranked.
+    written: &'a str,
     pub(super) rewrite: Option<&'a PathRewrite>,
     pub(super) backend: &'a IngressBackend,
     /// Who takes a part of them.
@@ -87,9 +93,11 @@ impl<'a> Hosts<'a> {
         hosts.report_shared(problems);
         hosts.hide_passwords(problems);
         hosts.report_wider_passwords(problems);
+        hosts.report_other_readings(problems);
         for host in &mut hosts.list {
             host.places = HashMap::new();
-            host.paths.sort_by_key(|path| Reverse(rank(&path.asks)));
+            host.tell_slashes_apart();
+            host.paths.sort_by_key(|path| Reverse(path.rank()));
         }
         hosts
     }
@@ -127,7 +135,7 @@ impl<'a> Hosts<'a> {
             problems.warning(ingress, &rule.field, message);
         }
         for (place, path) in rule.paths.iter().enumerate() {
-            let new = match host.places.entry(asked(&path.asks)) {
+            let new = match host.places.entry(asked(path)) {
                 Entry::Vacant(new) => new,
                 Entry::Occupied(there) => {
                     let first = host.paths[*there.get()].ingress;
@@ -144,6 +152,7 @@ impl<'a> Hosts<'a> {
                 ingress,
                 called: path_name(index, place),
                 asks: path.asks.clone(),
+                written: &path.written,
                 rewrite: path.rewrite.as_ref(),
                 backend: &path.backend,
                 canary: None,
@@ -157,14 +166,14 @@ impl<'a> Hosts<'a> {
         let Some(backend) = &ingress.spec.default_backend else { return };
         let own = ingress.spec.rules.iter().map(|rule| &rule.host);
         for name in own.chain([&Hostname::Any]) {
-            let asks = StringMatch::PathPrefix("/".to_owned());
             let host = self.host(name);
-            let Entry::Vacant(new) = host.places.entry(asked(&asks)) else { continue };
+            let Entry::Vacant(new) = host.places.entry((false, ALL.to_owned())) else { continue };
             new.insert(host.paths.len());
             host.paths.push(Path {
                 ingress,
                 called: DEFAULT_BACKEND.to_owned(),
-                asks,
+                asks: StringMatch::PathPrefix(ALL.to_owned()),
+                written: ALL,
                 rewrite: None,
                 backend,
                 canary: None,
@@ -183,7 +192,7 @@ impl<'a> Hosts<'a> {
         let Some(canary) = &ingress.spec.nginx.canary else { return };
         let host = self.places.get(&rule.host).map(|at| &mut self.list[*at]);
         let main = host.and_then(|host| {
-            let place = *host.places.get(&asked(&path.asks))?;
+            let place = *host.places.get(&asked(path))?;
             host.paths.get_mut(place)
         });
         let Some(main) = main else {
@@ -284,6 +293,31 @@ impl<'a> Hosts<'a> {
         }
     }
 
+    /// Reports paths that nginx's controller would read as regular expressions because of another `Ingress` of their host: it
+    /// reads all paths of a host so as soon as one is.
+    fn report_other_readings(&self, problems: &mut Problems) {
+        for host in &self.list {
+            let Some(first) = host.paths.iter().find(|path| path.is_of_regex()) else { continue };
+            let mut told: HashSet<(&str, &str)> = HashSet::new();
+            // What is for all requests is so in either reading, and nobody writes the ways to certificates himself.
+            let is_alike = |path: &&Path<'_>| path.written == ALL || path.written.starts_with(CHALLENGES);
+            for path in host.paths.iter().filter(|path| !path.is_of_regex() && !is_alike(path)) {
+                let name = &path.ingress.name;
+                if !told.insert((&*name.namespace, &*name.name)) {
+                    continue;
+                }
+                let message = format!(
+                    "nginx's controller would read {:?} as a regular expression, for whatever begins so in upper or lower case, \
+                     because {} has use-regex or rewrite-target for {}; here it stays what its pathType says. If that is \
+                     meant, write use-regex: \"true\" here, too",
+                    path.written, first.ingress.name, host.name
+                );
+                let field = path.backend.field.trim_end_matches(".backend");
+                problems.warning(path.ingress, &format!("{field}.path"), message);
+            }
+        }
+    }
+
     /// Gives the hosts of `ingress` their other names.
     fn add_aliases(&mut self, ingress: &'a Ingress, copies: &mut Copies<'a>, problems: &mut Problems) {
         let field = annotation("server-alias");
@@ -332,6 +366,19 @@ fn asking<'a>(host: &Host<'a>) -> BTreeMap<&'a str, &'a Ingress> {
 }
 
 impl Host<'_> {
+    /// Where a path is there with and without a slash at its end, the one with the slash is not for the other's requests.
+    fn tell_slashes_apart(&mut self) {
+        let written: HashSet<&str> = self.paths.iter().map(|path| path.written).collect();
+        for path in &mut self.paths {
+            let bare = path.written.strip_suffix('/').filter(|bare| !bare.is_empty());
+            if bare.is_some_and(|bare| written.contains(bare))
+                && let StringMatch::PathPrefix(text) = &path.asks
+            {
+                path.asks = StringMatch::Prefix(text.clone());
+            }
+        }
+    }
+
     /// About how much memory its paths take, in bytes.
     pub(super) fn size(&self) -> usize {
         let mut each: HashMap<*const Ingress, usize> = HashMap::new();
@@ -357,24 +404,19 @@ pub(super) fn around(name: &Hostname) -> Vec<Hostname> {
     std::iter::once(name.clone()).chain(wider).chain(any).collect()
 }
 
-/// By which a path is found that asks this.
-fn asked(asks: &StringMatch) -> Asked {
-    let text: &str = match asks {
-        StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::PathPrefix(text) => text,
-        StringMatch::Regex(regex) => regex.source(),
-        StringMatch::Present => "",
-    };
-    (discriminant(asks), text.to_owned())
+impl Path<'_> {
+    /// The greater is tried first: an exact path, then the longer one, as nginx's controller sorts them.
+    fn rank(&self) -> (bool, usize) {
+        (matches!(self.asks, StringMatch::Exact(_)), self.written.len())
+    }
+
+    /// Whether nginx's controller would read it as a regular expression for its own `Ingress`'s sake.
+    fn is_of_regex(&self) -> bool {
+        self.ingress.spec.nginx.use_regex || self.ingress.spec.nginx.rewrite_target.is_some()
+    }
 }
 
-/// The greater is tried first: an exact path, then the longer one.
-fn rank(asks: &StringMatch) -> (bool, usize) {
-    match asks {
-        StringMatch::Exact(path) => (true, path.len()),
-        StringMatch::Prefix(path) | StringMatch::PathPrefix(path) => {
-            (false, path.strip_suffix('/').unwrap_or(path).len())
-        }
-        StringMatch::Regex(regex) => (false, regex.source().len()),
-        StringMatch::Present => (false, 0),
-    }
+/// By which `path` is found.
+fn asked(path: &IngressPath) -> Asked {
+    (matches!(path.asks, StringMatch::Exact(_)), path.written.clone())
 }

@@ -91,6 +91,12 @@ fn is_persistent(annotations: &mut Annotations<'_>) -> bool {
     match annotations.text("affinity-mode") {
         None | Some("balanced") => false,
         Some("persistent") => true,
+        Some("persistent-drainable") => {
+            let message = "is taken for persistent: a session leaves its endpoint as soon as that one ends, before its \
+                           preStop hook is over";
+            annotations.notes.not_acted_on(super::annotation("affinity-mode"), message);
+            true
+        }
         Some(other) => {
             let message = format!("{other:?} is not a mode of affinity; write balanced or persistent");
             annotations.wrong("affinity-mode", message);

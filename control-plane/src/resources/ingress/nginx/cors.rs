@@ -65,7 +65,7 @@ fn words(
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// `*`, or origins in which `*.` stands for one label or more.
+/// `*`, or origins in which `*.` stands for one label, as in nginx.
 fn origins(annotations: &mut Annotations<'_>) -> Vec<OriginMatch> {
     const NAME: &str = "cors-allow-origin";
     let text = annotations.text(NAME).unwrap_or("*");
@@ -88,6 +88,10 @@ fn read_origin(origin: &str) -> Option<OriginMatch> {
     if origin == "*" {
         return Some(OriginMatch::Any);
     }
+    // What browsers call pages of files and of sandboxes.
+    if origin == "null" {
+        return Some(OriginMatch::Exact(origin.to_owned()));
+    }
     let (scheme, host) = origin.split_once("://")?;
     if scheme.is_empty() || host.is_empty() || host.contains(['/', '?', '#', ' ']) {
         return None;
@@ -98,6 +102,6 @@ fn read_origin(origin: &str) -> Option<OriginMatch> {
     if below.contains('*') {
         return None;
     }
-    let pattern = format!("(?i){}://[a-z0-9.-]+\\.{}", regex::escape(scheme), regex::escape(below));
+    let pattern = format!("(?i){}://[a-z0-9-]+\\.{}", regex::escape(scheme), regex::escape(below));
     FullRegex::new(&pattern).ok().map(OriginMatch::Regex)
 }

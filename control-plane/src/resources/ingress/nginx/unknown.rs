@@ -72,8 +72,19 @@ const KEEP_OUT: &[&str] = &[
 
 /// Beginnings of those that hold nginx's own language, and words of that by which somebody is kept out.
 const SNIPPETS: &[&str] = &["configuration-snippet", "server-snippet", "auth-snippet", "stream-snippet"];
-const WORDS_OF_SNIPPETS: &[&str] =
-    &["deny", "auth_", "satisfy", "limit_except", "return", "valid_referers", "lua"];
+const WORDS_OF_SNIPPETS: &[&str] = &[
+    "deny",
+    "auth_",
+    "satisfy",
+    "limit_except",
+    "return",
+    "valid_referers",
+    "lua",
+    "modsecurity",
+    "ssl_verify_client",
+    "internal",
+    "secure_link",
+];
 
 /// Beginnings of others that nginx's controller knows, and what to write instead. Of several that fit, the first counts.
 /// They are never taken for misspelt ones.
@@ -127,6 +138,14 @@ const INSTEAD: &[(&str, &str)] = &[
     ),
     ("enable-rewrite-log", "what is logged is for the whole gateway (config.selvedge.io/log-level)"),
     ("preserve-trailing-slash", "a redirect goes to the path as it is written; remove it"),
+    ("session-cookie-hash", "the cookie tells nothing of its endpoint; remove it"),
+    (
+        "session-cookie-conditional-samesite-none",
+        "SameSite is as session-cookie-samesite says, for every browser; remove it",
+    ),
+    ("secure-backends", "nginx's controller knows it no longer; write backend-protocol: HTTPS"),
+    ("grpc-backend", "nginx's controller knows it no longer; write backend-protocol: GRPC"),
+    ("add-base-url", "nginx's controller knows it no longer; remove it"),
     ("use-port-in-redirects", "redirects name the port that is served; remove it"),
 ];
 
