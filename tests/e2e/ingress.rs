@@ -240,6 +240,35 @@ async fn every_annotation_does_what_it_does_in_nginx() {
 }
 
 #[tokio::test]
+async fn what_a_trusted_proxy_got_over_tls_is_answered_and_all_else_is_sent_to_tls() {
+    let ingresses =
+        ingress("force.test", &[("force-ssl-redirect", "true")], ALL) + &ingress("ready.test", &[], ALL);
+    for (flags, carried) in [(&[][..], 308), (&["--trusted-hops=1"], 200)] {
+        let mut mesh = Mesh::empty(SELVEDGE);
+        mesh.write("services.yaml", SERVICES).unwrap();
+        mesh.write("ingresses.yaml", &ingresses).unwrap();
+        mesh.start_control_plane().await.unwrap();
+        mesh.add([Spec::reviews("reviews-v1", "v1")]).await.unwrap();
+        let gateway = Gateway::start_with(&mesh, "selvedge/ingress", &[80], "", flags).await;
+        poll(SOON, "the gateway serves", async || {
+            let answer =
+                gateway.call(80, call::to("ready.test", "/")).await.map_err(|error| error.to_string())?;
+            if answer.status == StatusCode::OK { Ok(()) } else { Err(answer.summary()) }
+        })
+        .await;
+
+        for (told, expected) in [(None, 308), (Some("http"), 308), (Some("https"), carried)] {
+            let call = call::to("force.test", "/a");
+            let call = match told {
+                Some(proto) => call.header("x-forwarded-proto", proto),
+                None => call,
+            };
+            assert_eq!(status(&gateway, call).await.0, expected, "{flags:?} {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn pages_of_allowed_origins_may_call_as_the_annotations_say() {
     let origins = "https://a.test, https://*.b.test";
     let documents = ingress("ready.test", &[("enable-cors", "true")], ALL)
@@ -262,6 +291,7 @@ async fn pages_of_allowed_origins_may_call_as_the_annotations_say() {
         (some("https://x.b.test"), some("true"), some("1728000"))
     );
     assert_eq!(allowed("cors.test", "https://b.test").await, (None, None, None));
+    assert_eq!(allowed("cors.test", "https://y.x.b.test").await, (None, None, None));
     assert_eq!(allowed("ready.test", "https://evil.test").await, (some("*"), None, some("1728000")));
 }
 

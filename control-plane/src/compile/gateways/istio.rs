@@ -32,6 +32,7 @@ use super::{
     copies::Copies,
     draft::{Draft, NewListener, written},
     seats::{LabelsAsked, Seat},
+    spoken_in_plaintext,
 };
 use crate::{
     problem::Problem,
@@ -300,7 +301,8 @@ fn add_rules<'a>(
     host.rules.extend(rules.into_iter().map(|rule| shared.share(rule)));
 }
 
-/// Sends the requests for the hosts of `server` to HTTPS, whatever routes there are: but not those for which an older
+/// Sends the requests for the hosts of `server` to HTTPS, whatever routes there are, unless a trusted proxy says that TLS has
+/// carried them: but not those for which an older
 /// `Gateway` of another namespace, one of the `elders`, has routes in plaintext.
 fn redirect<'a>(
     place: usize,
@@ -330,7 +332,7 @@ fn redirect<'a>(
             return;
         }
         match kept.iter().find(|(hostname, _)| *hostname == host.hostname) {
-            None => host.rules = vec![Arc::clone(&rule)],
+            None => host.rules.insert(0, Arc::clone(&rule)),
             Some((hostname, elder)) => {
                 let message = format!(
                     "has no effect for {hostname}: {} ({}) of another namespace is older and serves it in plaintext; set it \
@@ -347,6 +349,7 @@ fn redirect_rule((gateway, server): Server<'_>) -> Rule {
     let redirect = Redirect::to_https(301);
     Rule {
         name: redirect_name(gateway, server),
+        matches: vec![spoken_in_plaintext()],
         filters: Filters { answer: Some(OwnAnswer::Redirect(redirect)), ..Filters::default() },
         ..Rule::default()
     }

@@ -25,7 +25,8 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{WorkloadName, gateway::Gateway};
+use http::HeaderName;
+use selvedge_model::{HeaderField, Match, StringMatch, WorkloadName, gateway::Gateway};
 use serde_json::Value;
 
 pub use self::terminate::WantedObject;
@@ -49,6 +50,16 @@ pub struct HolderFacts {
     pub gateway: (Arc<str>, Arc<str>),
     /// How many routes each of its listeners has. `None`: the gateway does not allow it.
     pub routes: Option<Vec<usize>>,
+}
+
+/// What a gateway tells apps of how its client spoke with it, or with the proxies before it that it trusts. No other client can
+/// say it.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Asks that no TLS has carried a request: neither here nor to a trusted proxy.
+fn spoken_in_plaintext() -> Match {
+    let https = StringMatch::Exact("https".to_owned());
+    Match { without_headers: vec![(HeaderField::Header(FORWARDED_PROTO), https)], ..Match::default() }
 }
 
 /// What the status of documents of the Gateway API tells of other documents.

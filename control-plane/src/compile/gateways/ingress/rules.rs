@@ -11,10 +11,13 @@ use selvedge_model::{
 };
 
 use super::{
-    super::super::{
-        Problems,
-        routes::{Backends, Reference, Share},
-        rule_names::{APP_ROOT, ingress_rule_name},
+    super::{
+        super::{
+            Problems,
+            routes::{Backends, Reference, Share},
+            rule_names::{APP_ROOT, ingress_rule_name},
+        },
+        spoken_in_plaintext,
     },
     HTTP, Ingress, canary,
     hosts::{Host, Path},
@@ -31,7 +34,7 @@ use crate::resources::{
 
 /// Below this nothing is sent to TLS: who makes certificates asks for it in plaintext (nginx's
 /// `no-tls-redirect-locations`).
-const CHALLENGES: &str = "/.well-known/acme-challenge";
+pub(super) const CHALLENGES: &str = "/.well-known/acme-challenge";
 
 /// What requests come over.
 #[derive(Debug)]
@@ -50,6 +53,9 @@ impl Over<'_, '_> {
     fn sends_to_tls(&self, path: &Path<'_>) -> bool {
         let Self::Plaintext { tls } = self else { return false };
         let nginx = &path.ingress.spec.nginx;
+        if nginx.answer.is_some() || why_unusable(nginx).is_some() {
+            return false;
+        }
         nginx.force_ssl_redirect || nginx.ssl_redirect && tls.iter().any(|tls| tls.may_redirect(path.ingress))
     }
 }
@@ -63,8 +69,10 @@ pub(super) fn of(
 ) -> Vec<Rule> {
     let mut rules: Vec<Rule> = app_root(host).into_iter().collect();
     for path in &host.paths {
-        let to_tls = over.sends_to_tls(path) && !path.is_challenge();
-        let rule = rule(path, (to_tls, users), backends, problems);
+        let rule = rule(path, users, backends, problems);
+        if over.sends_to_tls(path) && !path.is_challenge() {
+            rules.push(to_tls(path, rule.name.clone()));
+        }
         canary::add(path, rule, backends, problems, &mut rules);
     }
     rules
@@ -95,12 +103,18 @@ fn app_root(host: &Host<'_>) -> Option<Rule> {
     })
 }
 
-fn rule(
-    path: &Path<'_>,
-    (to_tls, users): (bool, &AllUsers<'_>),
-    backends: &mut Backends<'_>,
-    problems: &mut Problems,
-) -> Rule {
+/// Where requests for `path` are sent, unless a trusted proxy has ended their TLS.
+fn to_tls(path: &Path<'_>, name: String) -> Rule {
+    let filters = Filters {
+        sources: path.ingress.spec.nginx.sources.clone(),
+        answer: Some(OwnAnswer::Redirect(Redirect::to_https(308))),
+        ..Filters::default()
+    };
+    let asked = Match { path: Some(path.asks.clone()), ..spoken_in_plaintext() };
+    Rule { name, matches: vec![asked], filters, ..Rule::default() }
+}
+
+fn rule(path: &Path<'_>, users: &AllUsers<'_>, backends: &mut Backends<'_>, problems: &mut Problems) -> Rule {
     let nginx = &path.ingress.spec.nginx;
     let backend = backend(path.ingress, path.backend, nginx, backends, problems);
     let name = ingress_rule_name(path.ingress, &path.called);
@@ -119,7 +133,7 @@ fn rule(
         matches: vec![Match { path: Some(path.asks.clone()), ..Match::default() }],
         backends: vec![WeightedBackend::new(backend, 1)],
         stream: StreamTimeouts { idle: nginx.read_timeout, response: None },
-        filters: filters(path, nginx, to_tls, users),
+        filters: filters(path, nginx, users),
         ..Rule::default()
     }
 }
@@ -130,17 +144,13 @@ fn why_unusable(nginx: &Nginx) -> Option<String> {
     nginx.refuses.clone().or(broken)
 }
 
-fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool, users: &AllUsers<'_>) -> Filters {
+fn filters(path: &Path<'_>, nginx: &Nginx, users: &AllUsers<'_>) -> Filters {
     if let Some(why) = why_unusable(nginx) {
         return Filters { answer: Some(OwnAnswer::Unusable(why)), ..Filters::default() };
     }
     let sources = nginx.sources.clone();
     if let Some(answer) = &nginx.answer {
         return Filters { sources, ..answer.clone() };
-    }
-    if to_tls {
-        let answer = Some(OwnAnswer::Redirect(Redirect::to_https(308)));
-        return Filters { sources, answer, ..Filters::default() };
     }
     let basic = match users.of(path.ingress) {
         Ok(basic) => basic,

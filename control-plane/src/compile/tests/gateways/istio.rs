@@ -253,6 +253,27 @@ fn a_server_that_redirects_to_https_serves_nothing_else() {
         assert_eq!((redirect.status, redirect.scheme.as_deref()), (301, Some("https")));
         assert_eq!(redirect.port, RedirectPort::Default);
     }
+    // What a trusted proxy got over TLS follows the routes, as with Envoy.
+    let (service, redirect) = rule(&mesh, 80, "a.example", "/x").unwrap();
+    let told = |proto: &'static str| {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-forwarded-proto"),
+            HeaderValue::from_static(proto),
+        )]);
+        let request = facts::Request {
+            connection: &facts::Connection::new(facts::Source::UNKNOWN, 80),
+            method: &Method::GET,
+            scheme: proto,
+            authority: "a.example",
+            path: "/x",
+            query: "",
+            headers: &headers,
+            token: None,
+        };
+        service.routes.find(&request).map(|found| service.routes.rules()[found.rule].name.clone())
+    };
+    assert_eq!(told("http").as_deref(), Some(&*redirect.name));
+    assert_eq!(told("https").as_deref(), Some("VirtualService shop/a http[0]"));
     assert_eq!(sent_to(&mesh, 80, "b.example", "/"), "api");
 }
 
