@@ -175,6 +175,8 @@ impl ResolvesServerCert for Certificates {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let schemes = hello.signature_schemes();
         let found = self.find(name.as_deref(), |shown| shown.key.key.choose_scheme(schemes).is_some());
+        // With one that it cannot check the handshake fails for that very reason, and with the alert that says so.
+        let found = found.or_else(|| self.find(name.as_deref(), |_| true));
         found.map(|shown| Arc::clone(&shown.key))
     }
 }

@@ -20,8 +20,9 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore,
+        AlertDescription, ClientConfig, Error, RootCertStore,
         pki_types::{PrivateKeyDer, ServerName},
+        version::TLS12,
     },
 };
 
@@ -300,6 +301,30 @@ async fn a_secret_that_is_broken_while_it_is_in_use_keeps_its_last_good_version(
 
     mesh.write("edge.yaml", &(secrets(&other, &other) + &two_hosts())).unwrap();
     served(&gateway, "one.test", &other, None).await;
+}
+
+#[tokio::test]
+async fn a_client_without_an_algorithm_for_any_certificate_is_told_that() {
+    let (one, two) = (own("one.test"), own("two.test"));
+    let (_mesh, gateway) = mesh_of(
+        &[secret("one", &one, &one), secret("two", &two, &two), two_hosts()].concat(),
+        "default/edge",
+    )
+    .await;
+    served(&gateway, "one.test", &one, None).await;
+
+    // The certificates have keys of elliptic curves.
+    let mut of_rsa = (*provider()).clone();
+    of_rsa.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
+    let mut roots = RootCertStore::empty();
+    roots.add(one.der.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(of_rsa)).with_protocol_versions(&[&TLS12]);
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let tcp = TcpStream::connect(gateway.at(443)).await.unwrap();
+    let name = ServerName::try_from("one.test").unwrap();
+    let error = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap_err();
+    let told = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    assert_eq!(told, Some(&Error::AlertReceived(AlertDescription::HandshakeFailure)), "{error}");
 }
 
 #[tokio::test]
