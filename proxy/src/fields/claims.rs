@@ -67,6 +67,10 @@ const IDENTITIES: [&str; 13] = [
     "x-webauth-user", // Grafana
 ];
 
+/// What says where a body ends. In another spelling than its own (`transfer_encoding`) it means nothing
+/// here, and may mean that to an app, which would then read another request.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
 /// How more of them begin.
 const BEGINNINGS: [&str; 9] = [
     "ssl-client-", // nginx's Ingress controller
@@ -92,7 +96,9 @@ pub fn is_claim(name: &str) -> bool {
     }
     let is = |ours: &&str| name.len() == ours.len() && reads_as(name, ours.as_bytes());
     let begins = |ours: &&str| name.get(..ours.len()).is_some_and(|start| reads_as(start, ours.as_bytes()));
-    ADDRESSES.iter().chain(&TARGETS).chain(&IDENTITIES).any(is) || BEGINNINGS.iter().any(begins)
+    ADDRESSES.iter().chain(&TARGETS).chain(&IDENTITIES).any(is)
+        || BEGINNINGS.iter().any(begins)
+        || FRAMING.iter().any(|ours| is(ours) && name != ours.as_bytes())
 }
 
 /// Removes them from a request's trailers: some servers read those as they read headers.
@@ -134,6 +140,9 @@ mod tests {
             "x-ssl-cert",
             "x-amzn-oidc-identity",
             "x-ms-client-principal-name",
+            "content_length",
+            "transfer_encoding",
+            "transfer.encoding",
         ] {
             assert!(is_claim(name), "{name}");
         }
@@ -146,6 +155,8 @@ mod tests {
             "want-digest",
             "cookie",
             "content-type",
+            "content-length",
+            "transfer-encoding",
             "cache-control",
             "referer",
             "te",
