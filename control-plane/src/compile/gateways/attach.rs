@@ -3,7 +3,7 @@
 //! A route is attached to each listener that its `parentRefs` name, that allows it, and that has a host name in common with
 //! it (<https://gateway-api.sigs.k8s.io/reference/spec/#parentreference>). It is told only where no listener takes it.
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use selvedge_model::gateway::Hostname;
 
@@ -27,7 +27,27 @@ pub(super) struct AtListener<'a, T> {
     /// The place of the parent by which it is there.
     pub(super) parent: usize,
     /// The host names that both have.
-    pub(super) hostnames: Vec<Hostname>,
+    pub(super) hostnames: Vec<Common>,
+}
+
+/// A host name that a route and a listener have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    /// It.
+    pub(super) hostname: Hostname,
+    /// The route's own of which it is a part; of several, the most specific one.
+    own: Hostname,
+}
+
+impl<'a, T> AtListener<'a, T> {
+    /// `routes` at their host names, oldest first as they are; but before those that come to one name by a wider one of their
+    /// own, those whose own is more specific (`HTTPRoute` `spec.hostnames`).
+    pub(super) fn by_own_hostnames<'l>(routes: &'l [Self]) -> Vec<(&'l Hostname, &'l Self)> {
+        let mut all: Vec<(&Common, &Self)> =
+            routes.iter().flat_map(|at| at.hostnames.iter().map(move |common| (common, at))).collect();
+        all.sort_by_key(|(common, _)| Reverse(common.own.rank()));
+        all.into_iter().map(|(common, at)| (&common.hostname, at)).collect()
+    }
 }
 
 /// What a route has to do with listeners.
@@ -78,7 +98,7 @@ impl<'a, T> Attaching<'_, 'a, T> {
     }
 
     /// The host names that the route and `listener` have in common.
-    fn hostnames_at(&self, holder: Holder<'_>, listener: &ListenerSpec) -> Result<Vec<Hostname>, Refusal> {
+    fn hostnames_at(&self, holder: Holder<'_>, listener: &ListenerSpec) -> Result<Vec<Common>, Refusal> {
         let kind = &*self.route.name.kind;
         let fits = listener.protocol.route_kinds().contains(&kind);
         let listed = listener.allowed.kinds.as_ref();
@@ -90,12 +110,16 @@ impl<'a, T> Attaching<'_, 'a, T> {
             return Err(Refusal::Namespace);
         }
         if self.hostnames.is_empty() {
-            return Ok(vec![listener.hostname.clone()]);
+            return Ok(vec![Common { hostname: listener.hostname.clone(), own: Hostname::Any }]);
         }
-        let mut common: Vec<Hostname> = Vec::new();
-        for hostname in self.hostnames {
-            let both = listener.hostname.intersection(hostname);
-            common.extend(both.filter(|both| !common.contains(both)));
+        let mut common: Vec<Common> = Vec::new();
+        for own in self.hostnames {
+            let Some(hostname) = listener.hostname.intersection(own) else { continue };
+            match common.iter_mut().find(|there| there.hostname == hostname) {
+                None => common.push(Common { hostname, own: own.clone() }),
+                Some(there) if there.own.rank() < own.rank() => there.own = own.clone(),
+                Some(_) => {}
+            }
         }
         if common.is_empty() { Err(Refusal::Hostname) } else { Ok(common) }
     }

@@ -313,15 +313,19 @@ fn add_listener(ending: Ending<'_>, routes: &Routes<'_>, draft: &mut Draft<'_>, 
     });
     let mut first: BTreeMap<String, &AtListener<'_, HttpRouteSpec>> = BTreeMap::new();
     for at in &routes.http {
-        for hostname in &at.hostnames {
-            let decides = *first.entry(hostname.to_string()).or_insert(at);
-            add_route(place, hostname, (at, decides), draft, problems);
+        for common in &at.hostnames {
+            first.entry(common.hostname.to_string()).or_insert(at);
         }
+    }
+    for (hostname, at) in AtListener::by_own_hostnames(&routes.http) {
+        let decides = first.get(&hostname.to_string()).copied().unwrap_or(at);
+        add_route(place, hostname, (at, decides), draft, problems);
     }
     add_connections(place, (&routes.tcp, comes), draft, problems);
 }
 
-/// Adds routes for connections to the listener at `place`. Of several for one name, the oldest counts.
+/// Adds routes for connections to the listener at `place`. Of several for one name, the one counts whose own host name is the most
+/// specific, and of these the oldest.
 fn add_connections(
     place: usize,
     (routes, comes): (&[AtListener<'_, TcpRouteSpec>], Layer),
@@ -329,22 +333,20 @@ fn add_connections(
     problems: &mut Problems,
 ) {
     let mut first: BTreeMap<String, &AtListener<'_, TcpRouteSpec>> = BTreeMap::new();
-    for at in routes {
-        for hostname in &at.hostnames {
-            let decides = *first.entry(hostname.to_string()).or_insert(at);
-            if !std::ptr::eq(decides, at) {
-                let message = format!(
-                    "has no effect for {hostname}: {} ({}) decides there; give one of them another listener or hostname",
-                    decides.route.name, decides.route.location
-                );
-                problems.overruled_at(at.route, at.parent, message);
-                continue;
-            }
-            problems.decides(at.route, at.parent);
-            let host = draft.host(place, hostname);
-            let rule = host.backends.gateway_tcp_rule(at.route, comes, problems);
-            host.tcp.push(rule);
+    for (hostname, at) in AtListener::by_own_hostnames(routes) {
+        let decides = *first.entry(hostname.to_string()).or_insert(at);
+        if !std::ptr::eq(decides, at) {
+            let message = format!(
+                "has no effect for {hostname}: {} ({}) decides there; give one of them another listener or hostname",
+                decides.route.name, decides.route.location
+            );
+            problems.overruled_at(at.route, at.parent, message);
+            continue;
         }
+        problems.decides(at.route, at.parent);
+        let host = draft.host(place, hostname);
+        let rule = host.backends.gateway_tcp_rule(at.route, comes, problems);
+        host.tcp.push(rule);
     }
 }
 

@@ -176,6 +176,27 @@ fn rules_of_several_routes_of_one_host_are_one_table() {
 }
 
 #[test]
+fn of_equal_matches_that_of_the_route_counts_whose_own_host_name_is_closest() {
+    for (listener, wider, closer) in [
+        ("abc.example.com", "'*.example.com'", "abc.example.com"),
+        ("abc.example.com", "", "'*.example.com'"),
+        ("'*.example.com'", "'*.com'", "'*.example.com'"),
+        ("'*.example.com'", "'*.com'", "'*.com', '*.example.com'"),
+    ] {
+        let listener = format!("{{name: http, port: 80, protocol: HTTP, hostname: {listener}}}");
+        let more = format!(
+            "{}, {{matches: [{{path: {{value: /web}}}}], backendRefs: [{{name: web, port: 80}}]}}",
+            to("web")
+        );
+        let routes = route("shop", "older", wider, &more) + &route("shop", "newer", closer, &to("api"));
+        let mesh = mesh_of(&(gateway(&listener) + &routes));
+
+        assert_eq!(sent_to(&mesh, 80, "abc.example.com", "/"), "api", "{wider} {closer}");
+        assert_eq!(sent_to(&mesh, 80, "abc.example.com", "/web"), "web", "a more specific match goes first");
+    }
+}
+
+#[test]
 fn the_closest_listener_has_a_host_and_no_other_is_tried() {
     let listener = |name: &str, hostname: &str| {
         format!("{{name: {name}, port: 80, protocol: HTTP, hostname: {hostname}}}")

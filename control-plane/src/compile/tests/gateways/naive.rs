@@ -53,8 +53,13 @@ fn naive(listeners: &[&str], routes: &[Asked], host: &str, path: &str) -> String
     let Some(best) = having(&mut routes.iter().flat_map(names)) else { return "404".to_owned() };
     let attached = routes.iter().filter(|route| names(route).contains(&best));
     let mut matching: Vec<&Asked> = attached.filter(|route| has_prefix(path, route.path)).collect();
-    // The longest path, and of equal ones the first.
-    matching.sort_by_key(|route| std::cmp::Reverse(route.path.trim_end_matches('/').len()));
+    let own = |route: &Asked| {
+        let names = route.hostnames.iter().map(|name| set(name));
+        let of_best = names.filter(|name| name.intersection(&chosen).as_ref() == Some(&best));
+        of_best.max_by(|a, b| a.rank().cmp(&b.rank())).unwrap_or_default().rank()
+    };
+    // The longest path, of equal ones that of the closest own host name, and of these the first.
+    matching.sort_by_key(|route| std::cmp::Reverse((route.path.trim_end_matches('/').len(), own(route))));
     matching.first().map_or("404", |route| route.service).to_owned()
 }
 

@@ -49,6 +49,18 @@ fn a_listener_of_tls_passes_connections_on_by_the_name_that_they_ask_for() {
 }
 
 #[test]
+fn of_routes_of_one_name_that_counts_whose_own_host_name_is_closest() {
+    let listener = PASSTHROUGH.replace("'*.example'", "abc.example.com");
+    let routes = connections("TLSRoute", "older", "hostnames: ['*.example.com'], ", "web")
+        + &connections("TLSRoute", "newer", "hostnames: [abc.example.com], ", "api");
+    let (mesh, problems) = compiled(&format!("{EDGE}{}{routes}", gateway(&listener)));
+
+    assert_eq!(taken(&mesh, 443, Some("abc.example.com")), of("TLSRoute shop/newer", "api"));
+    let [told] = errors(&problems).try_into().unwrap();
+    assert!(told.contains("has no effect for abc.example.com: TLSRoute shop/newer"), "{told}");
+}
+
+#[test]
 fn a_listener_of_tcp_has_one_route_and_the_others_are_told() {
     let routes = connections("TCPRoute", "first", "", "web") + &connections("TCPRoute", "second", "", "api");
     let (mesh, problems) = compiled(&format!("{EDGE}{}{routes}", gateway(TCP)));
