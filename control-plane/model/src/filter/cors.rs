@@ -117,6 +117,8 @@ impl Cors {
                 insert(&mut headers, name, allowed);
             }
         }
+        // Browsers read it in the answer itself; Gateway API asks for it here, too (`exposeHeaders`), as Envoy does it.
+        insert(&mut headers, ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose_headers);
         if let Some(age) = self.max_age {
             headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(age.as_secs()));
         }
@@ -208,6 +210,7 @@ mod tests {
             ("access-control-allow-origin", "https://A.example"),
             ("access-control-allow-methods", "GET,POST"),
             ("access-control-allow-headers", "x-a,x-b"),
+            ("access-control-expose-headers", "x-c"),
             ("access-control-max-age", "60"),
         ]);
         assert_eq!(answer, Crossing::Preflight(expected));
