@@ -42,7 +42,7 @@ pub(super) struct Common {
 impl<'a, T> AtListener<'a, T> {
     /// `routes` at their host names, oldest first as they are; but before those that come to one name by a wider one of their
     /// own, those whose own is more specific (`HTTPRoute` `spec.hostnames`).
-    pub(super) fn by_own_hostnames<'l>(routes: &'l [Self]) -> Vec<(&'l Hostname, &'l Self)> {
+    pub(super) fn by_own_hostnames(routes: &[Self]) -> Vec<(&Hostname, &Self)> {
         let mut all: Vec<(&Common, &Self)> =
             routes.iter().flat_map(|at| at.hostnames.iter().map(move |common| (common, at))).collect();
         all.sort_by_key(|(common, _)| Reverse(common.own.rank()));
