@@ -39,8 +39,8 @@ pub struct AffinityCookie {
 
 /// What makes the values of cookies: a random number and its signature (the first half of HMAC-SHA-256), in base64url.
 ///
-/// So a client can have only what it was given. If it could make a value up, it could look for one that belongs to the endpoint
-/// that it wants, because everybody knows the hash function.
+/// So nobody can look for a value that belongs to the endpoint which he wants, although everybody knows the hash function. What
+/// is not signed may be the app's own cookie of the same name, or made up. It has a hash that only who has the key can tell.
 pub struct Signature(hmac::Key);
 
 /// Bytes of the number, and of its signature.
@@ -74,6 +74,14 @@ impl Signature {
         }
         let (number, signature) = bytes[..2 * HALF].split_at(HALF);
         verify_slices_are_equal(&hmac::sign(&self.0, number).as_ref()[..HALF], signature).is_ok()
+    }
+
+    /// The hash of a `value` that is not ours: the same at all proxies that have the key.
+    pub fn hash(&self, value: &[u8]) -> u64 {
+        let signature = hmac::sign(&self.0, value);
+        // Other bytes than a signature has.
+        let bytes = &signature.as_ref()[HALF..];
+        bytes.iter().take(size_of::<u64>()).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
     }
 }
 
@@ -135,6 +143,15 @@ impl CookieText {
         Self { after_secure: format!("{}{secure}", self.after).into(), ..self }
     }
 
+    /// Whether `set_cookie`, the value of a `Set-Cookie`, sets a cookie of the same name.
+    pub fn is_set_by(&self, set_cookie: &HeaderValue) -> bool {
+        let pair = set_cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        // `before` has the name and `=`.
+        let (name, _) = self.before.as_bytes().split_at(self.before.len() - 1);
+        let place = pair.iter().position(|byte| *byte == b'=');
+        place.is_some_and(|place| pair[..place].trim_ascii() == name)
+    }
+
     /// `Set-Cookie` with this `value`; `None` if no header can say it.
     pub fn with(&self, value: &str, secure: bool) -> Option<HeaderValue> {
         let after = if secure { &self.after_secure } else { &self.after };
@@ -171,6 +188,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_ours_has_a_hash_that_depends_on_the_key() {
+        let [ours, same, other] = [1, 1, 2].map(|byte| Signature::new(&SessionKey([byte; 32])));
+
+        assert_eq!(ours.hash(b"jason"), same.hash(b"jason"));
+        assert_ne!(ours.hash(b"jason"), other.hash(b"jason"));
+        assert_ne!(ours.hash(b"jason"), ours.hash(b"jasmin"));
+    }
+
+    #[test]
     fn a_cookie_is_written_with_its_attributes() {
         let attributes = ["SameSite=Lax".to_owned(), "HttpOnly".to_owned()];
         let cookie = CookieText::new("user", Some(Duration::from_secs(60)), Some("/shop"), &attributes);
@@ -178,6 +204,18 @@ mod tests {
             cookie.with("1f", true).unwrap(),
             "user=1f; Max-Age=60; Path=/shop; SameSite=Lax; HttpOnly"
         );
+
+        for (set, is_same) in [
+            ("user=1f", true),
+            (" user =; Path=/", true),
+            ("users=1", false),
+            ("user", false),
+            ("a=user=1", false),
+            ("User=1", false),
+            ("", false),
+        ] {
+            assert_eq!(cookie.is_set_by(&HeaderValue::from_static(set)), is_same, "{set}");
+        }
 
         let cookie = CookieText::new("user", None, None, &[]).secure_if_it_can_be();
         assert_eq!(cookie.with("1f", false).unwrap(), "user=1f");

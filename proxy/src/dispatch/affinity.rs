@@ -1,8 +1,9 @@
 //! What a request is kept together with others by: the hash that its backend's balancer picks with, and the cookie that
 //! its answer gives to a client that has none.
 //!
-//! A cookie of the proxy's making is a random number that is signed. It names no endpoint, and one that a client makes up
-//! is as good as none.
+//! A cookie of the proxy's making is a random number that is signed. It names no endpoint. One of the same name that is not
+//! signed is most likely the app's own, which must not be replaced: it keeps requests together as it is, as in Envoy, but
+//! by a hash that a client cannot know.
 
 use std::net::IpAddr;
 
@@ -63,9 +64,9 @@ fn by_cookie<B>(
     failed: bool,
 ) -> Hashed {
     let is_kept = !(failed && cookie.renewed_on_failure && cookie.given.is_some());
-    let is_ours = |value: &&[u8]| cookie.signature.as_ref().is_none_or(|signature| signature.is_ours(value));
-    if let Some(value) = cookie_values(http, &cookie.name).find(is_ours).filter(|_| is_kept) {
-        return (Some(xxh3_64(value)), None);
+    match of_values(cookie, || cookie_values(http, &cookie.name)) {
+        Some((hash, is_ours)) if is_kept || !is_ours => return (Some(hash), None),
+        Some(_) | None => {}
     }
     let Some(given) = &cookie.given else { return (None, None) };
     let number = worker.rng.borrow_mut().u128(..);
@@ -75,6 +76,21 @@ fn by_cookie<B>(
     };
     let hash = Some(xxh3_64(value.as_bytes()));
     (hash, given.with(&value, conn.is_secure()).map(Box::new))
+}
+
+/// The hash of the first of a cookie's `values` that is ours, or of the first that somebody else has set; and whether it is ours.
+fn of_values<'v, V: Iterator<Item = &'v [u8]>>(
+    cookie: &AffinityCookie,
+    values: impl Fn() -> V,
+) -> Option<(u64, bool)> {
+    let Some(signature) = &cookie.signature else {
+        return values().next().map(|value| (xxh3_64(value), true));
+    };
+    let ours = values().find(|value| signature.is_ours(value));
+    ours.map(|value| (xxh3_64(value), true)).or_else(|| {
+        let other = values().find(|value| !value.is_empty());
+        other.map(|value| (signature.hash(value), false))
+    })
 }
 
 /// How many values of one cookie are looked at.
@@ -111,6 +127,10 @@ fn of_all<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use selvedge_model::{ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, SessionKey};
+
     use super::*;
 
     fn with(lines: &[&str]) -> Request<()> {
@@ -132,6 +152,43 @@ mod tests {
         assert_eq!(values(&request, "last"), [b"3"]);
         assert!(values(&request, "use").is_empty() && values(&with(&["user"]), "user").is_empty());
         assert_eq!(values(&with(&["user=1;".repeat(100).as_str()]), "user").len(), MOST_VALUES);
+    }
+
+    /// A cookie that proxies give, or one of the app's own.
+    fn cookie(ttl: Option<Duration>) -> AffinityCookie {
+        let cookie = HashCookie {
+            name: "user".to_owned(),
+            ttl,
+            path: None,
+            attributes: Vec::new(),
+            renewed_on_failure: false,
+            key: Some(SessionKey([7; 32])),
+        };
+        let hash =
+            ConsistentHash { key: HashKey::Cookie(cookie), table: HashTable::MAGLEV, load_bound: None };
+        match Affinity::of(&LoadBalancer::ConsistentHash(hash)) {
+            Some(Affinity::Cookie(cookie)) => cookie,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_several_cookies_ours_counts_first_and_then_one_that_somebody_else_has_set() {
+        let given = cookie(Some(Duration::ZERO));
+        let signature = given.signature.as_ref().unwrap();
+        let ours = signature.value(1);
+        let of = |cookie: &AffinityCookie, line: &str| {
+            let request = with(&[line]);
+            of_values(cookie, || cookie_values(&request, "user"))
+        };
+
+        let hash = xxh3_64(ours.as_bytes());
+        assert_eq!(of(&given, &format!("user=1; user={ours}")), Some((hash, true)));
+        assert_eq!(of(&given, "user=; user=\"1\"; user=2"), Some((signature.hash(b"1"), false)));
+        assert_ne!(signature.hash(b"1"), xxh3_64(b"1"), "whoever knows the function does not know the hash");
+        assert_eq!(of(&given, "user="), None);
+        assert_eq!(of(&given, "other=1"), None);
+        assert_eq!(of(&cookie(None), "user=1"), Some((xxh3_64(b"1"), true)), "of the app's own alone");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     arrival::OriginalDestination,
-    bind::{BoundEndpoint, BoundSession, Session},
+    bind::{Affinity, AffinityCookie, BoundBackend, BoundEndpoint, BoundSession, Session},
     error::Failure,
     step::{Error, Response},
     worker::Worker,
@@ -63,11 +63,22 @@ impl<'a> Kept<'a> {
     ) {
         let (Ok(response), Some(telling)) = (result, self.0.take()) else { return };
         let Telling { cookie, session } = *telling;
-        if let Some(cookie) = cookie {
+        if let Some(cookie) = cookie
+            && !is_set(&attempt.share.backend, response)
+        {
             response.http.headers_mut().append(SET_COOKIE, cookie);
         }
         if let Some((bound, before)) = session {
             session::tell(bound, before, &attempt.share.backend, endpoint, attempt.conn, response);
         }
     }
+}
+
+/// Whether the app sets the cookie itself by which requests to `backend` are kept together. A client keeps the last of two, so
+/// ours would take the app's place.
+fn is_set(backend: &BoundBackend, response: &Response) -> bool {
+    let Some(Affinity::Cookie(AffinityCookie { given: Some(given), .. })) = &backend.affinity else {
+        return false;
+    };
+    response.http.headers().get_all(SET_COOKIE).iter().any(|cookie| given.is_set_by(cookie))
 }
