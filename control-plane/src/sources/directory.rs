@@ -4,6 +4,7 @@
 //! fails keeps its last good version; a document that was deleted is gone. When the directory is read is up to
 //! `follow`.
 
+mod assembly;
 mod named;
 mod patch;
 
@@ -19,20 +20,19 @@ use std::{
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use self::named::{Filled, NamedFiles};
 use super::{
-    Loaded, consequence,
+    Loaded,
     expressions::Budgets,
     files::{FileState, Holds, Known, NotOnlyFiles, Scan, files_at, is_certificate, scan},
     in_parallel,
-    last_good::{LastGood, UsedDocument},
+    last_good::LastGood,
 };
 use crate::{
-    problem::{DocumentName, Fault, Problem, Severity},
-    resources::{
-        DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode::decode_again, secret, unusable,
-    },
+    problem::{DocumentName, Problem, Severity},
+    resources::{DecodeOutcome, Decoded, Object, decode::decode_again, unusable},
 };
+use assembly::Assembly;
+use named::{Filled, NamedFiles};
 use patch::{Changes, Simplicity};
 
 /// How a directory is followed.
@@ -452,192 +452,5 @@ impl Directory {
             DecodeOutcome::NotActedOn => None,
         };
         (created.is_none(), created, path.to_owned(), document.index)
-    }
-}
-
-/// What is in use, while it is being put together.
-struct Assembly<'a> {
-    last_good: &'a LastGood,
-    files: NamedFiles<'a>,
-    chosen: BTreeMap<DocumentName, Chosen>,
-    /// Whether the places of the chosen ones are not in the order in which they were chosen.
-    is_out_of_order: bool,
-    /// Where each name was first met, whether understood or not.
-    taken: BTreeMap<DocumentName, String>,
-    /// Files with a malformed document that nobody can name, the problem that says so, and what it is taken for.
-    unnamed: Vec<(PathBuf, usize, Option<StandIn>)>,
-    /// What stands in for documents that cannot be used and have no last good version.
-    stand_ins: Vec<Resource>,
-    problems: Vec<Problem>,
-    /// Whether two documents have one name.
-    has_namesakes: bool,
-    /// Whether a document or a file cannot be used.
-    has_failed: bool,
-}
-
-/// A document that is in use.
-struct Chosen {
-    place: Precedence,
-    /// How many were chosen before it.
-    count: usize,
-    used: UsedDocument,
-}
-
-impl<'a> Assembly<'a> {
-    fn new(last_good: &'a LastGood, files: NamedFiles<'a>) -> Self {
-        Self {
-            last_good,
-            files,
-            chosen: BTreeMap::new(),
-            is_out_of_order: false,
-            taken: BTreeMap::new(),
-            unnamed: Vec::new(),
-            stand_ins: Vec::new(),
-            problems: Vec::new(),
-            has_namesakes: false,
-            has_failed: false,
-        }
-    }
-
-    fn add(&mut self, place: Precedence, document: &Decoded) {
-        let here = format!("{}:{}", place.2.display(), document.line);
-        let first = document.name.as_ref().and_then(|name| self.taken.get(name));
-        let counts = !matches!(document.outcome, DecodeOutcome::NotActedOn);
-        self.has_namesakes |= counts && first.is_some();
-        self.has_failed |= matches!(document.outcome, DecodeOutcome::Failed);
-        match (&document.outcome, first) {
-            (DecodeOutcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
-            (DecodeOutcome::Understood(resource), Some(first)) => {
-                let name = resource.name();
-                self.problems.push(Problem {
-                    severity: Severity::Error,
-                    document: Some(name.clone()),
-                    path: resource.location().path.clone(),
-                    line: Some(document.line),
-                    field: String::new(),
-                    message: format!(
-                        "is defined twice; {first} comes first and is used: rename or remove one"
-                    ),
-                    fault: Fault::Namesake,
-                });
-                let first = self.chosen.get(name).map(|chosen| &chosen.used.resource);
-                if let Some(stand_in) = unusable::of_passed_over(first, resource) {
-                    self.stand_in(self.problems.len() - 1, stand_in);
-                }
-            }
-            (DecodeOutcome::Understood(resource), None) => {
-                let name = resource.name().clone();
-                self.problems.extend_from_slice(&document.problems);
-                self.taken.insert(name.clone(), here);
-                let before = self.last_good.find(&name);
-                let filled = self.files.filled(resource.clone());
-                let (resource, inherits) =
-                    secret::with_last_good(filled, before.map(|before| &before.resource));
-                // What is in use after a restart is what was good.
-                let chunk = before.filter(|_| inherits).map_or(&document.chunk, |before| &before.chunk);
-                let kept = UsedDocument { resource, chunk: chunk.clone() };
-                self.choose(name, place, kept);
-            }
-            (DecodeOutcome::Failed, _) => self.add_failed(place, document, here),
-        }
-    }
-
-    fn add_failed(&mut self, place: Precedence, document: &Decoded, here: String) {
-        let start = self.problems.len();
-        self.problems.extend_from_slice(&document.problems);
-        let Some(name) = &document.name else {
-            self.unnamed.push((place.2, start, document.stand_in.clone()));
-            return;
-        };
-        if self.taken.contains_key(name) {
-            // Another one of its name is in use, which does not make up for a policy.
-            let policy = document.stand_in.clone().filter(|stand_in| unusable::is_policy(&stand_in.resource));
-            return policy.into_iter().for_each(|stand_in| self.stand_in(start, stand_in));
-        }
-        self.taken.insert(name.clone(), here);
-        let kept = self.last_good.find(name).map(|kept| self.still(kept));
-        let good = kept.as_ref().map(|kept| &kept.resource);
-        if let Some(problem) = self.problems.get_mut(start) {
-            problem.message.push_str(&consequence(good, document.stand_in.as_ref()));
-        }
-        match (kept, &document.stand_in) {
-            (Some(kept), _) => self.choose(name.clone(), place, kept),
-            (None, Some(stand_in)) => self.stand_ins.push(stand_in.resource.clone()),
-            (None, None) => {}
-        }
-    }
-
-    /// A last good version, with what its files hold now.
-    fn still(&self, kept: &UsedDocument) -> UsedDocument {
-        let filled = self.files.filled(kept.resource.clone());
-        let (resource, _) = secret::with_last_good(filled, Some(&kept.resource));
-        UsedDocument { resource, chunk: kept.chunk.clone() }
-    }
-
-    /// Takes `stand_in` into use, and says so where the problem is told.
-    fn stand_in(&mut self, problem: usize, stand_in: StandIn) {
-        if let Some(problem) = self.problems.get_mut(problem) {
-            problem.message.push_str(&format!("; {}", stand_in.words));
-        }
-        self.stand_ins.push(stand_in.resource);
-    }
-
-    /// Keeps what a malformed document may have been: all that its file once held and no longer names.
-    fn keep_unnamed(&mut self) {
-        for (path, problem, stand_in) in std::mem::take(&mut self.unnamed) {
-            let names = self.keep_below(&path);
-            if let Some(problem) = self.problems.get_mut(problem).filter(|_| !names.is_empty()) {
-                let listed: Vec<_> = names.iter().map(ToString::to_string).collect();
-                problem.message.push_str(&format!("; {} stays in use as it was", listed.join(", ")));
-            }
-            if let Some(stand_in) = stand_in
-                && !names.iter().any(|name| name.kind == stand_in.resource.name().kind)
-            {
-                self.stand_in(problem, stand_in);
-            }
-        }
-    }
-
-    /// Keeps the last good version of every document at or below `path` that was not met.
-    fn keep_below(&mut self, path: &Path) -> Vec<DocumentName> {
-        let mut names = Vec::new();
-        for (name, kept) in self.last_good.all() {
-            let location = kept.resource.location();
-            let Some(file) = location.path.as_deref().filter(|file| file.starts_with(path)) else { continue };
-            if !self.taken.contains_key(name) {
-                let created = kept.resource.metadata().created;
-                let place = (created.is_none(), created, file.to_path_buf(), location.index);
-                self.taken.insert(name.clone(), location.to_string());
-                self.is_out_of_order = true;
-                self.choose(name.clone(), place, self.still(kept));
-                names.push(name.clone());
-            }
-        }
-        names
-    }
-
-    fn choose(&mut self, name: DocumentName, place: Precedence, used: UsedDocument) {
-        let count = self.chosen.len();
-        self.chosen.insert(name, Chosen { place, count, used });
-    }
-
-    /// Whether anything in use is from `path` or below.
-    fn holds_below(&self, path: &Path) -> bool {
-        self.chosen.values().any(|chosen| chosen.place.2.starts_with(path))
-    }
-
-    fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, UsedDocument>) {
-        let mut in_order: Vec<&Chosen> = self.chosen.values().collect();
-        match self.is_out_of_order {
-            true => in_order.sort_by(|one, other| one.place.cmp(&other.place)),
-            false => in_order.sort_unstable_by_key(|chosen| chosen.count),
-        }
-        let mut resources = Resources::default();
-        let in_use = in_order.into_iter().map(|chosen| chosen.used.resource.clone());
-        for resource in in_use.chain(self.stand_ins) {
-            resources.push(resource);
-        }
-        let kept = self.chosen.into_iter().map(|(name, chosen)| (name, chosen.used)).collect();
-        (resources, self.problems, kept)
     }
 }
