@@ -383,11 +383,45 @@ impl<'a> Successors<'a> {
         }
     }
 
-    /// Those that nothing has taken, by what their state is kept by.
-    fn left(self) -> HashMap<KeptBy<'a>, &'a Arc<BoundEndpoint>> {
+    /// Those that nothing has taken.
+    fn left(self) -> Left<'a> {
         let endpoints = self.predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
         let left = endpoints.iter().zip(self.taken).filter(|(_, taken)| !taken);
-        left.map(|(endpoint, _)| (kept_by(endpoint), endpoint)).collect()
+        Left::of(left.map(|(endpoint, _)| endpoint))
+    }
+}
+
+/// Endpoints before, by what their state is kept by. Several names may lead to one address: each of them has its own.
+#[derive(Default)]
+struct Left<'a> {
+    first: HashMap<KeptBy<'a>, &'a Arc<BoundEndpoint>>,
+    /// Those that another one stands before, the last first.
+    others: HashMap<KeptBy<'a>, Vec<&'a Arc<BoundEndpoint>>>,
+}
+
+impl<'a> Left<'a> {
+    fn of(endpoints: impl DoubleEndedIterator<Item = &'a Arc<BoundEndpoint>>) -> Self {
+        let mut left = Self::default();
+        for endpoint in endpoints.rev() {
+            if let Some(later) = left.first.insert(kept_by(endpoint), endpoint) {
+                left.others.entry(kept_by(endpoint)).or_default().push(later);
+            }
+        }
+        left
+    }
+
+    /// How many there are.
+    fn len(&self) -> usize {
+        self.first.len() + self.others.values().map(Vec::len).sum::<usize>()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'a Arc<BoundEndpoint>> {
+        self.first.values().chain(self.others.values().flatten()).copied()
+    }
+
+    /// The first of those that are kept by `key`, which is taken.
+    fn take(&mut self, key: &KeptBy<'a>) -> Option<&'a Arc<BoundEndpoint>> {
+        self.first.remove(key).or_else(|| self.others.get_mut(key)?.pop())
     }
 }
 
@@ -432,7 +466,7 @@ struct EndpointState<'a> {
     /// `None`: metrics do not tell them apart.
     peers: Option<Peers>,
     /// Those before that do not go on as they are.
-    left: HashMap<KeptBy<'a>, &'a Arc<BoundEndpoint>>,
+    left: Left<'a>,
     /// Whether ejections go on.
     keeps_health: bool,
     /// Whether answer times are.
@@ -457,7 +491,7 @@ impl<'a> EndpointState<'a> {
             return Arc::clone(bound);
         }
         let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
-        let before = bound.or_else(|| self.left.remove(&key));
+        let before = bound.or_else(|| self.left.take(&key));
         let health = before.filter(|_| self.keeps_health).map(|before| Arc::clone(&before.health));
         let health = health.unwrap_or_default();
         if let Some(ejection) = self.ejection.filter(|_| !(self.asks && target.is_outside())) {
@@ -491,7 +525,7 @@ impl<'a> EndpointState<'a> {
 
     /// The rest has left: what they have in flight and what they were ejected for no longer counts.
     fn leave(self) {
-        for endpoint in self.left.values() {
+        for endpoint in self.left.iter() {
             endpoint.load.iter().for_each(|load| load.leave());
             if let Some(ejection) = self.ejection.filter(|_| self.keeps_health) {
                 ejection.forget(&endpoint.health);

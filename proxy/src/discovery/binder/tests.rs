@@ -224,6 +224,33 @@ fn an_endpoint_that_left_no_longer_counts_as_ejected() {
 }
 
 #[test]
+fn endpoints_that_several_names_lead_to_each_have_their_own_state() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[90, 10]);
+    service.backends[0].policy.outlier_detection.as_mut().unwrap().max_ejection_percent = 100;
+    // With another weight nothing is known by its place in the list.
+    let list = |places: &[usize], weight: u32| {
+        let endpoint = |place: &usize| Endpoint { weight, ..fixtures::model_endpoint(*place) };
+        Endpoints::new(fixtures::key(), places.iter().map(endpoint).collect())
+    };
+    let twice = fixtures::endpoints_of("2", &list(&[0, 0], 1));
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service), twice]);
+    let before = Arc::clone(&bound(&table).backends[0]);
+    assert_eq!(before.endpoints.len(), 2);
+    before.endpoints.iter().for_each(|endpoint| eject(&before, endpoint, fixture.now));
+
+    let (table, _) = fixture.change(vec![fixtures::endpoints_of("3", &list(&[0, 0], 2))]);
+    let after = Arc::clone(&bound(&table).backends[0]);
+    for (old, new) in before.endpoints.iter().zip(&after.endpoints) {
+        assert!(Arc::ptr_eq(&old.health, &new.health), "each goes on as it was");
+    }
+
+    let (table, _) = fixture.change(vec![fixtures::endpoints_of("4", &list(&[2], 1))]);
+    let ejection = bound(&table).backends[0].ejection.clone().unwrap();
+    assert_eq!(ejection.ejected(), 0, "both have left");
+}
+
+#[test]
 fn two_services_that_see_one_backend_differently_each_keep_what_they_know_of_it() {
     let (mut fixture, _) = Fixture::new();
     // Another service whose rule leads to the same subsets, which it treats in its own way.
