@@ -76,22 +76,21 @@ impl Subscriptions {
         self.last_used.contains_key(authority)
     }
 
-    /// Collects the marks of use that workers left on `table`, and drops and returns what nobody has
-    /// used for [`UNUSED_FOR`].
-    pub fn sweep(&mut self, table: &Table, now: Instant) -> Vec<Arc<str>> {
-        let mut unused = Vec::new();
-        self.last_used.retain(|authority, last_used| {
+    /// Collects the marks of use that workers left on `table`.
+    pub fn note_use(&mut self, table: &Table, now: Instant) {
+        for (authority, last_used) in &mut self.last_used {
             let destination = table.destinations.get(authority);
             if destination.is_some_and(|destination| destination.used.swap(false, Ordering::Relaxed)) {
                 *last_used = now;
             }
-            let keep = now.saturating_duration_since(*last_used) < UNUSED_FOR;
-            if !keep {
-                unused.push(Arc::clone(authority));
-            }
-            keep
-        });
-        unused
+        }
+    }
+
+    /// Drops and returns what nobody has used for [`UNUSED_FOR`]. Not while there is no control plane: what is known of them could
+    /// not be had again.
+    pub fn drop_unused(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let is_unused = |last_used: &Instant| now.saturating_duration_since(*last_used) >= UNUSED_FOR;
+        self.last_used.extract_if(|_, last_used| is_unused(last_used)).map(|(authority, _)| authority).collect()
     }
 
     fn drop_oldest(&mut self) -> Option<Arc<str>> {
@@ -129,8 +128,12 @@ mod tests {
         subscriptions.note(Arc::from("a"), start);
         let table = table("a");
 
-        assert!(subscriptions.sweep(&table, start + UNUSED_FOR / 2).is_empty());
-        let unused = subscriptions.sweep(&table, start + UNUSED_FOR);
+        let mut sweep = |at| {
+            subscriptions.note_use(&table, at);
+            subscriptions.drop_unused(at)
+        };
+        assert!(sweep(start + UNUSED_FOR / 2).is_empty());
+        let unused = sweep(start + UNUSED_FOR);
 
         assert_eq!(unused, [Arc::from("a")]);
         assert!(!subscriptions.contains("a"));
@@ -144,11 +147,13 @@ mod tests {
         let table = table("a");
 
         table.destinations["a"].touch();
-        assert!(subscriptions.sweep(&table, start + UNUSED_FOR).is_empty());
+        subscriptions.note_use(&table, start + UNUSED_FOR);
+        assert!(subscriptions.drop_unused(start + UNUSED_FOR).is_empty());
 
         assert!(!table.destinations["a"].used.load(Ordering::Relaxed), "the mark is collected");
-        assert!(subscriptions.sweep(&table, start + UNUSED_FOR + SWEEP_EVERY).is_empty());
-        assert_eq!(subscriptions.sweep(&table, start + UNUSED_FOR * 2).len(), 1);
+        subscriptions.note_use(&table, start + UNUSED_FOR + SWEEP_EVERY);
+        assert!(subscriptions.drop_unused(start + UNUSED_FOR + SWEEP_EVERY).is_empty());
+        assert_eq!(subscriptions.drop_unused(start + UNUSED_FOR * 2).len(), 1);
     }
 
     #[test]

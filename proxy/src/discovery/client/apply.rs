@@ -168,7 +168,11 @@ impl Client {
     pub(super) fn sweep(&mut self) {
         self.sweep_at = Instant::now() + SWEEP_EVERY;
         self.note_our_own();
-        let unused = self.subscriptions.sweep(&self.discovery.store.table(), now());
+        self.subscriptions.note_use(&self.discovery.store.table(), now());
+        if self.outgoing.is_none() {
+            return;
+        }
+        let unused = self.subscriptions.drop_unused(now());
         for authority in &unused {
             tracing::debug!(%authority, "unsubscribed, because nothing uses it any more");
             self.unsubscribe(authority);

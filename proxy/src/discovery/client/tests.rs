@@ -353,6 +353,21 @@ async fn an_authority_that_nobody_uses_is_unsubscribed_and_known_again_at_once()
     assert!(matches!(sent.recv().await, Some(Body::Subscribe(_))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_uses_is_kept_while_there_is_no_control_plane_to_tell_it_again() {
+    let (mut client, mut sent) = offline_client();
+    client.note(&Arc::from(AUTHORITY));
+    assert!(matches!(sent.recv().await, Some(Body::Subscribe(_))));
+    client.receive(wire::Transaction { upserts: everything(), ..Default::default() }, &fixtures::us());
+    client.hang_up();
+
+    tokio::time::advance(UNUSED_FOR * 2).await;
+    client.sweep();
+
+    assert!(client.subscriptions.contains(AUTHORITY));
+    assert!(client.discovery.store.table().destinations.contains_key(AUTHORITY));
+}
+
 #[tokio::test]
 async fn a_control_plane_that_reads_nothing_counts_as_gone() {
     let (mut client, _sent) = offline_client();
