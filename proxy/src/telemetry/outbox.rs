@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_bounded_by_bytes_too_and_what_has_no_room_is_counted() {
         let outbox = Outbox::new(1);
-        let long = "x".repeat(100_000);
+        let long = "x".repeat(50_000);
         let request = http::Request::get(format!("/{long}")).body(()).expect("a valid request");
         let put = || outbox.put(0, Told { finished: Finished::of(&request), is_line: true });
         let room = WAITING_BYTES / long.len();
