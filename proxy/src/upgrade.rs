@@ -262,7 +262,7 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
     if let Some(record) = &mut end.record {
         let reason = carried.as_ref().err().map(|ended| ended.failure.reason);
         let [received, sent] = bytes;
-        record.passed(&Passed { endpoint: None, reason, received, sent });
+        record.passed(&Passed { reason, received, sent, ..Passed::default() });
     }
     end.finish(carried.is_ok());
 }

@@ -90,7 +90,10 @@ impl Subscriptions {
     /// not be had again.
     pub fn drop_unused(&mut self, now: Instant) -> Vec<Arc<str>> {
         let is_unused = |last_used: &Instant| now.saturating_duration_since(*last_used) >= UNUSED_FOR;
-        self.last_used.extract_if(|_, last_used| is_unused(last_used)).map(|(authority, _)| authority).collect()
+        self.last_used
+            .extract_if(|_, last_used| is_unused(last_used))
+            .map(|(authority, _)| authority)
+            .collect()
     }
 
     fn drop_oldest(&mut self) -> Option<Arc<str>> {

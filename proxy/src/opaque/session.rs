@@ -115,7 +115,8 @@ impl Session<'_> {
     fn write(&self, endpoint: Option<SocketAddr>, reason: Option<Reason>, bytes: (u64, u64)) {
         let (received, sent) = bytes;
         if let Some(told) = self.told {
-            return told.set(Some(Passed { endpoint, reason, received, sent }));
+            let mtls = Some(self.mtls);
+            return told.set(Some(Passed { endpoint, reason, received, sent, mtls }));
         }
         let watched = &self.worker.metrics.watched;
         if access_log::by_filter() || watched.logs_connections(self.direction) {

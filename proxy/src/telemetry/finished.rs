@@ -132,6 +132,9 @@ impl Finished {
 
     /// Whether it came, or went, over the mesh's mutual TLS.
     pub fn is_mtls(&self) -> bool {
+        if let Some(mtls) = self.head.mtls {
+            return mtls;
+        }
         match self.direction {
             Direction::Inbound => self.identity.is_some(),
             Direction::Outbound => self.place().is_some_and(|place| place.identity.is_some()),

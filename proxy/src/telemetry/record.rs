@@ -103,6 +103,8 @@ pub struct Passed {
     pub received: u64,
     /// Bytes to the client.
     pub sent: u64,
+    /// Whether it went over the mesh's mutual TLS; `None`: as the answer said.
+    pub mtls: Option<bool>,
 }
 
 /// What happened to one request. Until it is finished it says what is known so far.
@@ -168,6 +170,8 @@ pub(super) struct Head {
     pub(super) route_log: Option<Arc<RouteLog>>,
     /// Bytes from and to the client on the connection that it has become. `None`: it has become none.
     pub(super) passed: Option<(u64, u64)>,
+    /// Whether that went over the mesh's mutual TLS; `None`: it is known from where the request went.
+    pub(super) mtls: Option<bool>,
 }
 
 impl Record {
@@ -316,6 +320,7 @@ impl Record {
         self.reason = self.reason.or(passed.reason);
         let Some(head) = &mut self.head else { return };
         head.passed = Some((passed.received, passed.sent));
+        head.mtls = passed.mtls;
         if let Some(endpoint) = passed.endpoint {
             head.place.get_or_insert_default().endpoint = Some(endpoint);
         }
@@ -406,6 +411,7 @@ impl Head {
             traced: noted.traced,
             route_log: None,
             passed: None,
+            mtls: None,
         }
     }
 

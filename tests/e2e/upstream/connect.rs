@@ -49,7 +49,7 @@ async fn a_tunnel_is_one_line_when_it_is_over_with_its_bytes_and_where_it_went()
         let lines = sidecar.lines().into_iter().filter(|line| line.contains("\"start_time\""));
         lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
     };
-    let line = poll(SOON, "a line", async || {
+    poll(SOON, "the log is on", async || {
         let (answer, mut tunnel) = connect(proxy, &head_for("db:5432")).await;
         assert!(answer.split(' ').nth(1) == Some("200"), "{answer}");
         is_echo(&mut tunnel).await;
@@ -59,26 +59,20 @@ async fn a_tunnel_is_one_line_when_it_is_over_with_its_bytes_and_where_it_went()
 
     let (answer, mut tunnel) = connect(proxy, &head_for("db:5432")).await;
     assert!(answer.split(' ').nth(1) == Some("200"), "{answer}");
-    let before = written();
+    let client = tunnel.local_addr().unwrap().to_string();
+    let its_own = || -> Vec<serde_json::Value> {
+        written().into_iter().filter(|line| line["downstream_remote_address"] == client).collect()
+    };
     is_echo(&mut tunnel).await;
     drop(tunnel);
-    let line = poll(SOON, "its line", async || {
-        let now = written();
-        if now.len() > before.len() {
-            Ok(now.last().cloned().unwrap_or(line.clone()))
-        } else {
-            Err(format!("{now:?}"))
-        }
-    })
-    .await;
+    let line = poll(SOON, "its line", async || its_own().first().cloned().ok_or("no line")).await;
 
     assert_eq!((&line["method"], &line["response_code"]), (&"CONNECT".into(), &200.into()), "{line:#}");
     assert_eq!(line["bytes_received"], POSTGRES.len(), "{line:#}");
     assert_eq!(line["bytes_sent"], GREETING.len() + POSTGRES.len(), "{line:#}");
     assert_eq!(line["upstream_host"], mesh.workload("db-1").app.to_string(), "{line:#}");
-    // What began before the log was on is a line as a connection.
-    let after = written().split_off(before.len());
-    assert!(after.iter().all(|line| line["protocol"] != "TCP"), "{after:#?}");
+    assert_eq!(line["mtls"], true, "{line:#}");
+    assert_eq!(its_own().len(), 1, "{:#?}", its_own());
 }
 
 #[tokio::test]
