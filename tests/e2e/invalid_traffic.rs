@@ -27,7 +27,6 @@ const RULES: &[Row] = &[
     ("subsets:\n- name: '' # <-", ["is empty", "name the subset"]),
     ("subsets:\n- name: v_1 # <-", ["is not the name of a subset", "use at most 63"]),
     ("subsets:\n- name: v1- # <-", ["is not the name of a subset", "use at most 63"]),
-    ("subsets:\n- name: v1\n- name: v1 # <-", ["is defined twice", "the first is used"]),
     ("subsets:\n- name: v1\n  labels:\n    a b: c # <-", ["is not the name of a label", "write NAME"]),
     ("subsets:\n- name: v1\n  labels:\n    a: c d # <-", ["is not a label's value", "use at most 63"]),
     // Who is it for?

@@ -158,7 +158,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
         yaml.check_delegate()?;
     }
     if yaml.http.is_empty() && yaml.tls.is_empty() && yaml.tcp.is_empty() && reading.unknown.is_empty() {
-        return Err(wrong("spec", "has no routes; give http, tls or tcp, or remove the document"));
+        return Err(wrong("spec.hosts", "has no routes; give http, tls or tcp, or remove the document"));
     }
     telemetry_annotations::check(reading, yaml.http.len())?;
     let export_to = export_to::read(yaml.export_to)?;
