@@ -89,11 +89,9 @@ pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
     }
     let mut read = ExportTo { everywhere: false, own: false, namespaces: BTreeSet::new() };
     let several = words.len() > 1;
-    for (index, word) in words.iter().enumerate() {
-        if words[..index].contains(word) {
-            let message = format!("{word:?} is given twice; keep one of them");
-            return Err(wrong(format!("spec.exportTo[{index}]"), message));
-        }
+    if let Some(index) = given_twice(&words) {
+        let message = format!("{:?} is given twice; keep one of them", words[index]);
+        return Err(wrong(format!("spec.exportTo[{index}]"), message));
     }
     for (index, word) in words.into_iter().enumerate() {
         match word.as_str() {
@@ -118,6 +116,12 @@ pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
         }
     }
     Ok(read)
+}
+
+/// The place of the first of `words` that another one before it says already.
+fn given_twice(words: &[String]) -> Option<usize> {
+    let mut given = BTreeSet::new();
+    words.iter().position(|word| !given.insert(word))
 }
 
 /// RFC 1123 labels, as Kubernetes names namespaces.

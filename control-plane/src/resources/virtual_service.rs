@@ -4,6 +4,8 @@
 //! A match with a condition that we cannot check is dropped and reported: applied without that condition
 //! it would send requests where nobody asked for them to go.
 
+use std::collections::HashMap;
+
 use selvedge_model::Layer;
 use serde::Deserialize;
 
@@ -185,25 +187,37 @@ fn check_hosts(hosts: &[String], by_sidecars: bool) -> Result<(), FieldError> {
                 "stands for every host, which only gateways serve; name hosts, or name gateways without mesh";
             return Err(wrong(field, message));
         }
-        if let Some(other) = hosts[..index].iter().find(|other| covers(other, host) || covers(host, other)) {
-            let message = format!("{host} and {other} are for the same hosts; keep one of them");
-            return Err(wrong(field, message));
+    }
+    match same_hosts(hosts) {
+        None => Ok(()),
+        Some((other, index)) => {
+            let message =
+                format!("{} and {} are for the same hosts; keep one of them", hosts[index], hosts[other]);
+            Err(wrong(format!("spec.hosts[{index}]"), message))
         }
     }
-    Ok(())
 }
 
-/// Whether each host of the pattern `narrow` is one of `wide`.
-fn covers(wide: &str, narrow: &str) -> bool {
-    match wide.strip_prefix('*') {
-        Some(end) => narrow.len() >= end.len() && is_end(narrow, end),
-        None => wide.eq_ignore_ascii_case(narrow),
+/// The places of two of `hosts`, the earlier one first, of which one is a host of the other. There may be very many hosts: what
+/// they are below is looked up by their ends.
+fn same_hosts(hosts: &[String]) -> Option<(usize, usize)> {
+    let hosts: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    // By what is behind the `*`.
+    let (mut names, mut wildcards) = (HashMap::new(), HashMap::new());
+    for (index, host) in hosts.iter().enumerate() {
+        let first = match host.strip_prefix('*') {
+            Some(end) => wildcards.insert(end, index),
+            None => names.insert(host.as_str(), index),
+        };
+        if let Some(first) = first {
+            return Some((first, index));
+        }
     }
-}
-
-/// Whether `text`, which is no shorter, ends with `end`.
-fn is_end(text: &str, end: &str) -> bool {
-    text.get(text.len() - end.len()..).is_some_and(|own| own.eq_ignore_ascii_case(end))
+    hosts.iter().enumerate().find_map(|(index, host)| {
+        let ends = (0..=host.len()).filter_map(|start| host.get(start..));
+        let wide = ends.filter_map(|end| wildcards.get(end)).find(|wide| **wide != index)?;
+        Some((index.min(*wide), index.max(*wide)))
+    })
 }
 
 impl Yaml {
