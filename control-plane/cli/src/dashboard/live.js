@@ -56,6 +56,7 @@
     source.addEventListener("content", heard((event) => show(event.data)));
     source.addEventListener("same", heard((event) => {
       if (held) show(held);
+      if (held) return; // What is shown is older than what the footer would say.
       const footer = main.querySelector("footer");
       if (footer && event.data) footer.outerHTML = event.data;
     }));
