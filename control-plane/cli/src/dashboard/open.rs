@@ -1,12 +1,12 @@
 //! `selvedge dashboard`: opens the pages in a browser.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     process::{Command, ExitCode, Stdio},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -26,8 +26,10 @@ use crate::{
 
 /// How long a page waits for other replicas once one has answered.
 const LINGER: Duration = Duration::from_secs(2);
-/// The same for one that has not answered last time.
+/// The same for one that has lately not answered.
 const LINGER_OF_SILENT: Duration = Duration::from_millis(200);
+/// After so long one that has not answered is waited for as any other again: it may just be slower than the first.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// Open the dashboard: pages that show how the mesh does
 ///
@@ -113,8 +115,8 @@ fn show(args: &Args, url: &str) -> anyhow::Result<()> {
 struct Replicas {
     client: Client,
     namespace: String,
-    /// Those that have not answered last time.
-    silent: Mutex<BTreeSet<String>>,
+    /// Those that have not answered, and until when they are waited for less.
+    silent: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Source for Replicas {
@@ -122,7 +124,9 @@ impl Source for Replicas {
         let Wanted { since, matrix, often } = wanted;
         let path = format!("/dashboard/facts?since={since}&matrix={matrix}&often={often}");
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let linger = |pod: &str| if silent.contains(pod) { LINGER_OF_SILENT } else { LINGER };
+        let asked = Instant::now();
+        let is_silent = |pod: &str| silent.get(pod).is_some_and(|until| *until > asked);
+        let linger = |pod: &str| if is_silent(pod) { LINGER_OF_SILENT } else { LINGER };
         let answers =
             ask_replicas_soon::<Told>(&self.client, &self.namespace, &path, REPLICA_TIME, linger).await;
         let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
@@ -132,7 +136,10 @@ impl Source for Replicas {
                 Err(error) => drop(unknown.insert(pod, error)),
             }
         }
-        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = unknown.keys().cloned().collect();
+        let until =
+            |pod: &String| silent.get(pod).copied().filter(|until| *until > asked).unwrap_or(asked + LATELY);
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) =
+            unknown.keys().map(|pod| (pod.clone(), until(pod))).collect();
         match (told.is_empty(), unknown.values().next()) {
             (false, _) => Ok(Facts::of(wanted, told, unknown, true)),
             (true, Some(error)) => Err(format!("no replica of the control plane answers: {error}")),
