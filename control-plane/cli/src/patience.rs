@@ -18,6 +18,15 @@ pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
     if error.is_terminal() { told(work, error).await } else { work.await }
 }
 
+/// The same of `work` that may rest for as long as `rest` although nothing is wrong: that is waited for in silence.
+pub(crate) async fn patiently_after<T>(rest: Duration, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(rest, &mut work).await {
+        return done;
+    }
+    patiently(work).await
+}
+
 async fn told<T>(work: impl Future<Output = T>, mut terminal: impl Write) -> T {
     let (mut work, began, mut is_told) = (pin!(work), Instant::now(), false);
     loop {

@@ -22,7 +22,10 @@ use super::{
     ask::{LIVE_TIME, PlaceArgs},
     encoded,
 };
-use crate::{cluster, output::OutputArgs, patience::patiently};
+use crate::{cluster, output::OutputArgs, patience::patiently_after};
+
+/// A control plane that has nothing to show answers after a little more than a second.
+const REST: Duration = Duration::from_secs(2);
 
 /// Show live requests: path, status, time, identities, the chosen endpoint and attempts, as they come to their end
 ///
@@ -189,7 +192,7 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
     loop {
-        let (answers, silent) = patiently(args.place.ask::<TapAnswer>(path, LIVE_TIME)).await?;
+        let (answers, silent) = patiently_after(REST, args.place.ask::<TapAnswer>(path, LIVE_TIME)).await?;
         if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
             let proxies = match proxies {
