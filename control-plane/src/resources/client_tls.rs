@@ -38,6 +38,19 @@ enum TlsMode {
 }
 
 impl TlsYaml {
+    /// Takes empty texts for ones that are not there, as Istio does: templates write them.
+    fn leave_out_empty(&mut self) {
+        for text in [
+            &mut self.sni,
+            &mut self.ca_certificates,
+            &mut self.client_certificate,
+            &mut self.private_key,
+            &mut self.credential_name,
+        ] {
+            *text = text.take().filter(|text| !text.is_empty());
+        }
+    }
+
     /// What of the block is only for SIMPLE and MUTUAL, as far as it is given.
     fn for_servers_outside(&self) -> Option<&'static str> {
         let given = [
@@ -78,7 +91,8 @@ impl TlsYaml {
     }
 
     /// The block at `field`.
-    pub(super) fn read(self, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
+    pub(super) fn read(mut self, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
+        self.leave_out_empty();
         let plain = match self.mode {
             TlsMode::Disable => Some(UpstreamTls::Disable),
             TlsMode::IstioMutual => Some(UpstreamTls::IstioMutual),
