@@ -19,7 +19,7 @@ use crate::{
     seeing::{
         edges, endpoints,
         filter::FilterArgs,
-        numbers::{Requests, bytes, milliseconds, shown_percent},
+        numbers::{Requests, WELL, bytes, milliseconds, shown_percent},
         stat::{By, Report, Row},
     },
     status::{State, rows},
@@ -137,14 +137,17 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
             if !named.insert((&row.workload, row.address)) {
                 continue;
             }
+            // What it is that fails, if there are requests and opaque connections.
+            let requests_do_well = row.requests.as_ref().is_none_or(|one| one.success_percent >= WELL);
+            let connections = row.connections.as_ref().filter(|_| requests_do_well);
             let words = html! {
                 (named_service_link(service, asked.since)) ": the endpoint "
                 @match &row.workload { Some(name) => { (name.to_string()) }, None => { (row.address.to_string()) } }
                 " fails: "
-                @match (&row.requests, &row.connections) {
-                    (Some(one), _) => { (count(one.failures)) " of " (count(one.count)) " requests" },
-                    (None, Some(one)) => { (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections" },
-                    (None, None) => {},
+                @if let Some(one) = connections {
+                    (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections"
+                } @else if let Some(one) = &row.requests {
+                    (count(one.failures)) " of " (count(one.count)) " requests"
                 }
                 ", as its own sidecar counts them"
             };
