@@ -162,6 +162,9 @@ fn a_destination_rule_says_how_tls_is_begun() {
         ..TlsOrigination::default()
     };
     assert_eq!(read(&rule("{mode: MUTUAL, credentialName: shop}")), UpstreamTls::Originate(expected));
+    let empty = rule("{mode: SIMPLE, sni: '', credentialName: '', caCertificates: ''}");
+    assert_eq!(told(&empty), [], "templates write what is not there");
+    assert_eq!(read(&empty), UpstreamTls::Originate(TlsOrigination::default()));
 
     for (tls, severity) in [
         ("{mode: MUTUAL}", Severity::Error),
