@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{clients::Watch, fields, io::passes_on, step::Conn};
@@ -77,19 +77,24 @@ impl Listening {
             return;
         }
         if self.part.is_empty() && !may_be_interim(bytes) {
-            self.client = None;
-            return;
+            return self.stop();
         }
         // What came before has no end.
         let mut from = self.part.len().saturating_sub(END.len() - 1);
         self.part.extend_from_slice(bytes);
-        while !self.part.is_empty() {
+        // Where the one at hand begins. Those before it are taken away together: a server may send thousands at once.
+        let mut begin = 0;
+        while begin < self.part.len() {
+            let rest = &self.part[begin..];
             let end = memmem::find(&self.part[from..], END).map(|at| from + at + END.len());
-            if end.is_none() && self.part.len() <= LIMIT && may_be_interim(&self.part) {
-                return;
+            if end.is_none() && rest.len() <= LIMIT && may_be_interim(rest) {
+                break;
             }
-            let Some(end) = end.filter(|_| may_be_interim(&self.part)) else { return self.stop() };
-            let head = &self.part[..end];
+            let Some(end) = end.filter(|_| may_be_interim(rest)) else { return self.stop() };
+            let head = &self.part[begin..end];
+            if has_bare_newlines(head) {
+                return self.stop();
+            }
             match status(head) {
                 Some(StatusCode::CONTINUE) => {}
                 None | Some(StatusCode::SWITCHING_PROTOCOLS) => return self.stop(),
@@ -99,9 +104,9 @@ impl Listening {
                     }
                 }
             }
-            self.part.drain(..end);
-            from = 0;
+            (begin, from) = (end, end);
         }
+        self.part.drain(..begin);
     }
 
     /// What comes now is the answer.
@@ -114,6 +119,12 @@ impl Listening {
 fn may_be_interim(bytes: &[u8]) -> bool {
     let length = bytes.len().min(BEGINNING.len());
     bytes[..length] == BEGINNING[..length]
+}
+
+/// Whether a line of `head` ends with a newline alone. hyper takes that for an end, too, and so the head may end before
+/// [`END`]: what follows may be the answer itself.
+fn has_bare_newlines(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| !head[..at].ends_with(b"\r"))
 }
 
 /// The status of the answer that begins with `head`; `None`: hyper will refuse it.
@@ -218,6 +229,9 @@ mod tests {
             (format!("HTTP/1.0 103 x\r\n\r\n{hint}"), 0),
             (format!("HTTP/1.1 103 x\r\nno field\r\n\r\n{hint}"), 1),
             (format!("HTTP/1.1 103 x\r\na: {}\r\n\r\n{hint}", "b".repeat(2 * LIMIT)), 0),
+            (format!("{}HTTP/1.1 200 OK\r\n\r\n", hint.repeat(100)), 100),
+            (format!("{hint}HTTP/1.1 103 x\na: b\n\nHTTP/1.1 200 OK\r\nset-cookie: c\r\n\r\n{hint}"), 1),
+            (format!("HTTP/1.1 103 x\r\na: b\n\r\nHTTP/1.1 200 OK\r\nset-cookie: c\r\n\r\n{hint}"), 0),
         ];
         for (answer, count) in cases {
             for size in [1, 2, 7, 30, 1000] {
