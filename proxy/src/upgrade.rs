@@ -240,6 +240,9 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
     let Switched { client, server, mut end, conn, head } = switched;
     let (began, standing, permit) = (Instant::now(), end.standing.take(), end.permit.take());
     let series = end.record.as_ref().map(|record| record.websockets(&worker.metrics));
+    if let Some(record) = &mut end.record {
+        record.lasts();
+    }
     let until = async {
         tokio::select! {
             failure = until => failure,

@@ -307,7 +307,18 @@ impl Record {
     pub fn count(&mut self, now: Instant) {
         self.duration = now.duration_since(self.began);
         self.series().ended(self.worker(), &self.ended());
+        self.path.in_progress.end(self.worker());
         self.is_counted = true;
+        self.lasts();
+    }
+
+    /// It may go on for hours: lets go of the buffer that its head was read into.
+    pub fn lasts(&mut self) {
+        let Some(head) = &mut self.head else { return };
+        let Head { authority, path, request_id, user_agent, forwarded_for, .. } = &mut **head;
+        for text in [authority, path, request_id, user_agent, forwarded_for] {
+            *text = Said::own(text.get().map(str::to_owned));
+        }
     }
 
     /// Whether it was counted before its end.
@@ -371,7 +382,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.path.in_progress.end(self.path.worker);
+        if !self.is_counted {
+            self.path.in_progress.end(self.path.worker);
+        }
     }
 }
 

@@ -102,6 +102,57 @@ fn what_a_gateway_calls_a_request_is_known_although_its_client_leaves() {
     assert_eq!(head.forwarded_for.get(), Some("192.0.2.7"));
 }
 
+#[test]
+fn what_has_become_a_connection_is_counted_once_and_is_in_progress_no_longer() {
+    let (unknown, in_progress) = (series(), Arc::new(InProgress::new(1)));
+    let path = Rc::new(OnPath {
+        worker: 0,
+        direction: Direction::Outbound,
+        unknown: Arc::clone(&unknown).into(),
+        tap: Arc::default(),
+        watched: Arc::new(Watched::new(1)),
+        in_progress: Arc::clone(&in_progress),
+    });
+    let begin = || {
+        let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
+        Record::begin(Rc::clone(&path), &mut usual(), Rc::new(Frontend(identity)), Instant::now())
+    };
+    let (_another, mut record) = (begin(), begin());
+    assert_eq!(in_progress.count(), 2);
+
+    record.answered(&answer(200), None, 0, None);
+    record.count(Instant::now());
+    assert_eq!((in_progress.count(), only(&unknown).status), (1, Some(200)));
+    record.finish(true, Instant::now());
+
+    assert_eq!((in_progress.count(), only(&unknown).status), (1, Some(200)));
+}
+
+#[test]
+fn what_lasts_keeps_its_words() {
+    let watched = Watched::new(1);
+    watched.set_up(LineFormat::Text, false, true);
+    // A rule that may have a line about it.
+    let _log = watched.of_route(&AccessLog::default());
+    let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
+    let path = OnPath {
+        worker: 0,
+        direction: Direction::Outbound,
+        unknown: series().into(),
+        tap: Arc::default(),
+        watched: Arc::new(watched),
+        in_progress: Arc::new(InProgress::new(1)),
+    };
+    let client = Rc::new(Frontend(identity));
+    let mut record = Record::begin(Rc::new(path), &mut usual(), client, Instant::now());
+
+    record.lasts();
+
+    let head = record.head.as_ref().expect("its rule may have a line about it");
+    assert_eq!((head.authority.as_str(), head.path.as_str()), ("reviews:9080", "/reviews/0"));
+    assert_eq!(head.user_agent.get(), None);
+}
+
 fn answer(status: u16) -> http::Response<()> {
     http::Response::builder().status(status).body(()).expect("an answer")
 }
