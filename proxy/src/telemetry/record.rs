@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use selvedge_model::SpiffeId;
+use selvedge_model::{SpiffeId, traffic::BROKEN_OFF};
 
 use super::{
     InProgress, Metrics, Series, TcpSeries,
@@ -222,9 +222,13 @@ impl Record {
     /// What is counted of it, now that it is over.
     pub(super) fn ended(&self) -> Ended {
         let Self { status, grpc_status, .. } = *self;
-        // A server's failure is one, also if the client that tries again reads no more of it.
-        let is_failure = status.is_some_and(|status| status >= 500);
-        let reason = self.reason.filter(|reason| !(is_failure && *reason == Reason::Canceled));
+        let reason = match (status, self.reason) {
+            // A server's failure is one, also if the client that tries again reads no more of it.
+            (Some(500..), Some(Reason::Canceled)) => None,
+            // We have ended its client's connection, and no server is to blame for that: as if the client had left.
+            (None, Some(reason)) if !BROKEN_OFF.contains(&reason.word()) => Some(Reason::Canceled),
+            (_, reason) => reason,
+        };
         let measure =
             Measure { time: self.duration, received: self.received(), sent: self.sent, trace: self.trace };
         Ended { status, grpc_status, reason, method: Some(self.method), measure }

@@ -208,7 +208,7 @@ fn an_answer_that_a_proxy_breaks_off_has_the_reason_and_is_no_reset() {
 
 /// A frontend's connection that we have ended.
 #[derive(Debug)]
-struct Cut(Frontend);
+struct Cut(Frontend, Reason);
 
 impl ClientConnection for Cut {
     fn peer(&self) -> SocketAddr {
@@ -228,17 +228,24 @@ impl ClientConnection for Cut {
     }
 
     fn cut(&self) -> Option<Reason> {
-        Some(Reason::Draining)
+        Some(self.1)
     }
 }
 
 #[test]
 fn what_ends_with_a_connection_that_we_end_has_our_reason() {
-    for status in [None, Some(200)] {
+    for (status, cut, counted) in [
+        (None, Reason::Draining, "draining"),
+        (Some(200), Reason::Draining, "draining"),
+        (Some(200), Reason::Policy, "policy"),
+        // What a policy or a slow client ends is no failure of a server that has not answered yet.
+        (None, Reason::Policy, "canceled"),
+        (None, Reason::RequestTimeout, "canceled"),
+    ] {
         let unknown = series();
         let mut record = begun(&unknown);
         let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-        record.client = Rc::new(Cut(Frontend(identity)));
+        record.client = Rc::new(Cut(Frontend(identity), cut));
 
         match status {
             Some(status) => {
@@ -250,7 +257,7 @@ fn what_ends_with_a_connection_that_we_end_has_our_reason() {
         }
 
         let end = only(&unknown);
-        assert_eq!((end.status, end.error_type()), (status, Some("draining")));
+        assert_eq!((end.status, end.error_type()), (status, Some(counted)));
     }
 }
 
