@@ -166,6 +166,9 @@ fn http1(limits: RequestLimits, keeps_case: bool) -> http1::Builder {
 }
 
 fn http2(limits: RequestLimits, liveness: Liveness) -> http2::Builder<Local> {
+    // So that it is never h2 that refuses a head for its size, also where the limit is small and a sidecar has added to it.
+    let head = limits.head;
+    let longest = head.bytes.saturating_mul(2).max(head.with_room_for_a_sidecar().bytes);
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -174,7 +177,7 @@ fn http2(limits: RequestLimits, liveness: Liveness) -> http2::Builder<Local> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head.bytes.saturating_mul(2)).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(longest).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_STREAMS)
         .keep_alive_interval(liveness.pings())
