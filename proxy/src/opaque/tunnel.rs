@@ -50,7 +50,7 @@ impl PromisedTunnel {
     /// Connects to an endpoint, unless it is not known yet to which.
     ///
     /// # Errors
-    /// If there is no way to one; it has been counted and written down.
+    /// If there is no way to one; it has been counted. It is written down with the request, whose answer says why.
     pub(crate) async fn open(worker: Rc<Worker>, outgoing: Outgoing) -> Result<Self, Failure> {
         let started = Instant::now();
         if outgoing.needs_name() {
@@ -59,7 +59,8 @@ impl PromisedTunnel {
         match open(&worker, &outgoing).await {
             Ok(endpoint) => Ok(Self { worker, outgoing, endpoint: Some(endpoint), started }),
             Err(refused) => {
-                note(&worker, &outgoing, &refused, started);
+                let told = Some(Rc::default());
+                note(&worker, &Outgoing { told, ..outgoing }, &refused, started);
                 Err(refused.failure)
             }
         }

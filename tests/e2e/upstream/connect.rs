@@ -73,6 +73,22 @@ async fn a_tunnel_is_one_line_when_it_is_over_with_its_bytes_and_where_it_went()
     assert_eq!(line["upstream_host"], mesh.workload("db-1").app.to_string(), "{line:#}");
     assert_eq!(line["mtls"], true, "{line:#}");
     assert_eq!(its_own().len(), 1, "{:#?}", its_own());
+
+    let (answer, refused) = connect(proxy, &head_for("127.0.0.1:1")).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let client = refused.local_addr().unwrap().to_string();
+    let its_own = || -> Vec<serde_json::Value> {
+        written().into_iter().filter(|line| line["downstream_remote_address"] == client).collect()
+    };
+    let line =
+        poll(SOON, "the line of one that is refused", async || its_own().first().cloned().ok_or("no line"))
+            .await;
+    assert_eq!(
+        (&line["method"], &line["reason"]),
+        (&"CONNECT".into(), &"connect-failure".into()),
+        "{line:#}"
+    );
+    assert_eq!(its_own().len(), 1, "{:#?}", its_own());
 }
 
 #[tokio::test]
