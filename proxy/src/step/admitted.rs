@@ -1,7 +1,8 @@
 //! The requests in progress that policy looked into when it let them in. A policy that comes into force later looks again.
 //!
 //! What it looks at is copied from each request, and nearly always for nothing. So the copy is made into memory that a
-//! request before has left, and holds on to nothing that the request is made of.
+//! request before has left. Of what the request is made of it holds on to the URI alone, and to a token that was verified:
+//! until another request takes the place, which the last that was left does first.
 
 use std::{
     cell::RefCell,
