@@ -172,10 +172,10 @@ impl Driven {
         Asking { turn, sender, is_whole, answer }
     }
 
-    /// Has the connection do what it can do, between [`Wakes::begin`] and the end of that.
-    fn advance(&self) {
+    /// Has the connection do what it can do, between [`Wakes::begin`] and the end of that. `false`: there is none any more.
+    fn advance(&self) -> bool {
         self.is_due.set(true);
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return false };
         match connection.as_mut().poll(&mut Context::from_waker(&self.waker)) {
             Poll::Pending => {
                 self.connection.set(Some(connection));
@@ -187,6 +187,7 @@ impl Driven {
                 self.ended.set(Some(ended));
             }
         }
+        true
     }
 }
 
@@ -297,8 +298,12 @@ impl Future for Keeping {
         let driven = &*self.0;
         if driven.wakes.keep(cx.waker()) {
             driven.wakes.begin(false);
-            driven.advance();
+            let is_there = driven.advance();
             driven.wakes.hand_over(driven.is_due.get());
+            if !is_there {
+                // It ended in a request's turn; or that has panicked, and nobody can say how it ended.
+                return Poll::Ready(driven.ended.take().unwrap_or(Ok(())));
+            }
         }
         driven.ended.take().map_or(Poll::Pending, Poll::Ready)
     }

@@ -275,3 +275,13 @@ async fn a_request_hears_that_its_connection_was_ended_by_its_own_task() {
     let unsent = again.take().expect("no wait").unwrap_err().take_message();
     assert!(unsent.is_some(), "it comes back");
 }
+
+#[tokio::test]
+async fn a_connection_that_a_request_has_lost_by_a_panic_does_not_keep_its_task() {
+    let (client, _server) = connected(4096).await;
+    drop(client.driven.connection.take());
+
+    soon(client.keeping).await.unwrap();
+
+    assert!(client.sender.is_closed());
+}
