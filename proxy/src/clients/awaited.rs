@@ -1,8 +1,8 @@
 //! The answer that a client of HTTP/1 waits for, and the interim answers that it gets before (RFC 9110,
 //! section 15.2): `103 Early Hints`, above all.
 //!
-//! hyper reports interim answers on connections that it opened, and cannot send any on those that it serves. So they
-//! are left here, already written out. Our own stream beneath hyper sends them when hyper is not in the middle of a
+//! They are heard on the connections that requests are sent on (`connect::interim`). hyper cannot send any on those that it
+//! serves. So they are left here, already written out. Our own stream beneath hyper sends them when hyper is not in the middle of a
 //! message: see `serve::strict`.
 
 use std::sync::{

@@ -29,8 +29,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Sends one request; `client` is to have interim answers to it. A pooled connection that turns out to have died is replaced, as long as hyper hands
-/// the request back unsent: that is never the caller's concern.
+/// Sends one request; `client` is to have interim answers to it. A pooled connection that turns out to have died is
+/// replaced, as long as hyper hands the request back unsent: that is never the caller's concern.
 #[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 pub(super) fn send(
     pool: &Rc<Pool>,
