@@ -134,7 +134,12 @@ fn carried<C: Future<Output = hyper::Result<()>>>(
                 tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods this proxy");
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
-            Err(_) => return,
+            Err(failure) => {
+                if let Some(tunnel) = conn.tunnel.take() {
+                    upgrade::given_up(*tunnel, failure.reason);
+                }
+                return;
+            }
         }
         if let Some(tunnel) = conn.tunnel.take() {
             // Boxed: few connections need it, and all would carry its room.

@@ -229,6 +229,24 @@ pub async fn carry(
     }
 }
 
+/// Takes note that `tunnel` is never carried: its connection was ended for this `reason` before its client had all of the answer.
+pub fn given_up(tunnel: Tunnel, reason: Reason) {
+    match tunnel {
+        Tunnel::WebSocket(Switched { mut end, .. }) => {
+            if let Some(record) = &mut end.record {
+                record.broken_off(reason);
+            }
+            end.finish(false);
+        }
+        Tunnel::Connect { record, .. } => {
+            if let Some(mut record) = record {
+                record.passed(&Passed { reason: Some(reason), ..Passed::default() });
+                record.finish(true, Instant::now());
+            }
+        }
+    }
+}
+
 /// Does nothing: HTTP/2 cannot say that a stream broke off after it has become a tunnel. It just ends.
 impl Abort for TokioIo<Upgraded> {
     fn abort(&self) {}
@@ -341,7 +359,27 @@ async fn carried(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::{
+        arrival::Arrival,
+        step::{Outbound, Side},
+    };
+
+    #[test]
+    fn what_is_never_carried_does_not_keep_its_connection() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let arrival = Arrival { peer, via: None, original: None, upstream: None };
+        let conn = Rc::new(Conn::new(arrival, HttpVersion::Http1, Side::Outbound(Outbound::default())));
+        let [client, server] = [(); 2].map(|()| hyper::upgrade::on(http::Request::new(())));
+        let switched = Switched { client, server, end: Box::default(), conn: Rc::clone(&conn), head: None };
+        *conn.tunnel.borrow_mut() = Some(Box::new(Tunnel::WebSocket(switched)));
+
+        given_up(*conn.tunnel.take().expect("it has one"), Reason::Draining);
+
+        assert_eq!(Rc::strong_count(&conn), 1);
+    }
 
     #[test]
     fn a_nonce_is_sixteen_bytes_in_base64() {
