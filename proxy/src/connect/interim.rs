@@ -7,9 +7,12 @@
 //! the connection's stream listens to the first bytes of each answer, and tells by them.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -47,7 +50,14 @@ impl Client {
 
 /// Who listens on a connection. Shared by its stream and by whoever sends requests on it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Listener(Arc<Mutex<Listening>>);
+pub(super) struct Listener(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    listening: Mutex<Listening>,
+    /// Whether anything of the request was sent. What has come before is no answer to it.
+    is_sent: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Listening {
@@ -63,10 +73,26 @@ impl Listener {
         let mut listening = self.listening();
         listening.client = client;
         listening.part.clear();
+        self.0.is_sent.store(false, Ordering::Relaxed);
+    }
+
+    /// Something of the request is sent.
+    fn sends(&self) {
+        self.0.is_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of `bytes`, which have come.
+    fn hear(&self, bytes: &[u8]) {
+        let mut listening = self.listening();
+        if self.0.is_sent.load(Ordering::Relaxed) {
+            listening.hear(bytes);
+        } else if !bytes.is_empty() {
+            listening.stop();
+        }
     }
 
     fn listening(&self) -> MutexGuard<'_, Listening> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,18 +206,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for ListenedTo<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-        this.listener.listening().hear(&buf.filled()[before..]);
+        this.listener.hear(&buf.filled()[before..]);
         read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ListenedTo<S> {
-    passes_on!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);
+    passes_on!(poll_flush, poll_shutdown, is_write_vectored);
+
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.listener.sends();
+        Pin::new(&mut this.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.listener.sends();
+        Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
     use crate::clients::Patience;
@@ -205,6 +249,26 @@ mod tests {
         let mut listening = Listening { client: Some(client), part: Vec::new() };
         pieces.into_iter().for_each(|piece| listening.hear(piece));
         String::from_utf8(watch.awaited.take()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_a_request_is_sent_is_no_answer_to_it() {
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        watch.awaited.begin(true);
+        let exchange = watch.exchange().unwrap();
+        let (ours, mut server) = duplex(1024);
+        let (mut stream, listener) = ListenedTo::new(ours);
+        let hint = b"HTTP/1.1 103 Early Hints\r\na: b\r\n\r\n";
+        for is_sent in [false, true, false] {
+            listener.listen(Some(Client { watch: Arc::clone(&watch), exchange }));
+            if is_sent {
+                stream.write_all(b"GET").await.unwrap();
+            }
+            server.write_all(hint).await.unwrap();
+            stream.read_exact(&mut vec![0; hint.len()]).await.unwrap();
+
+            assert_eq!(watch.awaited.take().len(), if is_sent { hint.len() } else { 0 });
+        }
     }
 
     #[test]
