@@ -89,6 +89,9 @@ impl Admitted {
     }
 }
 
+/// How much memory for a head's fields is kept for the next one, in bytes.
+const KEPT: usize = 4096;
+
 impl Head {
     /// Takes a copy of `http` instead of what was copied before; its extensions are left to the caller.
     pub fn copy<B>(&mut self, http: &http::Request<B>) {
@@ -98,6 +101,8 @@ impl Head {
         extensions.clear();
         text.clear();
         fields.clear();
+        // A rush of large heads is not remembered by their memory.
+        text.shrink_to(KEPT);
         for (name, value) in http.headers() {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
             text.extend_from_slice(name);

@@ -29,10 +29,12 @@ fn write_time(out: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (second, mut date) = SECOND.get();
     if second != since.as_secs() {
-        let text = humantime::format_rfc3339_seconds(time).to_string();
+        // Not of `time`, which a wrong clock puts before the epoch.
+        let text =
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since.as_secs())).to_string();
         let Some(fresh) = text.as_bytes().first_chunk::<DATE>().filter(|_| text.len() == DATE + 1) else {
             // A Vec takes whatever is written to it.
-            let _ = write!(out, "{}", humantime::format_rfc3339_millis(time));
+            let _ = write!(out, "{}", humantime::format_rfc3339_millis(UNIX_EPOCH + since));
             return;
         };
         date = *fresh;
@@ -215,6 +217,9 @@ mod tests {
             let expected = humantime::format_rfc3339_millis(time).to_string();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
+        let mut before = Vec::new();
+        write_time(&mut before, UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(before, b"1970-01-01T00:00:00.000Z", "a wrong clock ends no proxy");
     }
 
     #[test]
