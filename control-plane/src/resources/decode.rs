@@ -13,7 +13,7 @@ use super::{
     Object, Resource,
     document::{Location, wrong},
     kinds::{self, Enforcer, ResourceKind},
-    lines::Lines,
+    lines::{Lines, PartLines},
     nearest::nearest,
     node::{Node, Value, is_list},
     typed::FieldError,
@@ -92,7 +92,8 @@ pub(crate) fn decode_again(
 
 /// Every document of one part of a text.
 pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
-    let place = DocumentReader { chunk, path: Some(path), default_namespace };
+    let lines = Arc::new(PartLines::new(chunk.clone()));
+    let place = DocumentReader { chunk, lines, path: Some(path), default_namespace };
     match Node::parse(&chunk.text) {
         Ok(None) => Vec::new(),
         Ok(Some(mut node)) => {
@@ -121,7 +122,8 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
 /// lines.
 pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Decoded {
     let nowhere = Chunk { text: Arc::default(), lines_before: 0, first: 0 };
-    let place = DocumentReader { chunk: &nowhere, path: None, default_namespace };
+    let lines = Arc::new(PartLines::new(nowhere.clone()));
+    let place = DocumentReader { chunk: &nowhere, lines, path: None, default_namespace };
     place.read(&Node::without_lines(document), 0)
 }
 
@@ -150,6 +152,7 @@ fn may_hold_secret(text: &str) -> bool {
 /// Where documents are being read from.
 struct DocumentReader<'a> {
     chunk: &'a Chunk,
+    lines: Arc<PartLines>,
     /// `None` = in a cluster.
     path: Option<&'a Arc<Path>>,
     default_namespace: &'a str,
@@ -173,7 +176,7 @@ impl DocumentReader<'_> {
                 path: Some(Arc::clone(path)),
                 index,
                 line: node.line,
-                lines: Some(Arc::new(Lines::new(self.chunk.clone(), index - self.chunk.first))),
+                lines: Some(Arc::new(Lines::new(Arc::clone(&self.lines), index - self.chunk.first))),
             },
         }
     }

@@ -1,9 +1,13 @@
 //! Where the fields of a document stand in its text.
 //!
 //! Most documents are never asked for it, so they only keep the text, which others keep anyway. The first who asks has it
-//! read again.
+//! read again, for all documents that stand in the same part: a list may have thousands.
 
-use std::{collections::BTreeMap, fmt, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     decode::Chunk,
@@ -12,10 +16,16 @@ use super::{
 
 /// The line of every field of a document.
 pub(crate) struct Lines {
-    chunk: Chunk,
+    part: Arc<PartLines>,
     /// The document's place in the part of a text that it stands in.
     place: usize,
-    by_pointer: OnceLock<ByPointer>,
+}
+
+/// The lines of all documents in a part of a text.
+pub(super) struct PartLines {
+    chunk: Chunk,
+    /// Of each document, in their order.
+    documents: OnceLock<Vec<ByPointer>>,
 }
 
 /// By pointers, as errors name fields.
@@ -30,21 +40,23 @@ impl fmt::Debug for Lines {
 
 impl PartialEq for Lines {
     fn eq(&self, other: &Self) -> bool {
-        self.place == other.place && self.chunk == other.chunk
+        self.place == other.place
+            && (Arc::ptr_eq(&self.part, &other.part) || self.part.chunk == other.part.chunk)
     }
 }
 
 impl Eq for Lines {}
 
 impl Lines {
-    /// Those of the document at `place` in `chunk`, which could be parsed.
-    pub(super) fn new(chunk: Chunk, place: usize) -> Self {
-        Self { chunk, place, by_pointer: OnceLock::new() }
+    /// Those of the document at `place` in `part`, which could be parsed.
+    pub(super) fn new(part: Arc<PartLines>, place: usize) -> Self {
+        Self { part, place }
     }
 
     /// The line of `field`, or of the nearest field that holds it.
     pub(crate) fn find(&self, field: &str) -> Option<u64> {
-        let lines = self.by_pointer.get_or_init(|| self.read().unwrap_or_default());
+        let documents = self.part.documents.get_or_init(|| self.part.read().unwrap_or_default());
+        let lines = documents.get(self.place)?;
         let mut field = field;
         loop {
             if let Some(line) = lines.get(field) {
@@ -56,15 +68,24 @@ impl Lines {
             field = &field[..field.rfind(['.', '[']).unwrap_or(0)];
         }
     }
+}
 
-    fn read(&self) -> Option<ByPointer> {
+impl PartLines {
+    /// Those of all documents in `chunk`, which could be parsed.
+    pub(super) fn new(chunk: Chunk) -> Self {
+        Self { chunk, documents: OnceLock::new() }
+    }
+
+    fn read(&self) -> Option<Vec<ByPointer>> {
         let mut node = Node::parse(&self.chunk.text).ok()??;
         node.shift_lines(self.chunk.lines_before);
-        let documents = node.documents();
-        let node = documents.get(self.place)?;
-        let mut lines = ByPointer::new();
-        add(&mut lines, node, node.line, &Pointer::Root);
-        Some(lines)
+        let mut documents = Vec::new();
+        for node in node.documents() {
+            let mut lines = ByPointer::new();
+            add(&mut lines, node, node.line, &Pointer::Root);
+            documents.push(lines);
+        }
+        Some(documents)
     }
 }
 
@@ -82,5 +103,36 @@ fn add(lines: &mut ByPointer, node: &Node, line: u64, pointer: &Pointer<'_>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use crate::resources::{DecodeOutcome, Location, decode};
+
+    #[test]
+    fn a_list_is_read_once_for_the_lines_of_all_its_documents() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n\
+                    - apiVersion: networking.istio.io/v1\n  kind: WorkloadEntry\n  metadata: {name: a}\n  \
+                    spec: {address: 10.0.0.1}\n\
+                    - apiVersion: networking.istio.io/v1\n  kind: WorkloadEntry\n  metadata: {name: b}\n  \
+                    spec:\n    address: 10.0.0.2\n";
+        let decoded = decode(text, &Arc::from(Path::new("a.yaml")), "default");
+        let places: Vec<Location> = decoded
+            .iter()
+            .map(|document| match &document.outcome {
+                DecodeOutcome::Understood(resource) => resource.location().clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+
+        let lines: Vec<_> = places.iter().map(|place| place.line_of("spec.address")).collect();
+
+        assert_eq!(lines, [Some(7), Some(12)]);
+        let [one, other] = &places[..] else { panic!("{places:?}") };
+        let (one, other) = (one.lines.as_ref().unwrap(), other.lines.as_ref().unwrap());
+        assert!(Arc::ptr_eq(&one.part, &other.part));
     }
 }
