@@ -7,7 +7,7 @@
 mod host;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry, hash_map},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry, hash_map},
     net::SocketAddr,
     ops::Bound,
     sync::Arc,
@@ -60,8 +60,14 @@ impl<'a> Catalog<'a> {
         for document in
             entries().filter(|entry| !entry.unusable).chain(entries().filter(|entry| entry.unusable))
         {
-            for index in 0..document.spec.hosts.len() {
-                catalog.add_entry(document, index, settings, problems);
+            let mut met = HashSet::new();
+            for (index, host) in document.spec.hosts.iter().enumerate() {
+                if met.insert(host) {
+                    catalog.add_entry(document, index, settings, problems);
+                } else {
+                    let message = format!("{host} is given twice; keep one");
+                    problems.error_alone(document, &format!("spec.hosts[{index}]"), message);
+                }
             }
         }
         let spoken_of = spoken_of(resources, settings);
@@ -102,9 +108,6 @@ impl<'a> Catalog<'a> {
     ) {
         let host: Arc<str> = Arc::from(document.spec.hosts[index].as_str());
         let (field, namespace) = (format!("spec.hosts[{index}]"), &*document.name.namespace);
-        if document.spec.hosts[..index].iter().any(|other| **other == *host) {
-            return problems.error_alone(document, &field, format!("{host} is given twice; keep one"));
-        }
         if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
             return problems.error(document, &field, message);
         }
