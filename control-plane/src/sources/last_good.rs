@@ -4,7 +4,7 @@
 //! were in use. Documents are kept as text and read again: the text is the one stable format.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -36,6 +36,8 @@ pub(super) struct UsedDocument {
 pub(super) struct LastGood {
     directory: Option<PathBuf>,
     documents: BTreeMap<DocumentName, UsedDocument>,
+    /// Those of which the disk does not say what is in use, because that could not be written yet.
+    unsaved: BTreeSet<DocumentName>,
     /// What an earlier run has saved, until it is taken up.
     saved: Vec<Saved>,
 }
@@ -62,7 +64,7 @@ impl LastGood {
             let saved = read_saved(&path);
             (path, saved)
         });
-        Self { directory, documents: BTreeMap::new(), saved }
+        Self { directory, documents: BTreeMap::new(), unsaved: BTreeSet::new(), saved }
     }
 
     /// Takes into use what was saved of documents below `root`. `there` is what now stands in a file, by its place: what says the
@@ -107,13 +109,13 @@ impl LastGood {
         root: &Path,
     ) -> Vec<Problem> {
         let before = std::mem::replace(&mut self.documents, documents);
-        self.saving(|directory| {
-            for (name, used) in &self.documents {
-                save(directory, name, before.get(name), used, root)?;
-            }
-            let mut gone = before.keys().filter(|name| !self.documents.contains_key(*name));
-            gone.try_for_each(|name| remove_saved(directory, name))
-        })
+        let is_same = |name: &DocumentName, used: &UsedDocument| {
+            before.get(name).is_some_and(|old| old.is_same_text(used))
+        };
+        let changed = self.documents.iter().filter(|(name, used)| !is_same(name, used)).map(|(name, _)| name);
+        let gone = before.keys().filter(|name| !self.documents.contains_key(*name));
+        self.unsaved.extend(changed.chain(gone).cloned());
+        self.save(root)
     }
 
     /// Also keeps `documents`, or keeps them in the place of what they were, and no longer those that are `gone`.
@@ -123,50 +125,42 @@ impl LastGood {
         gone: &[DocumentName],
         root: &Path,
     ) -> Vec<Problem> {
-        let keep = |(name, used): (DocumentName, UsedDocument)| {
-            let before = self.documents.insert(name.clone(), used);
-            (name, before)
-        };
-        let changed: Vec<_> = documents.into_iter().map(keep).collect();
+        for (name, used) in documents {
+            if !self.documents.get(&name).is_some_and(|before| before.is_same_text(&used)) {
+                self.unsaved.insert(name.clone());
+            }
+            self.documents.insert(name, used);
+        }
         for name in gone {
             self.documents.remove(name);
+            self.unsaved.insert(name.clone());
         }
-        self.saving(|directory| {
-            for (name, before) in &changed {
-                if let Some(used) = self.documents.get(name) {
-                    save(directory, name, before.as_ref(), used, root)?;
-                }
-            }
-            gone.iter().try_for_each(|name| remove_saved(directory, name))
-        })
+        self.save(root)
     }
 
-    /// What is to be said of `save`, if documents are kept on disk.
-    fn saving(&self, save: impl FnOnce(&Path) -> io::Result<()>) -> Vec<Problem> {
-        let Some(directory) = &self.directory else { return Vec::new() };
-        match save(directory) {
-            Ok(()) => Vec::new(),
-            Err(error) => {
-                let message = format!(
-                    "the last good documents cannot be saved ({error}); after a restart, a broken file would have no last good version"
-                );
-                vec![Problem::with_path(Severity::Warning, directory, message)]
-            }
-        }
-    }
-}
-
-/// Writes what is `used`, if it is not the same text as `before`.
-fn save(
-    directory: &Path,
-    name: &DocumentName,
-    before: Option<&UsedDocument>,
-    used: &UsedDocument,
-    root: &Path,
-) -> io::Result<()> {
-    match before.is_some_and(|before| before.is_same_text(used)) {
-        true => Ok(()),
-        false => write_saved(directory, name, used, root),
+    /// Writes what the disk does not say yet, if documents are kept there. What cannot be written is tried again the next time:
+    /// the disk may have been full.
+    fn save(&mut self, root: &Path) -> Vec<Problem> {
+        let Self { directory, documents, unsaved, .. } = self;
+        let Some(directory) = directory.as_deref() else {
+            unsaved.clear();
+            return Vec::new();
+        };
+        let mut failed: Option<io::Error> = None;
+        unsaved.retain(|name| {
+            let saved = match documents.get(name) {
+                Some(used) => write_saved(directory, name, used, root),
+                None => remove_saved(directory, name),
+            };
+            let is_saved = saved.is_ok();
+            failed = failed.take().or(saved.err());
+            !is_saved
+        });
+        let Some(error) = failed else { return Vec::new() };
+        let message = format!(
+            "the last good documents cannot be saved ({error}); after a restart, a broken file would have no last good version"
+        );
+        vec![Problem::with_path(Severity::Warning, directory, message)]
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Simplicity {
     pub(super) has_namesakes: bool,
     /// One or a file cannot be used.
     pub(super) has_failed: bool,
-    /// Not all could be saved, of which is told once.
+    /// Not all could be saved, which is tried again and told as long as it is so.
     pub(super) is_unsaved: bool,
     /// A file was about to count as gone.
     pub(super) has_going: bool,
