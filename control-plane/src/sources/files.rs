@@ -126,7 +126,7 @@ pub(super) struct NotOnlyFiles;
 /// way to others.
 ///
 /// # Errors
-/// One of them is not just a file that only its own directory tells of.
+/// One of them is not just a file that only its own directory tells of, or its directory is not there.
 pub(super) fn files_at(
     paths: BTreeSet<PathBuf>,
     known: &mut Known,
@@ -140,7 +140,12 @@ pub(super) fn files_at(
             Ok(metadata) if metadata.is_file() && !has_other_ways(&path, &metadata) => {
                 known.file(&path, &metadata)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Gone,
+            // Where its directory is not there either, all of that may have another place, or be missing for a while.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) =>
+            {
+                FileState::Gone
+            }
             _ => return Err(NotOnlyFiles),
         };
         Ok((path, seen))

@@ -3,13 +3,14 @@
 mod last_good;
 mod named_files;
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
     Loaded,
     directory::{Directory, Options, load},
+    files::{FileState, Known, NotOnlyFiles, files_at},
 };
 use crate::problem::Severity;
 
@@ -239,4 +240,17 @@ async fn a_watcher_is_told_of_every_change() {
 
     drop(receiver);
     tokio::time::timeout(limit, watching).await.unwrap().unwrap();
+}
+
+#[test]
+fn a_file_is_gone_only_where_its_directory_is_there() {
+    let bench = Bench::new(&[("below/a.yaml", service("a", 1))]);
+    let seen = |name: &str| files_at(BTreeSet::from([bench.path(name)]), &mut Known::default());
+    fs::remove_file(bench.path("below/a.yaml")).unwrap();
+    let gone = seen("below/a.yaml").unwrap();
+    assert_eq!(gone.into_values().collect::<Vec<_>>(), [FileState::Gone]);
+
+    fs::rename(bench.path("below"), bench.path("elsewhere")).unwrap();
+
+    assert_eq!(seen("below/a.yaml"), Err(NotOnlyFiles));
 }
