@@ -329,6 +329,7 @@ impl Directory {
         }
         let fresh = || File { counted: FileState::Gone, pending: None, documents: Vec::new() };
         let file = self.files.entry(path.to_owned()).or_insert_with(fresh);
+        let was_going = file.is_going();
         let since = match file.pending.take() {
             Some((pending, since)) if pending == seen => Some(since),
             _ => None,
@@ -337,6 +338,8 @@ impl Directory {
         let counts = since.is_some_and(|since| now.duration_since(since) >= long_enough);
         if file.counted == seen {
             file.counted = seen;
+            // What was found elsewhere meanwhile was taken for its documents, which had moved.
+            changes.is_more |= was_going && self.simplicity.has_going;
         } else if counts {
             let is_text = matches!((&file.counted, &seen), (FileState::Text(_), FileState::Text(_)));
             let before = match &seen {

@@ -156,6 +156,23 @@ fn what_cannot_be_saved_is_told_of_until_it_can_be() {
 }
 
 #[test]
+fn a_file_that_was_away_for_a_moment_has_its_documents_again() {
+    let mut bench = Bench::new(&[("a.yaml", service("a", 1))]);
+    let path = bench.root.path().join("a.yaml");
+    fs::write(bench.root.path().join("b.yaml"), service("a", 2)).unwrap();
+    assert!(bench.directory.poll().is_none());
+    fs::remove_file(&path).unwrap();
+    let moved = bench.directory.poll().unwrap();
+    assert_eq!((moved.resources.services[0].spec.ports[0].port, moved.problems.len()), (2, 0));
+
+    fs::write(&path, service("a", 1)).unwrap();
+
+    let back = bench.directory.poll().unwrap();
+    assert_eq!(back.resources.services[0].spec.ports[0].port, 1);
+    assert!(back.problems[0].message.contains("is defined twice"), "{:?}", back.problems);
+}
+
+#[test]
 fn random_changes_come_to_what_would_be_put_together_anew() {
     let mut random = fastrand::Rng::with_seed(7);
     let mut bench = Bench::new(&[("0.yaml", service("a", 1) + &service("b", 1) + &entry("c", ""))]);
