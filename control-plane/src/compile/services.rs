@@ -23,11 +23,17 @@ use super::{
     MeshSettings, Problems,
     hosts::{matching, namespace_of, resolve, service_host},
 };
-use crate::resources::{Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of};
+use crate::resources::{
+    Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of, service_entry::EntryEndpoints,
+};
 
 /// How many ports of hosts the `ServiceEntry`s of one namespace may have together. Each is a service of its own, and a document of
 /// a few thousand hosts and ports would be millions.
 const MOST_PORTS: usize = 100_000;
+
+/// How many endpoints and addresses these ports may have together, as far as documents list them. Each port has all of its
+/// document, so that many small documents would be as many as their machine has no memory for.
+const MOST_ENDPOINTS: usize = 2_000_000;
 
 /// How many Services of the type `ExternalName` may follow each other.
 const LONGEST_CHAIN: usize = 8;
@@ -40,8 +46,8 @@ pub(super) struct Catalog<'a> {
     order: Vec<Arc<str>>,
     /// Every host by its name from the end to the begin: so those below a wildcard stand together.
     from_the_end: BTreeMap<String, Arc<str>>,
-    /// How many ports of hosts the entries of each namespace have.
-    entry_ports: BTreeMap<&'a str, usize>,
+    /// How many ports the hosts of the entries of each namespace have, and how many endpoints and addresses these list.
+    entry_ports: BTreeMap<&'a str, (usize, usize)>,
 }
 
 impl<'a> Catalog<'a> {
@@ -111,7 +117,7 @@ impl<'a> Catalog<'a> {
         if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
             return problems.error(document, &field, message);
         }
-        let ports = self.entry_ports.entry(namespace).or_default();
+        let (ports, endpoints) = self.entry_ports.entry(namespace).or_default();
         let more = document.spec.ports.len().max(1);
         if more > MOST_PORTS - *ports {
             let message = format!(
@@ -120,7 +126,17 @@ impl<'a> Catalog<'a> {
             );
             return problems.no_room(document, &field, message);
         }
+        let needed = more.saturating_mul(listed(&document.spec));
+        if needed > MOST_ENDPOINTS - *endpoints {
+            let message = format!(
+                "{host} is left out: the hosts of the ServiceEntries of the namespace {namespace} may have {MOST_ENDPOINTS} \
+                 endpoints and addresses together, each at each port, and others that come before have {endpoints}; name \
+                 fewer hosts, ports or endpoints"
+            );
+            return problems.no_room(document, &field, message);
+        }
         *ports += more;
+        *endpoints += needed;
         let source = HostDocument::Entry(document);
         if document.unusable {
             self.add_unusable(&host, document);
@@ -435,6 +451,12 @@ pub(super) fn spoken_of_if_it_matters(
     let is_name = |service: &Arc<Document<ServiceSpec>>| service.spec.external_name.is_some();
     let matters = resources.service_entries.iter().any(is_wild) || resources.services.iter().any(is_name);
     matters.then(|| spoken_of(resources, settings))
+}
+
+/// How many endpoints and addresses a host of `spec` has at each of its ports, as far as it lists them.
+fn listed(spec: &ServiceEntrySpec) -> usize {
+    let endpoints = if let EntryEndpoints::Inline(list) = &spec.endpoints { list.len() } else { 0 };
+    endpoints + spec.addresses.len() + spec.ranges.len()
 }
 
 /// `host` from its end to its begin.

@@ -188,3 +188,31 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_ports_and_no_more() {
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told[0].contains("may have 100000 ports together") && told[0].contains("have 96000"), "{told:?}");
 }
+
+#[test]
+fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
+    let ports: Vec<String> = (1..=100).map(|port| format!("{{number: {port}, name: http-{port}}}")).collect();
+    let endpoints: Vec<String> =
+        (0..1000).map(|place| format!("{{address: 10.0.{}.{}}}", place / 250, place % 250 + 1)).collect();
+    let entry = |name: &str| {
+        let hosts: Vec<String> = (0..9).map(|place| format!("{name}{place}.example.com")).collect();
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: greedy}}\n\
+             spec: {{hosts: [{}], resolution: STATIC, ports: [{}], endpoints: [{}]}}\n",
+            hosts.join(", "),
+            ports.join(", "),
+            endpoints.join(", ")
+        )
+    };
+    let (resources, _) = resources(&(entry("a") + &entry("b") + &entry("c")));
+    let mut problems = Problems::default();
+    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+
+    assert_eq!(catalog.hosts().count(), 20, "each has 100,000");
+    assert!(problems.is_crowded && problems.found.len() == 7);
+    assert!(
+        problems.found.iter().all(|problem| problem.message.contains("may have 2000000 endpoints")),
+        "{:?}",
+        problems.found
+    );
+}
