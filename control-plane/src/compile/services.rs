@@ -48,6 +48,17 @@ pub(super) struct Catalog<'a> {
     from_the_end: BTreeMap<String, Arc<str>>,
     /// How many ports the hosts of the entries of each namespace have, and how many endpoints and addresses these list.
     entry_ports: BTreeMap<&'a str, (usize, usize)>,
+    /// The same of the names below wildcards, by the namespaces whose routes and rules speak of them.
+    spoken_ports: BTreeMap<Arc<str>, (usize, usize)>,
+}
+
+/// What documents speak of a host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Spoken {
+    /// The ports that routes name there.
+    ports: BTreeSet<u16>,
+    /// The namespaces of all of them.
+    by: BTreeSet<Arc<str>>,
 }
 
 impl<'a> Catalog<'a> {
@@ -57,6 +68,7 @@ impl<'a> Catalog<'a> {
             order: Vec::new(),
             from_the_end: BTreeMap::new(),
             entry_ports: BTreeMap::new(),
+            spoken_ports: BTreeMap::new(),
         };
         for document in &resources.services {
             catalog.add_service(document, settings);
@@ -78,8 +90,8 @@ impl<'a> Catalog<'a> {
         }
         let spoken_of = spoken_of(resources, settings);
         catalog.add_external_names(resources, settings, &spoken_of, problems);
-        for host in spoken_of.keys() {
-            catalog.add_below_wildcards(host, settings);
+        for (host, spoken) in &spoken_of {
+            catalog.add_below_wildcards(host, &spoken.by, settings, problems);
         }
         catalog
     }
@@ -218,7 +230,7 @@ impl<'a> Catalog<'a> {
         &mut self,
         resources: &'a Resources,
         settings: &MeshSettings,
-        spoken_of: &BTreeMap<String, BTreeSet<u16>>,
+        spoken_of: &BTreeMap<String, Spoken>,
         problems: &mut Problems,
     ) {
         let of_type = |document: &&Arc<Document<ServiceSpec>>| document.spec.external_name.is_some();
@@ -253,7 +265,7 @@ impl<'a> Catalog<'a> {
                         spoken_of
                             .get(&host)
                             .into_iter()
-                            .flatten()
+                            .flat_map(|spoken| &spoken.ports)
                             .map(|port| (*port, (protocol_of(None, "", *port), None))),
                     ),
                 }
@@ -282,9 +294,15 @@ impl<'a> Catalog<'a> {
         None
     }
 
-    /// Makes `host`, which a document speaks of, a host of its own if it is below wildcards, at the ports that it has by
-    /// them alone.
-    fn add_below_wildcards(&mut self, host: &str, settings: &MeshSettings) {
+    /// Makes `host`, which documents of the namespaces `by` speak of, a host of its own if it is below wildcards, at the ports
+    /// that it has by them alone. It takes room of one of these namespaces: each name has all ports of the wildcard again.
+    fn add_below_wildcards(
+        &mut self,
+        host: &str,
+        by: &BTreeSet<Arc<str>>,
+        settings: &MeshSettings,
+        problems: &mut Problems,
+    ) {
         let namespace = namespace_of(host, &settings.cluster_domain);
         let before = self.hosts.get(host);
         if before.is_some_and(|known| matches!(known.first, HostDocument::Service(_))) {
@@ -300,9 +318,26 @@ impl<'a> Catalog<'a> {
             .collect();
         above.sort_by_key(|(closeness, _)| std::cmp::Reverse(*closeness));
         let mut ports: BTreeMap<u16, (Protocol, PortDocument<'a>)> = BTreeMap::new();
-        let Some((_, closest)) = above.first() else { return };
+        let Some(&(_, closest)) = above.first() else { return };
         let (namespace, first) = (closest.namespace, closest.first);
-        for (_, known) in above.iter().filter(|(_, known)| known.namespace == namespace) {
+        above.retain(|(_, known)| known.namespace == namespace);
+        let sources = || above.iter().flat_map(|(_, known)| known.sources.values());
+        let needed = (sources().count(), sources().map(|port| port.source.listed()).sum());
+        if !take_room(&mut self.spoken_ports, by, needed) {
+            if let HostDocument::Entry(document) = first {
+                let whose: Vec<&str> = by.iter().map(|one| &**one).collect();
+                let message = format!(
+                    "routes and rules of the namespace {} speak of more names below {} than there is room for ({MOST_PORTS} ports, \
+                     and {MOST_ENDPOINTS} endpoints and addresses): those that come last by the alphabet have no effect; name \
+                     fewer, or give it fewer ports",
+                    whose.join(", "),
+                    closest.host
+                );
+                problems.no_room(document, "spec.hosts", message);
+            }
+            return;
+        }
+        for (_, known) in &above {
             for (port, source) in &known.sources {
                 let source = PortDocument { below_wildcard: true, ..source.clone() };
                 ports.entry(*port).or_insert((known.ports[port], source));
@@ -440,12 +475,30 @@ impl<'a> Catalog<'a> {
     }
 }
 
+/// Takes room for a name with so many ports, and so many endpoints at all of them, of the first of the namespaces `by` that has
+/// as much left; whether there is one.
+fn take_room(
+    taken: &mut BTreeMap<Arc<str>, (usize, usize)>,
+    by: &BTreeSet<Arc<str>>,
+    (ports, endpoints): (usize, usize),
+) -> bool {
+    for namespace in by {
+        let (own_ports, own_endpoints) = taken.entry(Arc::clone(namespace)).or_default();
+        if ports <= MOST_PORTS - *own_ports && endpoints <= MOST_ENDPOINTS - *own_endpoints {
+            *own_ports += ports;
+            *own_endpoints += endpoints;
+            return true;
+        }
+    }
+    false
+}
+
 /// What the hosts that can be called depend on besides `Service`s and `ServiceEntry`s: names below wildcards, and the ports of
 /// names elsewhere, are those that routes and rules speak of. `None`: on nothing.
 pub(super) fn spoken_of_if_it_matters(
     resources: &Resources,
     settings: &MeshSettings,
-) -> Option<BTreeMap<String, BTreeSet<u16>>> {
+) -> Option<BTreeMap<String, Spoken>> {
     let is_wild =
         |entry: &Arc<Document<ServiceEntrySpec>>| entry.spec.hosts.iter().any(|host| host.starts_with('*'));
     let is_name = |service: &Arc<Document<ServiceSpec>>| service.spec.external_name.is_some();
@@ -464,19 +517,23 @@ fn from_the_end(host: &str) -> String {
     host.chars().rev().collect()
 }
 
-/// Every host that a route or rule speaks of, with the ports that routes name there.
-fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String, BTreeSet<u16>> {
-    let mut spoken_of: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
-    let mut add = |host: &str, namespace: &str, port: Option<u16>| {
+/// Every host that a route or rule speaks of, with what they say.
+fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String, Spoken> {
+    let mut spoken_of: BTreeMap<String, Spoken> = BTreeMap::new();
+    let mut add = |host: &str, namespace: &str, by: &Arc<str>, port: Option<u16>| {
         let host = resolve(host, namespace, &settings.cluster_domain);
-        spoken_of.entry(host).or_default().extend(port);
+        let spoken = spoken_of.entry(host).or_default();
+        spoken.ports.extend(port);
+        if !spoken.by.contains(by) {
+            spoken.by.insert(Arc::clone(by));
+        }
     };
     for document in &resources.virtual_services {
-        let namespace = &*document.name.namespace;
-        document.spec.hosts.iter().for_each(|host| add(host, namespace, None));
+        let own = &document.name.namespace;
+        document.spec.hosts.iter().for_each(|host| add(host, own, own, None));
         let http = document.spec.http.iter().flat_map(|route| &route.destinations);
         let opaque = document.spec.tcp.iter().flat_map(|route| &route.destinations);
-        http.chain(opaque).for_each(|to| add(&to.host, namespace, to.port));
+        http.chain(opaque).for_each(|to| add(&to.host, own, own, to.port));
     }
     let of_requests = resources.http_routes.iter().flat_map(|route| {
         let backends = route.spec.rules.iter().flat_map(|rule| &rule.backends);
@@ -487,10 +544,11 @@ fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String,
         of_connections.flat_map(|route| route.spec.backends.iter().map(|backend| (&route.name, backend)));
     let backends = of_requests.chain(of_connections);
     for (route, to) in backends.filter(|(_, backend)| backend.is_service() && backend.port.is_some()) {
-        add(&to.name, to.namespace.as_deref().unwrap_or(&route.namespace), to.port);
+        add(&to.name, to.namespace.as_deref().unwrap_or(&route.namespace), &route.namespace, to.port);
     }
     for document in &resources.destination_rules {
-        add(&document.spec.host, &document.name.namespace, None);
+        let own = &document.name.namespace;
+        add(&document.spec.host, own, own, None);
     }
     spoken_of
 }

@@ -358,6 +358,14 @@ impl HostDocument<'_> {
         }
     }
 
+    /// How many endpoints and addresses it lists for each port.
+    pub(super) fn listed(&self) -> usize {
+        match self {
+            Self::Service(_) => 0,
+            Self::Entry(document) => super::listed(&document.spec),
+        }
+    }
+
     pub(super) fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Service(this), Self::Service(other)) => std::ptr::eq(*this, *other),

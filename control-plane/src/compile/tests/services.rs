@@ -216,3 +216,30 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
         problems.found
     );
 }
+
+#[test]
+fn who_speaks_of_very_many_names_below_a_wildcard_leaves_others_their_names() {
+    let ports: Vec<String> =
+        (1..=1000).map(|port| format!("{{number: {port}, name: http-{port}}}")).collect();
+    let entry = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: wide, namespace: own}}\n\
+         spec: {{hosts: ['*.example.com'], resolution: NONE, ports: [{}]}}\n",
+        ports.join(", ")
+    );
+    let rule = |namespace: &str, host: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {host}, namespace: {namespace}}}\n\
+             spec: {{host: {host}.example.com, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 7}}}}}}}}\n"
+        )
+    };
+    let rules: String = (0..130).map(|place| rule("greedy", &format!("a{place}"))).collect();
+    let (resources, _) = resources(&(entry + &rules + &rule("own", "z")));
+    let mut problems = Problems::default();
+    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+
+    assert_eq!(catalog.hosts().count(), 102, "the wildcard, 100 names of the one, and that of the other");
+    assert!(catalog.find("z.example.com").is_some());
+    let told: Vec<&str> = problems.found.iter().map(|problem| &*problem.message).collect();
+    assert!(problems.is_crowded && told.len() == 1, "{told:?}");
+    assert!(told[0].starts_with("routes and rules of the namespace greedy speak of more names"), "{told:?}");
+}
