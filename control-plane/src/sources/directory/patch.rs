@@ -21,6 +21,9 @@ use crate::{
     resources::{DecodeOutcome, Decoded, Object, Resource, Resources},
 };
 
+/// The most documents that are worth being put where they belong one by one: each is looked for among all of its kind.
+const MOST: usize = 1_000;
+
 /// What counts since a look and did not before.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -108,6 +111,9 @@ impl Patch {
                 if old.is(resource) {
                     return true;
                 }
+                if self.used.len() >= MOST {
+                    return false;
+                }
                 self.using(new, resource);
                 self.resources.exchange(old, resource.clone())
             }
@@ -124,7 +130,7 @@ impl Patch {
         is_known: impl Fn(&DocumentName) -> bool,
         come: &mut HashSet<DocumentName>,
     ) -> bool {
-        if before.is_empty() || after.is_empty() {
+        if before.is_empty() || after.is_empty() || self.used.len() + before.len().max(after.len()) > MOST {
             return false;
         }
         let Some((old, new)) = undated(before).zip(undated(after)) else { return false };

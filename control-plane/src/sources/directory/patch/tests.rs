@@ -156,6 +156,18 @@ fn what_cannot_be_saved_is_told_of_until_it_can_be() {
 }
 
 #[test]
+fn very_many_are_put_together_anew() {
+    let all = |count: u16, port: u16| (0..count).map(|n| service(&format!("a{n}"), port)).collect::<String>();
+    let mut bench = Bench::new(&[("a.yaml", all(1_001, 1))]);
+
+    assert!(!bench.change("a.yaml", Some(&all(1_001, 2))));
+    let one = all(1_001, 2).replacen("port: 2", "port: 3", 1);
+    assert!(bench.change("a.yaml", Some(&one)), "of many one");
+    assert!(!bench.change("a.yaml", Some(&all(1_000, 2))));
+    assert!(bench.change("a.yaml", Some(&all(1_000, 3))));
+}
+
+#[test]
 fn a_file_that_was_away_for_a_moment_has_its_documents_again() {
     let mut bench = Bench::new(&[("a.yaml", service("a", 1))]);
     let path = bench.root.path().join("a.yaml");
