@@ -9,7 +9,7 @@ use selvedge_model::{
 
 use super::{
     MeshSettings, Problems,
-    hosts::{closeness, matching, resolve, suggestion},
+    hosts::{matching, resolve, suggestion},
     places,
     room::Room,
     services::{Catalog, KnownHost},
@@ -141,9 +141,7 @@ impl<'a> DestinationRules<'a> {
     pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
         let for_all = [host.namespace, self.root_namespace];
         let elsewhere = self.namespaces.iter().filter(|(namespace, _)| !for_all.contains(namespace));
-        let mut sets = elsewhere
-            .flat_map(|(_, sets)| sets)
-            .filter(|(pattern, _)| closeness(pattern, &host.host).is_some());
+        let mut sets = elsewhere.flat_map(|(_, sets)| matching(sets, &host.host));
         sets.find_map(|(_, sets)| {
             let mut subsets = sets.iter().flat_map(|set| &set.subsets);
             subsets.find(|(_, subset)| subset.name == name).map(|(rule, _)| *rule)
@@ -178,7 +176,7 @@ impl<'a> DestinationRules<'a> {
         let here = self.namespaces.get(namespace)?;
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
         if self.some_unusable {
-            let mut matching = here.iter().filter(|(pattern, _)| closeness(pattern, host).is_some());
+            let mut matching = matching(here, host);
             let unusable =
                 matching.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some() && counts(set)));
             if unusable.is_some() {
