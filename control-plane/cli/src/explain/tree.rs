@@ -114,11 +114,15 @@ impl Tree {
             return;
         }
         self.line(0, "tried before, and missed");
-        for one in missed.iter().take(MOST_MISSED) {
-            self.line(1, &format!("{}{}: {}", one.rule, place(one.written.as_ref()), one.why));
+        let line = |one: &MissedMatch| format!("{}{}: {}", one.rule, place(one.written.as_ref()), one.why);
+        let mut lines: Vec<String> = missed.iter().map(line).collect();
+        // A path that TLS is asked for stands there twice: with the redirect to it, and for what came over it.
+        lines.dedup();
+        for one in lines.iter().take(MOST_MISSED) {
+            self.line(1, one);
         }
-        if missed.len() > MOST_MISSED {
-            self.line(1, &format!("and {} more; --output json has all", missed.len() - MOST_MISSED));
+        if lines.len() > MOST_MISSED {
+            self.line(1, &format!("and {} more; --output json has all", lines.len() - MOST_MISSED));
         }
     }
 
