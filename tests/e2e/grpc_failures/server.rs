@@ -94,10 +94,16 @@ async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut r
         connection.ping.lock().await.ping(Ping::opaque()).await.unwrap();
     }
     connection.calls.fetch_add(1, Ordering::Relaxed);
+    // Another call on this connection may have ended it already. To let go of the stream would reset it first.
+    let socket = async || {
+        let there = connection.socket.lock().unwrap().take();
+        let Some(socket) = there else { return std::future::pending().await };
+        socket
+    };
     match failure {
         "killed" => {
             // Closed, it is reset.
-            let socket = connection.socket.lock().unwrap().take().unwrap();
+            let socket = socket().await;
             SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
             drop(socket);
             connection.over.notify_one();
@@ -105,7 +111,7 @@ async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut r
             std::future::pending().await
         }
         "closed" => {
-            let socket = connection.socket.lock().unwrap().take().unwrap();
+            let socket = socket().await;
             socket.shutdown(Shutdown::Both).unwrap();
             std::future::pending().await
         }
