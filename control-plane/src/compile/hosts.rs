@@ -24,14 +24,6 @@ pub(super) fn namespace_of<'h>(host: &'h str, cluster_domain: &str) -> Option<&'
     if names == "*" { Some(names) } else { Some(names.rsplit_once('.')?.1) }
 }
 
-/// How closely `pattern` (a name, or `*` and a suffix) names `host`; `None` if it does not.
-pub(super) fn closeness(pattern: &str, host: &str) -> Option<usize> {
-    match pattern.strip_prefix('*') {
-        None => (pattern == host).then_some(usize::MAX),
-        Some(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len()),
-    }
-}
-
 /// What `patterns` (names, or `*` and a suffix) have for `host`, each with how closely it names it. They are looked up: by the
 /// name, and by each of its suffixes if there is a wildcard at all.
 pub(super) fn matching<'m, K: Borrow<str> + Ord, V>(
@@ -69,6 +61,14 @@ pub(super) fn suggestion(host: &str, cluster_domain: &str, known: impl Fn(&str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How closely `pattern` (a name, or `*` and a suffix) names `host`; `None` if it does not. What [`matching`] is held to.
+    fn closeness(pattern: &str, host: &str) -> Option<usize> {
+        match pattern.strip_prefix('*') {
+            None => (pattern == host).then_some(usize::MAX),
+            Some(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len()),
+        }
+    }
 
     #[test]
     fn only_a_name_without_a_dot_is_completed() {
