@@ -124,7 +124,7 @@ async fn a_line_about_a_tunnel_is_known_to_be_about_mutual_tls() {
         is_echo(&mut tunnel).await;
         drop(tunnel);
         let lines = caller.sidecar_process().expect("it runs").lines();
-        let line = lines.into_iter().rfind(|line| line.starts_with('{') && line.contains("\"TCP\""));
+        let line = lines.into_iter().rfind(|line| line.starts_with('{') && line.contains("\"CONNECT\""));
         line.ok_or("no line")
     })
     .await;
