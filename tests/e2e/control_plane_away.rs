@@ -76,7 +76,7 @@ async fn a_stopped_control_plane_holds_up_nobody() {
     let mesh = canary().await;
     jason_sees(mesh.workload("frontend"), "v2").await;
 
-    mesh.control_plane_process().unwrap().signal(rustix::process::Signal::STOP).unwrap();
+    mesh.control_plane_process().unwrap().freeze().await.unwrap();
     let report = Plan::new(mesh.workload("frontend").outbound, "reviews:9080").requests(500).run().await;
 
     assert_eq!(report.failed(), 0, "{}", report.summary());

@@ -9,7 +9,6 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::atomic::Ordering, time::
 
 use bytes::Bytes;
 use http::Request;
-use rustix::process::Signal;
 use selvedge_demo::{
     apps::grpc::wire::{EchoRequest, echo_client::EchoClient},
     workload::{AppKind, Spec},
@@ -281,7 +280,7 @@ async fn a_peer_that_falls_silent_is_unavailable_once_its_time_is_over() {
     let mut mesh = mesh(caller, Spec::grpc("echo-1")).await;
 
     let [tonic, grpcio] = ends(&mut mesh, async |mesh| {
-        mesh.workload("echo-1").sidecar_process().unwrap().signal(Signal::STOP).unwrap();
+        mesh.workload("echo-1").sidecar_process().unwrap().freeze().await.unwrap();
     })
     .await;
 

@@ -26,7 +26,7 @@ async fn an_unknown_destination_waits_for_the_control_plane_and_never_goes_out_i
     let (outside, connections) = counting_server(mesh.ground().socket(240, 9085).unwrap()).await;
 
     let control_plane = mesh.control_plane_process().unwrap();
-    control_plane.signal(Signal::STOP).unwrap();
+    control_plane.freeze().await.unwrap();
     let request = call::to(&outside.to_string(), "/").timeout(ANSWER_LIMIT);
     let answer = caller.call(request).await.unwrap();
 

@@ -146,9 +146,6 @@ async fn a_new_root_takes_over_under_load_and_nothing_is_dropped() {
 async fn a_change_of_roots_goes_on_where_it_was_when_everything_was_killed() {
     let mut mesh = mesh().await;
     let (before, load) = (root(&mesh), load(&mesh));
-    let stopped = |mesh: &Mesh, signal| {
-        mesh.workload("reviews-b").sidecar_process().unwrap().signal(signal).unwrap();
-    };
 
     let mut first = Rotation::start(&mesh, &[]);
     first.says("step 1 of 3").await;
@@ -171,12 +168,13 @@ async fn a_change_of_roots_goes_on_where_it_was_when_everything_was_killed() {
     assert_ne!(root(&mesh), before);
 
     // One that does not answer is waited for, by its name.
-    stopped(&mesh, Signal::STOP);
+    let silent = mesh.workload("reviews-b").sidecar_process().unwrap();
+    silent.freeze().await.unwrap();
     let mut again = Rotation::start(&mesh, &[]);
     again.says("waiting for default/reviews-b").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!again.said().contains("step 2"), "{}", again.said());
-    stopped(&mesh, Signal::CONT);
+    silent.signal(Signal::CONT).unwrap();
     let (status, said) = again.ends().await;
     assert_eq!(status, Some(0), "{said}");
 }
@@ -191,7 +189,7 @@ async fn a_change_of_roots_can_be_taken_back() {
 
     let mut rotation = Rotation::start(&mesh, &[]);
     rotation.says("step 2 of 3").await;
-    mesh.workload("reviews-b").sidecar_process().unwrap().signal(Signal::STOP).unwrap();
+    mesh.workload("reviews-b").sidecar_process().unwrap().freeze().await.unwrap();
     rotation.says("3 of 4 sidecars; waiting for default/reviews-b").await;
     rotation.kill();
     // Who knows only the old root still finds the control plane, which shows a certificate of the new one.

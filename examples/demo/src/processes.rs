@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process, kill_process_group},
+};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -296,6 +299,21 @@ impl Process {
         Ok(kill_process(self.pid, signal)?)
     }
 
+    /// Stops it with SIGSTOP, and waits until all of its threads stand still.
+    ///
+    /// The kernel hands the signal to one thread, and the others run on until that one is scheduled: on a busy machine
+    /// long enough to answer a request. SIGCONT lets it go on.
+    ///
+    /// # Errors
+    /// If it is gone, or does not stand still within 5 s.
+    pub async fn freeze(&self) -> Result<(), ProcessError> {
+        let threads = PathBuf::from(format!("/proc/{}/task", self.pid.as_raw_nonzero()));
+        let _ = self.signal(Signal::STOP); // it may be gone already: the wait tells
+        crate::wait::until(REAP_LIMIT, "all threads stand still", async || stand_still(&threads))
+            .await
+            .map_err(|_| self.silent("stand still on SIGSTOP", REAP_LIMIT))
+    }
+
     /// Kills it, and waits until it is gone.
     ///
     /// # Errors
@@ -363,6 +381,25 @@ impl Drop for Process {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }
+}
+
+/// Whether all threads of a directory like `/proc/PID/task` are in state T, stopped; else which is not.
+fn stand_still(threads: &Path) -> io::Result<()> {
+    for thread in fs::read_dir(threads)? {
+        let status = thread?.path().join("status");
+        let status = match fs::read_to_string(&status) {
+            // It has ended since the directory was read.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => {
+                continue;
+            }
+            status => status?,
+        };
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("State: unknown");
+        if !state.contains("T (stopped)") {
+            return Err(io::Error::other(state.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// A line of stdout.
@@ -472,7 +509,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (process, _exits) = started(directory.path(), "cat");
         let pid = process.pid();
-        process.signal(Signal::STOP).unwrap();
+        process.freeze().await.unwrap();
 
         drop(process);
 
