@@ -19,7 +19,8 @@ const CONFIGURED: &str = "configured";
 /// Exit status: 0; 1 if no sidecar was told, some are too old, or a replica of the control plane does not answer; 2 if none does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// error, warn, info, debug or trace; directives, such as info,selvedge_proxy=debug; or configured: its own setting
+    /// error, warn, info or debug; directives, such as info,selvedge_proxy=debug; or configured: its own setting. A released
+    /// binary says no more with trace than with debug
     #[arg(value_name = "LEVEL", value_parser = level)]
     level: String,
 
