@@ -90,7 +90,7 @@ pub(crate) fn add_route(mesh: &mut Mesh, key: &ServiceKey, namespace: Option<&st
     });
     match namespace {
         None => {
-            let views = ServiceViews { default: service, by_namespace: Default::default() };
+            let views = ServiceViews { default: service, by_namespace: Default::default(), selected: None };
             mesh.services.insert(key.clone(), views);
         }
         Some(namespace) => {

@@ -217,6 +217,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "telemetry",
         "services",
         "places",
+        "clients",
         "destination_rules",
         "certificates",
         "policy_targets",

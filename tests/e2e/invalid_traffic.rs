@@ -33,6 +33,30 @@ const RULES: &[Row] = &[
     ("exportTo: ['a b'] # <-", ["is not a namespace", "write one"]),
     ("exportTo: ['.', '.'] # <-", ["is given twice", "keep one of them"]),
     ("exportTo: ['*', b] # <-", ["exports to all", "remove them"]),
+    (
+        "workloadSelector:\n  matchLabels: # <-\n    a: b*",
+        ["selects nobody, because labels are compared letter by letter", "leave the label out"],
+    ),
+    ("workloadSelector:\n  matchLabels:\n    a b: c # <-", ["is not the name of a label", "write NAME"]),
+    ("workloadSelector:\n  matchLabels:\n    a: c d # <-", ["is not a label's value", "use at most 63"]),
+    (
+        "workloadSelector:\n  matchLabels:\n    a: \
+         a123456789b123456789c123456789d123456789e123456789f123456789g123 # <-",
+        ["is not a label's value", "use at most 63"],
+    ),
+    (
+        "workloadSelector:\n  matchLabels: # <-\n    '': c",
+        ["a label without a name", "name it, or remove it"],
+    ),
+    ("workloadSelector:\n  labels: {a: b} # <-", ["is not understood", "select workloads by matchLabels"]),
+    (
+        "exportTo: ['*'] # <-\nworkloadSelector: {matchLabels: {a: b}}",
+        ["is for clients in its own namespace alone", "write [\".\"], or remove"],
+    ),
+    (
+        "exportTo: ['.', other] # <-\nworkloadSelector: {matchLabels: {a: b}}",
+        ["is for clients in its own namespace alone", "remove one of the two"],
+    ),
     // Balancers.
     ("trafficPolicy:\n  loadBalancer:\n    simple: FASTEST # <-", ["is not known here", "use one of"]),
     (

@@ -76,6 +76,7 @@ mod rolling;
 mod root_rotation;
 mod samples;
 mod seeing;
+mod selected_clients;
 mod spiffe;
 mod status;
 mod tls_outside;

@@ -126,7 +126,7 @@ mod tests {
             tcp: TcpTable::default(),
             backends: Vec::new(),
         };
-        (key, ServiceViews { default: Arc::new(service), by_namespace: BTreeMap::new() })
+        (key, ServiceViews { default: Arc::new(service), by_namespace: BTreeMap::new(), selected: None })
     }
 
     /// A headless service and one that has the address 10.96.0.1, and an endpoint at 10.0.0.5.

@@ -5,6 +5,7 @@
 
 mod divided;
 mod shared;
+mod views;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +16,15 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::{divided::Divided, shared::Shared};
+pub use self::{
+    divided::Divided,
+    shared::Shared,
+    views::{Clients, SelectedViews, ServiceViews},
+};
 
 use crate::{
     AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
-    Revocations, Service, ServiceKey, SpiffeId, Telemetry, WorkloadName,
+    Revocations, ServiceKey, SpiffeId, Telemetry, WorkloadName,
     gateway::{Gateway, GatewayRole},
     policy::network::{NetworkRules, PartName, SetName, SetPart, WorkloadSet},
 };
@@ -53,6 +58,8 @@ pub struct Mesh {
     pub revocations: Arc<Revocations>,
     /// The parts of the sets of workloads that network policies name.
     pub sets: Shared<BTreeMap<PartName, Arc<SetPart>>>,
+    /// Of workloads that rules select as clients by their labels: these labels ([`Clients::selected`]).
+    pub selected: Shared<BTreeMap<WorkloadName, Arc<BTreeMap<String, String>>>>,
     /// What each workload serves that is a gateway.
     pub gateways: Shared<BTreeMap<WorkloadName, Arc<Gateway>>>,
     /// Which namespace has which addresses by documents in files. No proxy is told.
@@ -102,15 +109,6 @@ pub struct Occupant {
     pub workload: Arc<Workload>,
     /// Its ports that connections reach without its sidecar; first and last of each range.
     pub skipped: Vec<(u16, u16)>,
-}
-
-/// One service port, as each class of clients sees it.
-#[derive(Debug, Clone)]
-pub struct ServiceViews {
-    /// For clients in a namespace that `by_namespace` does not name.
-    pub default: Arc<Service>,
-    /// For clients in namespaces with rules of their own for this host.
-    pub by_namespace: BTreeMap<Arc<str>, Arc<Service>>,
 }
 
 /// A workload as its own sidecar sees it.
@@ -192,14 +190,13 @@ pub fn completed(host: &str, namespace: &str, cluster_domain: &str) -> Option<St
     }
 }
 
-impl ServiceViews {
-    /// The service as a client in `namespace` sees it.
-    pub fn for_namespace(&self, namespace: &str) -> &Arc<Service> {
-        self.by_namespace.get(namespace).unwrap_or(&self.default)
-    }
-}
-
 impl Mesh {
+    /// Those clients to whom `workload` belongs.
+    pub fn clients(&self, workload: &WorkloadName) -> Clients {
+        let selected = self.selected.get(workload).map(Arc::clone);
+        Clients { namespace: workload.namespace().into(), selected }
+    }
+
     /// What `authority` (`host` or `host:port`; no port = 80) means to a client in `namespace`.
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,

@@ -9,6 +9,7 @@ use selvedge_model::{
 
 use super::{
     MeshSettings, Problems,
+    clients::{Client, Labels, SelectedClients},
     hosts::{matching, resolve, suggestion},
     places,
     room::Room,
@@ -23,8 +24,8 @@ use crate::resources::{
 
 type Rule = Document<DestinationRuleSpec>;
 
-/// All rules of one namespace for one host or pattern and for the same clients: the policy of the first that has one,
-/// everyone's subsets. What annotations ask for is that of the first that has it, too.
+/// All rules of one namespace for one host or pattern and for the same clients, whom the same labels select: the policy of the
+/// first that has one, everyone's subsets. What annotations ask for is that of the first that has it, too.
 #[derive(Debug)]
 pub(super) struct RuleSet<'a> {
     policy: (&'a Rule, &'a PolicyBlocks),
@@ -56,6 +57,7 @@ impl<'a> DestinationRules<'a> {
         resources: &'a Resources,
         settings: &'a MeshSettings,
         catalog: &Catalog<'_>,
+        clients: &SelectedClients<'_>,
         problems: &mut Problems,
     ) -> Self {
         let mut namespaces: BTreeMap<&str, BTreeMap<String, Vec<RuleSet<'_>>>> = BTreeMap::new();
@@ -70,7 +72,11 @@ impl<'a> DestinationRules<'a> {
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
             report_limits_of_http(rule, &host, catalog, problems);
-            let ports = catalog.matching(&host).map(|known| known.ports.len()).sum();
+            report_selects_nobody(rule, clients, problems);
+            let ports: usize = catalog.matching(&host).map(|known| known.ports.len()).sum();
+            // Each of those clients may see each port in its own way.
+            let selected = rule.spec.selector.as_ref().map(|selector| clients.count(namespace, selector));
+            let ports = ports.saturating_mul(selected.unwrap_or(1).max(1));
             let named = || rule.spec.export_to.namespaces(namespace);
             let taken = room.take(namespace, rule.size, ports, named().count());
             told_apart.insert(namespace);
@@ -92,7 +98,7 @@ impl<'a> DestinationRules<'a> {
                 sets.push(RuleSet { unusable: Some(rule), ..RuleSet::of(rule) });
                 continue;
             }
-            match sets.iter_mut().find(|set| set.policy.0.spec.export_to == rule.spec.export_to) {
+            match sets.iter_mut().find(|set| set.is_for_same(rule)) {
                 Some(set) => set.join(rule, problems),
                 None => sets.push(RuleSet::of(rule)),
             }
@@ -107,45 +113,50 @@ impl<'a> DestinationRules<'a> {
         self.documents.iter().copied()
     }
 
-    /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.
-    pub(super) fn find(&self, client: Option<&str>, host: &KnownHost<'_>) -> Option<&RuleSet<'a>> {
+    /// The rules for `host` that `client` follows.
+    pub(super) fn find(&self, client: Client<'_>, host: &KnownHost<'_>) -> Option<&RuleSet<'a>> {
         // Rules of the root namespace are for everybody, unless they say that they are not. So a client there, often a
         // gateway, follows the host's own before them, as any other does (Istio's `destinationRule`).
-        let is_root = client == Some(self.root_namespace);
+        let is_root = client.namespace == Some(self.root_namespace);
         let first = |set: &RuleSet<'_>| !is_root || !set.policy.0.spec.export_to.leaves(self.root_namespace);
         let any = |_: &RuleSet<'_>| true;
         let find = |namespace, step: &dyn Fn(&RuleSet<'_>) -> bool| {
             self.in_namespace(namespace, &host.host, client, step)
         };
         client
+            .namespace
             .and_then(|own| find(own, &first))
             .or_else(|| find(host.namespace, &any))
             .or_else(|| find(self.root_namespace, &any))
     }
 
-    /// What tells the rules for `hosts` that clients in `client` follow from those that others do. `None`: those of clients in a
-    /// namespace without rules.
-    pub(super) fn found<'r>(&self, client: &'r str, hosts: &[&KnownHost<'_>]) -> Option<Found<'r>> {
-        if !self.told_apart.contains(client) {
-            return None;
-        }
-        let own = self.namespaces.get(client);
+    /// What tells the rules for `hosts` that `client`, in a namespace, follows from those that others do. `None`: those of
+    /// clients in a namespace without rules.
+    pub(super) fn found<'r>(&self, client: Client<'r>, hosts: &[&KnownHost<'_>]) -> Option<Found<'r>> {
+        let namespace = client.namespace.filter(|namespace| self.told_apart.contains(namespace))?;
+        let own = self.namespaces.get(namespace);
         let has_own =
             own.is_some_and(|own| hosts.iter().any(|host| matching(own, &host.host).next().is_some()));
-        let sets = hosts.iter().map(|host| self.find(Some(client), host));
+        let sets = hosts.iter().map(|host| self.find(client, host));
         let places = sets.map(|set| set.map(|set| std::ptr::from_ref(set).cast()));
-        Some((has_own.then_some(client), places.collect()))
+        Some((has_own.then_some(namespace), places.collect()))
     }
 
-    /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone.
+    /// Whether rules for any of `hosts` select clients in `namespace`.
+    pub(super) fn select_clients(&self, namespace: &str, hosts: &[&KnownHost<'_>]) -> bool {
+        let Some(own) = self.namespaces.get(namespace) else { return false };
+        let mut sets = hosts.iter().flat_map(|host| matching(own, &host.host)).flat_map(|(_, sets)| sets);
+        sets.any(|set| set.selector().is_some())
+    }
+
+    /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone, or for some of these.
     pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
         let for_all = [host.namespace, self.root_namespace];
-        let elsewhere = self.namespaces.iter().filter(|(namespace, _)| !for_all.contains(namespace));
-        let mut sets = elsewhere.flat_map(|(_, sets)| matching(sets, &host.host));
-        sets.find_map(|(_, sets)| {
-            let mut subsets = sets.iter().flat_map(|set| &set.subsets);
-            subsets.find(|(_, subset)| subset.name == name).map(|(rule, _)| *rule)
-        })
+        let mut sets = self.namespaces.iter().flat_map(|(namespace, sets)| {
+            let here = matching(sets, &host.host).flat_map(|(_, sets)| sets);
+            here.filter(move |set| set.selector().is_some() || !for_all.contains(namespace))
+        });
+        sets.find_map(|set| set.subsets.iter().find(|(_, subset)| subset.name == name).map(|(rule, _)| *rule))
     }
 
     /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.
@@ -168,24 +179,45 @@ impl<'a> DestinationRules<'a> {
         &self,
         namespace: &str,
         host: &str,
-        client: Option<&str>,
+        client: Client<'_>,
         counts: &dyn Fn(&RuleSet<'_>) -> bool,
     ) -> Option<&RuleSet<'a>> {
-        let seen =
-            |set: &&RuleSet<'a>| counts(set) && set.policy.0.spec.export_to.includes(namespace, client);
+        let seen = |set: &&RuleSet<'a>| counts(set) && set.is_for(namespace, client);
+        // Those that select the client come before those for all.
+        let first = |sets: &'_ [RuleSet<'a>]| -> Option<usize> {
+            let selecting = sets.iter().position(|set| set.selector().is_some() && seen(&set));
+            selecting.or_else(|| sets.iter().position(|set| seen(&set)))
+        };
         let here = self.namespaces.get(namespace)?;
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
         if self.some_unusable {
             let mut matching = matching(here, host);
-            let unusable =
-                matching.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some() && counts(set)));
+            let refuses = |set: &&RuleSet<'_>| {
+                let may_be_for = set.selector().is_none() || set.is_for(namespace, client);
+                set.unusable.is_some() && counts(set) && may_be_for
+            };
+            let unusable = matching.find_map(|(_, sets)| sets.iter().find(refuses));
             if unusable.is_some() {
                 return unusable;
             }
         }
         let matching =
-            matching(here, host).filter_map(|(closeness, sets)| Some((closeness, sets.iter().find(seen)?)));
+            matching(here, host).filter_map(|(closeness, sets)| Some((closeness, &sets[first(sets)?])));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
+    }
+}
+
+/// Says that a rule selects no workload of its namespace.
+fn report_selects_nobody(rule: &Rule, clients: &SelectedClients<'_>, problems: &mut Problems) {
+    let asked = rule.spec.selector.as_ref().filter(|selector| !selector.is_empty() && !rule.unusable);
+    if let Some(selector) = asked
+        && !clients.is_somebody(&rule.name.namespace, selector)
+    {
+        let message = format!(
+            "selects no workload of namespace {}, so nobody follows this document; compare the labels",
+            rule.name.namespace
+        );
+        problems.warning(rule, "spec.workloadSelector.matchLabels", message);
     }
 }
 
@@ -225,7 +257,25 @@ impl<'a> RuleSet<'a> {
         }
     }
 
-    /// Adds a later rule of the same namespace for the same host.
+    /// The labels of the clients that they select; `None`: they select none, and are for all.
+    fn selector(&self) -> Option<&'a Labels> {
+        self.policy.0.spec.selector.as_ref()
+    }
+
+    /// Whether `rule`, of the same namespace, is for the same clients.
+    fn is_for_same(&self, rule: &Rule) -> bool {
+        let own = &self.policy.0.spec;
+        own.export_to == rule.spec.export_to && own.selector == rule.spec.selector
+    }
+
+    /// Whether those of `namespace` are for `client`.
+    fn is_for(&self, namespace: &str, client: Client<'_>) -> bool {
+        let is_selected = |asked: &Labels| client.labels.is_some_and(|labels| selects(asked, labels));
+        let own = &self.policy.0.spec;
+        own.export_to.includes(namespace, client.namespace) && own.selector.as_ref().is_none_or(is_selected)
+    }
+
+    /// Adds a later rule of the same namespace for the same host and the same clients.
     fn join(&mut self, rule: &'a Rule, problems: &mut Problems) {
         let later = Self::of(rule);
         let mut overruled = |field: &str, first: &Rule| {

@@ -17,7 +17,9 @@
 //! has: so documents that have to do with each other in a way which the ties do not know are noticed, and not
 //! believed. Then, and wherever more is to be found out than a few documents tell, everything is compiled.
 //!
-//! If routes or `DestinationRule`s have changed, the hosts that these have to do with are compiled anew ([`routing`]).
+//! If routes or `DestinationRule`s have changed, the hosts that these have to do with are compiled anew ([`routing`]). What
+//! clients see that rules select by their labels reads which of these clients there are: where others are, everything is
+//! compiled.
 
 mod edits;
 mod facts;
@@ -43,7 +45,7 @@ use self::{
     local::Local,
     routing::ChangedRoutes,
 };
-use super::{MeshSettings, Problems, inbound, meant, whole, workloads::KnownWorkload};
+use super::{MeshSettings, Problems, clients, inbound, meant, whole, workloads::KnownWorkload};
 use crate::{problem::Problem, resources::Resources};
 
 /// Workloads as their own sidecars see them.
@@ -202,9 +204,32 @@ impl Last {
         splice(&mut mesh.service_addresses, &old.service_addresses, addresses)?;
         splice(&mut mesh.callers, &old.callers, std::mem::take(&mut new.callers))?;
         splice(&mut mesh.workloads, &old_finished, new_finished)?;
+        self.take_over_selected(&mut mesh, &old, &new)?;
         let (gone, come) = (old.problems.found, new.problems.found);
         self.mesh = mesh;
         self.say(&gone, come)
+    }
+
+    /// Gives `mesh` what has become of those whom rules select by their labels.
+    ///
+    /// # Errors
+    /// Other clients are there than were before.
+    fn take_over_selected(
+        &self,
+        mesh: &mut Mesh,
+        old: &Local<'_>,
+        new: &Local<'_>,
+    ) -> Result<(), Everything> {
+        let selectors = clients::Selectors::new(&self.resources);
+        if selectors.is_empty() {
+            return Ok(());
+        }
+        let before = selectors.of_workloads(old.labels(), &self.mesh.selected);
+        let after = selectors.of_workloads(new.labels(), &self.mesh.selected);
+        splice(&mut mesh.selected, &before, after)?;
+        let is_same =
+            mesh.selected.is(&self.mesh.selected) || clients::there(&mesh.selected) == self.facts.selected;
+        if is_same { Ok(()) } else { Err(Everything) }
     }
 
     /// What policies make of the workloads of `old` and `new`.
@@ -328,6 +353,7 @@ fn is_same(one: &Mesh, other: &Mesh) -> bool {
         && one.exported.is(&other.exported)
         && one.named.is(&other.named)
         && one.sets.is(&other.sets)
+        && one.selected.is(&other.selected)
         && one.gateways.is(&other.gateways)
         && Arc::ptr_eq(&one.revocations, &other.revocations)
         && Arc::ptr_eq(&one.owners, &other.owners)

@@ -13,6 +13,7 @@ mod backend_traffic;
 mod candidates;
 mod certificates;
 mod claims;
+mod clients;
 mod destination_rules;
 mod dialled;
 mod endpoints;
@@ -55,6 +56,7 @@ use self::incremental::{Connections, Routed};
 pub(crate) use self::gateways::our_listeners;
 pub use self::{
     certificates::{CA_SECRET, next_advice},
+    clients::clients_with,
     gateways::{
         Attached, HolderFacts, INGRESS_GATEWAY, WantedObject, our_gateways, our_ingresses, wanted_objects,
     },
@@ -166,8 +168,12 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
     let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
     let of_backends = (backend_tls, backend_traffic);
+    let selectors = clients::Selectors::new(resources);
+    let selected = selectors.of_workloads(workloads.labels(), &previous.selected);
+    let there = clients::there(&selected);
+    let of_rules = clients::SelectedClients::new(&selectors, &selected);
     let mut of_routes = Problems::default();
-    let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut of_routes);
+    let routing = routes::Routing::new(resources, settings, &catalog, of_backends, of_rules, &mut of_routes);
     let mut routed = Routed::new(of_routes);
     for host in catalog.hosts() {
         let of_host = routing.of_host(host, |key| endpoints.get(key), &previous.services);
@@ -197,7 +203,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         resources,
         settings,
         (&routing, &certificates, &of_workloads.limits),
-        &workloads,
+        (&workloads, &selected),
         &previous.gateways,
         &mut problems,
     );
@@ -218,10 +224,11 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         services: services.into(),
         endpoints: endpoints::kept(endpoints, &previous.endpoints).into(),
         addresses: addresses.into(),
+        selected: selected.into(),
         gateways: gateways.into(),
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
-    let facts = incremental::Facts::new(&catalog, (problems, routed), unproven, connections);
+    let facts = incremental::Facts::new(&catalog, (problems, routed), unproven, connections, there);
     (mesh, facts)
 }
 

@@ -38,6 +38,7 @@ use super::{
     MeshSettings, Problems, RouteOwnership,
     backend_tls::BackendTls,
     backend_traffic::BackendTraffic,
+    clients::{Client, SelectedClients},
     destination_rules::{DestinationRules, RuleSet, report_checks},
     hosts::{matching, resolve, suggestion},
     room::Room,
@@ -56,6 +57,8 @@ pub(super) struct Routing<'a> {
     settings: &'a MeshSettings,
     catalog: &'a Catalog<'a>,
     rules: DestinationRules<'a>,
+    /// The clients that rules select by their labels.
+    clients: SelectedClients<'a>,
     backend_tls: BackendTls<'a>,
     backend_traffic: BackendTraffic<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
@@ -81,15 +84,17 @@ impl<'a> Routing<'a> {
         settings: &'a MeshSettings,
         catalog: &'a Catalog<'a>,
         (backend_tls, backend_traffic): (BackendTls<'a>, BackendTraffic<'a>),
+        clients: SelectedClients<'a>,
         problems: &mut Problems,
     ) -> Self {
-        let rules = DestinationRules::new(resources, settings, catalog, problems);
+        let rules = DestinationRules::new(resources, settings, catalog, &clients, problems);
         let gateway_routes = HttpRoutes::new(&resources.http_routes, settings, catalog, problems);
         let tcp_routes = TcpRoutes::new(&resources.tcp_routes, settings, catalog, problems);
         let mut routing = Self {
             settings,
             catalog,
             rules,
+            clients,
             backend_tls,
             backend_traffic,
             virtual_services: BTreeMap::new(),
@@ -276,7 +281,10 @@ impl<'a> Routing<'a> {
 
     /// How the sidecars of servers in `namespace` connect to their apps for `service`.
     pub(super) fn app_connections(&self, service: &ServiceKey, namespace: &str) -> AppConnections {
-        let rules = self.catalog.find(&service.host).and_then(|host| self.rules.find(Some(namespace), host));
+        let rules = self
+            .catalog
+            .find(&service.host)
+            .and_then(|host| self.rules.find(Client::server(namespace), host));
         rules.map(|rules| rules.app_connections(service.port)).unwrap_or_default()
     }
 
@@ -302,7 +310,7 @@ impl<'a> Routing<'a> {
         problems: &mut Problems,
     ) -> Vec<ServiceKey> {
         let mut reported = Vec::new();
-        let rules = self.rules.find(None, host);
+        let rules = self.rules.find(Client::of(None), host);
         for port in host.ports.keys() {
             let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
             let Some(endpoints) = endpoints(&key) else { continue };

@@ -17,6 +17,7 @@ mod authorization;
 mod backend_tls;
 mod backend_traffic;
 mod calico;
+mod clients;
 mod cluster;
 mod destination_rules;
 mod examples;

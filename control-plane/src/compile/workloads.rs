@@ -326,6 +326,11 @@ impl<'a> Workloads<'a> {
         self.list.iter().map(KnownWorkload::candidate).collect()
     }
 
+    /// Each with its labels, as far as they are known.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&WorkloadName, &BTreeMap<String, String>)> {
+        self.list.iter().map(|known| (&known.name, &*known.labels))
+    }
+
     /// Those that are gateways, with their labels.
     pub(super) fn gateways(
         &self,

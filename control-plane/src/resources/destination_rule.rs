@@ -20,13 +20,17 @@ use super::{
     locality_setting::LocalitySetting,
     outlier_detection::{self, OutlierYaml},
     retry_budget::RetryBudgetYaml,
+    selector::SelectorYaml,
     through::{ProxyProtocolYaml, TunnelYaml},
-    typed::{FieldError, Present},
+    typed::FieldError,
     values::{host_pattern, port_number},
 };
 
 /// What the names of our own annotations begin with.
 const OUR_ANNOTATIONS: &str = "config.selvedge.io/";
+
+/// Where a rule says which clients it is for.
+pub(super) const SELECTOR: &str = "spec.workloadSelector";
 
 /// The longest name of a subset, in bytes.
 const LONGEST_NAME: usize = 63;
@@ -44,8 +48,10 @@ pub(super) const KIND: ResourceKind =
 /// What a `DestinationRule` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRuleSpec {
-    /// Whose clients it is for.
+    /// Whose clients it is for: those of its own namespace if it selects some.
     pub export_to: ExportTo,
+    /// The labels of those clients that it is for. `None`: it does not select any, and is for all.
+    pub selector: Option<BTreeMap<String, String>>,
     /// The host as it is written, lower case: a name, a short name, or `*.suffix`.
     pub host: String,
     /// How its endpoints are treated.
@@ -101,7 +107,7 @@ pub(super) struct Yaml {
     #[serde(default)]
     subsets: Vec<SubsetYaml>,
     export_to: Option<Vec<String>>,
-    workload_selector: Option<Present>,
+    workload_selector: Option<SelectorYaml>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -192,13 +198,17 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
         return Err(wrong("spec.host", "is empty; name a host"));
     }
     host_pattern(&yaml.host, "spec.host")?;
-    if yaml.workload_selector.is_some() {
-        // Read over, the rule would reach clients that it is not meant for.
-        let message =
-            "is not acted on, so the document has no effect; rules per client workload do not exist yet";
-        return Err(wrong("spec.workloadSelector", message));
-    }
-    let export_to = export_to::read(yaml.export_to)?;
+    let export_to = export_to::read(yaml.export_to.clone())?;
+    let (selector, export_to) = match yaml.workload_selector {
+        Some(selector) => {
+            let selector = selected(selector, reading)?;
+            (
+                Some(selector),
+                of_selected(yaml.export_to.is_some_and(|words| !words.is_empty()), &export_to, reading)?,
+            )
+        }
+        None => (None, export_to),
+    };
     let annotated = Annotated {
         balancer: load_balancer::Annotated::read(reading)?,
         outlier: outlier_detection::Annotated::read(reading)?,
@@ -228,7 +238,41 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     report_without_outlier_detection(&policy, &subsets, reading);
     let host = yaml.host.to_ascii_lowercase();
     let health_check = health_check::read(reading)?;
-    Ok(DestinationRuleSpec { export_to, host, policy, subsets, health_check, hedge: hedge::read(reading)? })
+    let hedge = hedge::read(reading)?;
+    Ok(DestinationRuleSpec { export_to, selector, host, policy, subsets, health_check, hedge })
+}
+
+/// The labels of the clients that a rule is for.
+///
+/// # Errors
+/// As in Istio, if it is one that no workload can have.
+fn selected(
+    selector: SelectorYaml,
+    reading: &mut Reading<'_>,
+) -> Result<BTreeMap<String, String>, FieldError> {
+    let labels = selector.read_at(SELECTOR, reading)?;
+    for (name, value) in &labels {
+        label_selector::check(name, value, &format!("{SELECTOR}.matchLabels.{name}"))?;
+    }
+    if labels.is_empty() {
+        let message = "has no matchLabels, so it selects all clients in the document's own namespace; give labels, or write \
+                       exportTo: [\".\"] instead";
+        reading.warning(SELECTOR, message);
+    }
+    Ok(labels)
+}
+
+/// Whose clients a rule is for that selects some of them.
+///
+/// # Errors
+/// As in Istio, if it is to be exported. Read over, it would not reach those for whom it is meant.
+fn of_selected(is_given: bool, export_to: &ExportTo, reading: &Reading<'_>) -> Result<ExportTo, FieldError> {
+    if is_given && !export_to.is_own_alone(reading.namespace) {
+        let message = "a rule with workloadSelector is for clients in its own namespace alone; write [\".\"], or remove one of \
+                       the two";
+        return Err(wrong("spec.exportTo", message));
+    }
+    Ok(ExportTo::own())
 }
 
 /// Refuses what cannot be the name of a subset: as in Istio, what is no DNS label.

@@ -70,6 +70,16 @@ impl ExportTo {
         Self { everywhere: false, own: self.includes(own, Some(own)), namespaces: BTreeSet::new() }
     }
 
+    /// For the clients of the document's own namespace.
+    pub(super) fn own() -> Self {
+        Self { everywhere: false, own: true, namespaces: BTreeSet::new() }
+    }
+
+    /// Whether it is for the clients of `own`, where its document is, and for no others.
+    pub(super) fn is_own_alone(&self, own: &str) -> bool {
+        self.includes(own, Some(own)) && !self.leaves(own)
+    }
+
     /// Whether a document in `own` is for somebody in another namespace.
     pub fn leaves(&self, own: &str) -> bool {
         self.everywhere || self.namespaces.iter().any(|namespace| namespace != own)

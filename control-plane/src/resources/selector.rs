@@ -1,4 +1,4 @@
-//! The workloads that a policy of Istio's is for, by their labels.
+//! The workloads that a policy of Istio's is for, or whose sidecars follow a rule, by their labels.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{
     typed::FieldError,
 };
 
-/// `spec.selector`.
+/// `spec.selector` of a policy, `spec.workloadSelector` of a rule.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct SelectorYaml {
@@ -23,16 +23,24 @@ impl SelectorYaml {
     /// If it says more than labels: read over, that would select more workloads than meant. And, as in Istio, if a label is
     /// none that a workload could have: it would select nobody.
     pub(super) fn read(self, reading: &mut Reading<'_>) -> Result<BTreeMap<String, String>, FieldError> {
-        match reading.take_unknown_below("spec.selector").first() {
+        self.read_at("spec.selector", reading)
+    }
+
+    /// The same of one at `field`.
+    pub(super) fn read_at(
+        self,
+        field: &str,
+        reading: &mut Reading<'_>,
+    ) -> Result<BTreeMap<String, String>, FieldError> {
+        match reading.take_unknown_below(field).first() {
             Some(unknown) => {
                 Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"))
             }
-            None => self.labels(),
+            None => self.labels(&format!("{field}.matchLabels")),
         }
     }
 
-    fn labels(self) -> Result<BTreeMap<String, String>, FieldError> {
-        let field = "spec.selector.matchLabels";
+    fn labels(self, field: &str) -> Result<BTreeMap<String, String>, FieldError> {
         if self.match_labels.contains_key("") {
             return Err(wrong(
                 field,

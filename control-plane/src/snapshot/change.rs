@@ -51,6 +51,9 @@ impl Change {
         different(&before.gateways, &after.gateways, Arc::ptr_eq, |name| {
             self.add(Input::Workload(name.clone()));
         });
+        different(&before.selected, &after.selected, PartialEq::eq, |name| {
+            self.add(Input::Workload(name.clone()));
+        });
         different(&before.sets, &after.sets, Arc::ptr_eq, |name| self.add(Input::SetPart(name.clone())));
     }
 
@@ -100,6 +103,19 @@ fn same_views(one: &ServiceViews, other: &ServiceViews) -> bool {
     Arc::ptr_eq(&one.default, &other.default)
         && one.by_namespace.len() == other.by_namespace.len()
         && pairs.all(|((namespace, one), (same, other))| namespace == same && Arc::ptr_eq(one, other))
+        && same_selected(one, other)
+}
+
+fn same_selected(one: &ServiceViews, other: &ServiceViews) -> bool {
+    let (mut ones, mut others) = (one.each_selected(), other.each_selected());
+    loop {
+        match (ones.next(), others.next()) {
+            (None, None) => return true,
+            (Some((namespace, labels, one)), Some((same, same_labels, other)))
+                if namespace == same && labels == same_labels && Arc::ptr_eq(one, other) => {}
+            _ => return false,
+        }
+    }
 }
 
 fn same_occupant(one: &Occupant, other: &Occupant) -> bool {

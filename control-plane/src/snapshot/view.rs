@@ -1,4 +1,4 @@
-//! What one workload may see: itself, the trust roots, and what it asked for as its namespace sees it.
+//! What one workload may see: itself, the trust roots, and what it asked for as clients see it to whom it belongs.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -10,6 +10,7 @@ use selvedge_model::{
     Endpoints, Lookup, Service, ServiceKey, Workload, WorkloadName,
     gateway::{Gateway, GatewayPort},
     policy::network::{PartName, SetName},
+    snapshot::Clients,
 };
 
 use super::{Encoded, Snapshot, encoding::encode_endpoints};
@@ -37,7 +38,7 @@ pub struct Part {
 /// Something that parts of views are made from. What none of a view's inputs has changed is what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Input {
-    /// A workload, and what it serves as a gateway.
+    /// A workload, what it serves as a gateway, and to which clients it belongs.
     Workload(WorkloadName),
     /// The part of a set that network policies name.
     SetPart(PartName),
@@ -58,8 +59,8 @@ pub enum Input {
 /// Everything that the proxy of `workload` is to hold, if it asked for `authorities`: made anew, from nothing but the
 /// snapshot. [`super::Watcher::parts`] gives the same, of what streams share.
 pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSet<Arc<str>>) -> Vec<Part> {
-    let namespace = workload.name.namespace();
-    let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority).0);
+    let clients = snapshot.mesh().clients(&workload.name);
+    let asked = authorities.iter().map(|authority| part(snapshot, &clients, authority).0);
     own(snapshot, workload).0.into_iter().chain(asked).collect()
 }
 
@@ -122,10 +123,10 @@ fn sets(snapshot: &Snapshot, workload: &Workload, inputs: &mut Vec<Input>) -> Ve
     found.collect()
 }
 
-/// What `authority` means to clients in `namespace`, with all that this names; and what that is made from besides the hosts
+/// What `authority` means to `clients`, with all that this names; and what that is made from besides the hosts
 /// that decide on it ([`Mesh::is_decided_by`](selvedge_model::Mesh::is_decided_by)).
-pub(super) fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> (Part, Vec<Input>) {
-    let lookup = snapshot.mesh().lookup(namespace, authority);
+pub(super) fn part(snapshot: &Snapshot, clients: &Clients, authority: &Arc<str>) -> (Part, Vec<Input>) {
+    let lookup = snapshot.mesh().lookup(&clients.namespace, authority);
     let name = ResourceName::Lookup(Arc::clone(authority));
     let mut inputs = Vec::new();
     if let Some(address) = selvedge_model::snapshot::address(authority) {
@@ -134,10 +135,10 @@ pub(super) fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -
     }
     let mut resources = vec![Encoded::new(name, Body::Lookup(wire::Lookup::new(authority, &lookup)))];
     match &lookup {
-        Lookup::Service(key) => resources.extend(service(snapshot, namespace, key, &mut inputs)),
+        Lookup::Service(key) => resources.extend(service(snapshot, clients, key, &mut inputs)),
         Lookup::Address(address) => {
             for key in address.services.iter().map(|declared| &declared.key) {
-                resources.extend(service(snapshot, namespace, key, &mut inputs));
+                resources.extend(service(snapshot, clients, key, &mut inputs));
                 // Its own too, whatever its routes name: they say whether it has one at the address.
                 inputs.push(Input::Endpoints(key.clone()));
                 resources.extend(
@@ -164,10 +165,15 @@ fn port(authority: &str) -> Option<u16> {
 }
 
 /// A service's port and all endpoints that it names.
-fn service(snapshot: &Snapshot, namespace: &str, key: &ServiceKey, inputs: &mut Vec<Input>) -> Vec<Encoded> {
+fn service(
+    snapshot: &Snapshot,
+    clients: &Clients,
+    key: &ServiceKey,
+    inputs: &mut Vec<Input>,
+) -> Vec<Encoded> {
     inputs.push(Input::Service(key.clone()));
     let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
-    let service = views.for_namespace(namespace);
+    let service = views.for_clients(clients);
     let mut resources = vec![snapshot.encodings().service(service)];
     resources.extend(endpoints(snapshot, service, inputs));
     resources
@@ -287,7 +293,8 @@ mod tests {
         let inputs = |mesh: &Mesh| {
             let store = Store::new(&testing::bundle());
             store.publish(mesh.clone());
-            part(&store.current().unwrap(), "shop", &Arc::from("a.example.com")).1
+            let clients = Clients { namespace: "shop".into(), selected: None };
+            part(&store.current().unwrap(), &clients, &Arc::from("a.example.com")).1
         };
 
         assert!(inputs(&mesh).contains(&Input::Endpoints(beside.clone())), "whether there is one or not");

@@ -1,6 +1,7 @@
 //! Who is told of a change: the streams that hold something of what has changed, and no others.
 //!
-//! What an authority means to the clients of a namespace is made once, and all streams share it. Each such view knows what it
+//! What an authority means to the clients of a namespace is made once, and all streams share it; if rules select some of these
+//! clients by their labels, once more for those. Each such view knows what it
 //! was made from; a change says what it touches; and between them is an index. So a change costs what it affects, and a
 //! stream that nothing has touched is not even woken. When in doubt a view counts as touched: to look once too often costs
 //! time, and to miss a change would leave a proxy with what is not so any more.
@@ -13,7 +14,7 @@ use std::{
     },
 };
 
-use selvedge_model::{Mesh, Workload, WorkloadName};
+use selvedge_model::{Mesh, Workload, WorkloadName, snapshot::Clients};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -40,8 +41,8 @@ struct Index {
     /// That of the newest snapshot.
     version: u64,
     views: HashMap<u64, View>,
-    /// By namespace and authority.
-    by_name: HashMap<Arc<str>, HashMap<Arc<str>, u64>>,
+    /// By clients and authority.
+    by_name: HashMap<Clients, HashMap<Arc<str>, u64>>,
     streams: HashMap<u64, Stream>,
     readers: HashMap<Input, HashSet<Reader>>,
     /// Views that are to be made anew when somebody next asks for them.
@@ -55,10 +56,10 @@ enum Reader {
     Stream(u64),
 }
 
-/// What an authority means to the clients of a namespace.
+/// What an authority means to the clients of a namespace, or to some of them.
 #[derive(Debug)]
 struct View {
-    namespace: Arc<str>,
+    clients: Clients,
     authority: Arc<str>,
     streams: HashSet<u64>,
     /// As it was made last, and of which version.
@@ -90,7 +91,8 @@ pub(super) struct Mark {
 pub struct Watcher {
     watchers: Arc<Watchers>,
     id: u64,
-    namespace: Arc<str>,
+    /// Those to whom the workload belongs by the snapshot that was last looked at.
+    clients: Clients,
     asked: BTreeMap<Arc<str>, u64>,
     mark: Arc<Mark>,
 }
@@ -120,8 +122,8 @@ impl Watchers {
         let inputs = vec![Input::Workload(workload.clone())];
         index.read(Reader::Stream(id), &inputs);
         index.streams.insert(id, Stream { mark: Arc::clone(&mark), inputs });
-        let namespace = Arc::from(workload.namespace());
-        Watcher { watchers: Arc::clone(self), id, namespace, asked: BTreeMap::new(), mark }
+        let clients = Clients { namespace: workload.namespace().into(), selected: None };
+        Watcher { watchers: Arc::clone(self), id, clients, asked: BTreeMap::new(), mark }
     }
 
     /// Has `send` make `snapshot` the newest, and tells those whom it concerns that a change which was noticed at `since`
@@ -211,7 +213,7 @@ impl Index {
             let wildcards: Vec<&str> = hosts.filter(|host| host.starts_with("*.")).collect();
             let is_decided = |view: &View| {
                 let wildcards = wildcards.iter().copied();
-                after.is_decided_by(&view.namespace, &view.authority, is_one, wildcards)
+                after.is_decided_by(&view.clients.namespace, &view.authority, is_one, wildcards)
             };
             let decided = self.views.iter().filter(|(_, view)| is_decided(view));
             touched.extend(decided.map(|(id, _)| Reader::View(*id)));
@@ -221,13 +223,12 @@ impl Index {
         touched
     }
 
-    /// Whether what `reader` sees of `input` is different: a service is what it is to the clients of a namespace.
+    /// Whether what `reader` sees of `input` is different: a service is what it is to its clients.
     fn sees(&self, reader: Reader, input: &Input, before: &Mesh, after: &Mesh) -> bool {
         let (Reader::View(id), Input::Service(key)) = (reader, input) else { return true };
         let Some(view) = self.views.get(&id) else { return false };
-        let seen = |mesh: &Mesh| {
-            mesh.services.get(key).map(|views| Arc::as_ptr(views.for_namespace(&view.namespace)))
-        };
+        let seen =
+            |mesh: &Mesh| mesh.services.get(key).map(|views| Arc::as_ptr(views.for_clients(&view.clients)));
         seen(before) != seen(after)
     }
 
@@ -259,12 +260,12 @@ impl Index {
         marks
     }
 
-    fn ask(&mut self, stream: u64, namespace: &Arc<str>, authority: &Arc<str>) -> (u64, Arc<str>) {
-        let known = self.by_name.get(namespace).and_then(|views| views.get(authority)).copied();
+    fn ask(&mut self, stream: u64, clients: &Clients, authority: &Arc<str>) -> (u64, Arc<str>) {
+        let known = self.by_name.get(clients).and_then(|views| views.get(authority)).copied();
         let id = known.unwrap_or_else(|| {
             let id = self.new_id();
             let view = View {
-                namespace: Arc::clone(namespace),
+                clients: clients.clone(),
                 authority: Arc::clone(authority),
                 streams: HashSet::new(),
                 made: None,
@@ -272,7 +273,7 @@ impl Index {
                 touched: self.version,
             };
             self.views.insert(id, view);
-            self.by_name.entry(Arc::clone(namespace)).or_default().insert(Arc::clone(authority), id);
+            self.by_name.entry(clients.clone()).or_default().insert(Arc::clone(authority), id);
             self.stale.insert(id);
             id
         });
@@ -290,10 +291,10 @@ impl Index {
         let Some(view) = self.views.remove(&id) else { return };
         self.unread(Reader::View(id), &view.inputs);
         self.stale.remove(&id);
-        if let Some(views) = self.by_name.get_mut(&view.namespace) {
+        if let Some(views) = self.by_name.get_mut(&view.clients) {
             views.remove(&view.authority);
             if views.is_empty() {
-                self.by_name.remove(&view.namespace);
+                self.by_name.remove(&view.clients);
             }
         }
     }
@@ -336,7 +337,7 @@ impl Watcher {
         if let Some((known, _)) = self.asked.get_key_value(authority) {
             return Arc::clone(known);
         }
-        let (id, shared) = self.watchers.lock().ask(self.id, &self.namespace, authority);
+        let (id, shared) = self.watchers.lock().ask(self.id, &self.clients, authority);
         self.asked.insert(Arc::clone(&shared), id);
         shared
     }
@@ -365,9 +366,12 @@ impl Watcher {
 
     /// Everything that the proxy of `workload` is to hold by `snapshot`, with what it asked for: what [`view::view`] makes
     /// of them, shared with others.
-    pub fn parts(&self, snapshot: &Snapshot, workload: &Arc<Workload>) -> Vec<Part> {
+    pub fn parts(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> Vec<Part> {
         let version = snapshot.version();
         let (mut parts, inputs) = view::own(snapshot, workload);
+        if snapshot.mesh().selected.get(&workload.name) != self.clients.selected.as_ref() {
+            self.belong_to(snapshot.mesh().clients(&workload.name), version);
+        }
         let asked = {
             let mut index = self.watchers.lock();
             self.reads(&mut index, version, &inputs);
@@ -377,13 +381,32 @@ impl Watcher {
         };
         for (authority, id, made) in asked {
             let part = made.unwrap_or_else(|| {
-                let (part, inputs) = view::part(snapshot, &self.namespace, &authority);
+                let (part, inputs) = view::part(snapshot, &self.clients, &authority);
                 self.watchers.lock().keep(id, version, &part, &inputs);
                 part
             });
             parts.push(part);
         }
         parts
+    }
+
+    /// Looks at what it asked for as `clients` see it, to whom it belongs by `version`.
+    fn belong_to(&mut self, clients: Clients, version: u64) {
+        self.clients = clients;
+        let mut index = self.watchers.lock();
+        for (authority, id) in &mut self.asked {
+            let (new, _) = index.ask(self.id, &self.clients, authority);
+            index.leave(self.id, std::mem::replace(id, new));
+        }
+        self.has_missed(&index, version);
+    }
+
+    /// What has changed since `version` was not looked for among what the stream has come to look at by it.
+    fn has_missed(&self, index: &Index, version: u64) {
+        if index.version > version {
+            self.mark.touch(index.version, Instant::now());
+            self.mark.wake.notify_one();
+        }
     }
 
     /// Notes what the stream holds without having asked, as it is in `version`.
@@ -395,11 +418,7 @@ impl Watcher {
         let before = std::mem::replace(&mut stream.inputs, inputs.to_owned());
         index.unread(Reader::Stream(self.id), &before);
         index.read(Reader::Stream(self.id), inputs);
-        if index.version > version {
-            // What has changed meanwhile was not looked for among these.
-            self.mark.touch(index.version, Instant::now());
-            self.mark.wake.notify_one();
-        }
+        self.has_missed(index, version);
     }
 }
 

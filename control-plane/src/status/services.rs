@@ -1,7 +1,7 @@
 //! The answer of `/services`: what each service's rules and endpoints are by the documents, and which endpoints get no requests
 //! as the sidecars of this replica tell it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use selvedge_model::{
     Endpoints, Mesh, Protocol, Service, ServiceKey, SpiffeId, WeightedBackend, WorkloadName, traffic::Out,
@@ -40,6 +40,9 @@ pub struct RouteShown {
     /// The namespace whose clients alone follow it; `None`: those of all namespaces without rules of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<Arc<str>>,
+    /// Of these clients those alone that rules select by these of their labels; `None`: all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// Where it leads. None: it answers by itself, or cannot be followed.
     pub backends: Vec<ShareShown>,
 }
@@ -106,9 +109,15 @@ impl ServicesShown {
     ) -> Self {
         let endpoints = |key: &ServiceKey| mesh.endpoints.get(key).map(|endpoints| shown(endpoints));
         let service = |(key, views): (&ServiceKey, &selvedge_model::snapshot::ServiceViews)| {
-            let mut routes = routes(&views.default, None);
+            let mut routes = routes(&views.default, None, None);
             for (namespace, view) in &views.by_namespace {
-                routes.extend(self::routes(view, Some(namespace)));
+                routes.extend(self::routes(view, Some(namespace), None));
+            }
+            // What they see otherwise is how endpoints are called, more often than not.
+            for (namespace, labels, view) in views.each_selected() {
+                let lead_elsewhere = shown_shares(view) != shown_shares(views.for_namespace(namespace));
+                let own = lead_elsewhere.then(|| self::routes(view, Some(namespace), Some(labels)));
+                routes.extend(own.into_iter().flatten());
             }
             ServiceShown {
                 host: Arc::clone(&key.host),
@@ -150,17 +159,27 @@ fn shown(endpoints: &Endpoints) -> Vec<EndpointShown> {
 }
 
 /// The rules of `service` for what is spoken on its port.
-fn routes(service: &Service, clients: Option<&Arc<str>>) -> Vec<RouteShown> {
+fn routes(
+    service: &Service,
+    clients: Option<&Arc<str>>,
+    labels: Option<&Arc<BTreeMap<String, String>>>,
+) -> Vec<RouteShown> {
     let route = |name: &str, is_tcp, backends: &[WeightedBackend]| RouteShown {
         name: name.to_owned(),
         is_tcp,
         clients: clients.cloned(),
+        labels: labels.cloned(),
         backends: shares(service, backends),
     };
     if service.protocol == Protocol::Tcp {
         return service.tcp.rules.iter().map(|rule| route(&rule.name, true, &rule.backends)).collect();
     }
     service.routes.rules().iter().map(|rule| route(&rule.name, false, &rule.backends)).collect()
+}
+
+/// Where each of the rules of `service` leads.
+fn shown_shares(service: &Service) -> Vec<Vec<ShareShown>> {
+    routes(service, None, None).into_iter().map(|route| route.backends).collect()
 }
 
 fn shares(service: &Service, backends: &[WeightedBackend]) -> Vec<ShareShown> {

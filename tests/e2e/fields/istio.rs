@@ -139,8 +139,8 @@ pub(super) const ROWS: &[Row] = &[
     ("DestinationRule", "spec.subsets[].name", Test("canary_90_10")),
     (
         "DestinationRule",
-        "spec.workloadSelector",
-        Reported("a_rule_about_tls_that_cannot_be_used_refuses_its_host"),
+        "spec.workloadSelector.matchLabels.*",
+        Test("a_rule_is_for_those_clients_alone_that_it_selects_and_follows_their_labels"),
     ),
     (
         "DestinationRule",

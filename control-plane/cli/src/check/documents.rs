@@ -3,7 +3,7 @@
 //! Documents are read and compiled as in the control plane, so what passes here is what the control plane will use.
 //! There is one difference: a document that fails is not used here, because there is no last good version.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::SystemTime};
 
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::{
@@ -14,7 +14,10 @@ use selvedge_control_plane::{
     status::{ObjectStatus, statuses},
 };
 use selvedge_model::{
-    Mesh, Rule, Service, Workload, filter::OwnAnswer, gateway::GatewayPort, snapshot::ServiceViews,
+    Mesh, Rule, Service, Workload,
+    filter::OwnAnswer,
+    gateway::GatewayPort,
+    snapshot::{Clients, ServiceViews},
 };
 use serde::Serialize;
 
@@ -219,7 +222,7 @@ impl ServiceReport {
             endpoints: identities.len(),
             meshed_endpoints: identities.iter().filter(|identity| identity.is_some()).count(),
             rules: rules(service),
-            namespaces: views.by_namespace.keys().map(ToString::to_string).collect(),
+            namespaces: clients(views),
         }
     }
 
@@ -237,6 +240,14 @@ impl ServiceReport {
             line(text, 2, &format!("other rules for clients in {}", self.namespaces.join(", ")));
         }
     }
+}
+
+/// The namespaces whose clients see something else, with their labels if those alone do that have these.
+fn clients(views: &ServiceViews) -> Vec<String> {
+    let selected = views.each_selected().map(|(namespace, labels, _)| {
+        Clients { namespace: Arc::clone(namespace), selected: Some(Arc::clone(labels)) }.to_string()
+    });
+    views.by_namespace.keys().map(ToString::to_string).chain(selected).collect()
 }
 
 impl RuleReport {

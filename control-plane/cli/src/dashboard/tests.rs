@@ -134,6 +134,7 @@ fn service_shown(service: usize) -> ServiceShown {
             name: format!("VirtualService {}/svc-{service:02} http[0]", name.namespace()),
             is_tcp: false,
             clients: None,
+            labels: None,
             backends: vec![share("v1", 80), share("v2", 20)],
         }],
         endpoints: vec![EndpointShown {

@@ -7,11 +7,15 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_control_plane::compile::MeshSettings;
+use selvedge_control_plane::{
+    compile::{MeshSettings, clients_with},
+    resources::Resources,
+};
 use selvedge_model::{
     Mesh, SpiffeId, Workload, WorkloadName,
     facts::{Connection, Source},
     revocation::Holder,
+    snapshot::Clients,
 };
 use selvedge_proxy::bind::Egress;
 use tokio::sync::watch;
@@ -25,6 +29,8 @@ pub(super) struct Caller {
     pub(super) namespace: String,
     pub(super) identity: SpiffeId,
     pub(super) labels: BTreeMap<String, String>,
+    /// Those clients of services to whom it belongs.
+    pub(super) clients: Clients,
     /// The workload, if it is one.
     pub(super) workload: Option<Arc<Workload>>,
     /// Where the connection comes from that is followed: of an app, or of a gateway's client.
@@ -42,13 +48,20 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn find(mesh: &Mesh, settings: &MeshSettings, asked: Asked) -> Result<Self, String> {
+    /// By the `mesh` that `resources` describe.
+    pub(super) fn find(
+        (mesh, resources): (&Mesh, &Resources),
+        settings: &MeshSettings,
+        asked: Asked,
+    ) -> Result<Self, String> {
         let Asked { namespace, name, labels } = asked;
         let called = WorkloadName::new(&namespace, &name).map_err(|error| error.to_string())?;
-        match mesh.workloads.get(&called) {
-            Some(workload) => Ok(Self::workload(mesh, workload, labels)),
-            None => Self::service_account(mesh, settings, namespace, &name, labels),
-        }
+        let found = match mesh.workloads.get(&called) {
+            Some(workload) => Self::workload(mesh, workload, labels),
+            None => Self::service_account(mesh, settings, namespace, &name, labels)?,
+        };
+        // The labels may be others than those of a workload that is there.
+        Ok(Self { clients: clients_with(resources, &found.namespace, &found.labels), ..found })
     }
 
     pub(super) fn workload(mesh: &Mesh, workload: &Arc<Workload>, more: BTreeMap<String, String>) -> Self {
@@ -67,6 +80,7 @@ impl Caller {
             namespace: workload.name.namespace().to_owned(),
             identity: workload.identity.clone(),
             labels,
+            clients: mesh.clients(&workload.name),
             address,
             sends_from: source(workload, address),
             is_gateway: false,
@@ -119,6 +133,7 @@ impl Caller {
         };
         Ok(Self {
             name: called,
+            clients: Clients { namespace: namespace.as_str().into(), selected: None },
             namespace,
             identity,
             labels,

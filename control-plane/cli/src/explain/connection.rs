@@ -119,7 +119,7 @@ fn of(loaded: &Loaded, args: &ConnectionArgs, question: Question) -> Result<Expl
     let errors = loaded.problems.iter().chain(&problems);
     let errors = errors.filter(|problem| problem.severity == Severity::Error).count();
     let from = match question.from {
-        From::Named(asked) => Connecting::Caller(Caller::find(&mesh, &settings, asked)?),
+        From::Named(asked) => Connecting::Caller(Caller::find((&mesh, &loaded.resources), &settings, asked)?),
         From::Address(address) => Connecting::at(&mesh, address)?,
     };
     let said = || match &from {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use selvedge_control_plane::{inject::annotations, resources::Resources};
-use selvedge_model::{Endpoint, Lookup, Mesh, Protocol, Service, service::OPAQUE_PORTS, snapshot};
+use selvedge_model::{
+    Endpoint, Lookup, Mesh, Protocol, Service,
+    service::OPAQUE_PORTS,
+    snapshot::{self, Clients, ServiceViews},
+};
 use selvedge_proxy::{error::Reason, settings::OutboundTrafficPolicy};
 
 use super::{caller::Caller, explanation::Answer};
@@ -33,7 +37,7 @@ impl<'m> Meaning<'m> {
     ) -> Self {
         match mesh.lookup(&caller.namespace, authority) {
             Lookup::Service(key) => match mesh.services.get(&key) {
-                Some(views) => Self::Service(views.for_namespace(&caller.namespace)),
+                Some(views) => Self::Service(views.for_clients(&caller.clients)),
                 None => Self::nothing(caller, authority, policy, ""),
             },
             Lookup::Address(address) => match address.endpoint {
@@ -73,12 +77,9 @@ impl<'m> Meaning<'m> {
     pub(super) fn words(&self, mesh: &Mesh, caller: &Caller, authority: &str) -> String {
         match self {
             Self::Service(service) => {
-                let own = mesh
-                    .services
-                    .get(&service.key)
-                    .is_some_and(|views| views.by_namespace.contains_key(&*caller.namespace));
+                let view = mesh.services.get(&service.key).and_then(|views| seen_by(views, &caller.clients));
                 let view =
-                    if own { format!(", as clients in {} see it", caller.namespace) } else { String::new() };
+                    view.map(|clients| format!(", as clients in {clients} see it")).unwrap_or_default();
                 format!("{authority} is the service {}{view}; {}", service.key, spoken(service))
             }
             Self::Endpoint(endpoint) => match &endpoint.workload {
@@ -90,6 +91,17 @@ impl<'m> Meaning<'m> {
                 }
             },
             Self::Nothing { words, .. } => words.clone(),
+        }
+    }
+}
+
+/// Who else sees a service as `clients` do, if not everybody does.
+fn seen_by(views: &ServiceViews, clients: &Clients) -> Option<String> {
+    match views.own_of(clients) {
+        Some(_) => Some(clients.to_string()),
+        None => {
+            let namespace = &clients.namespace;
+            views.by_namespace.contains_key(namespace).then(|| namespace.to_string())
         }
     }
 }

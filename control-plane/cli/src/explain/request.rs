@@ -61,7 +61,7 @@ pub(super) fn of(loaded: &Loaded, args: &RequestArgs, question: Question) -> Res
     let settings = args.documents.settings();
     let Counted { mesh, errors } = Counted::of(loaded, &settings);
     let Question { from, authority, request, is_grpc } = question;
-    let caller = Caller::find(&mesh, &settings, from)?;
+    let caller = Caller::find((&mesh, &loaded.resources), &settings, from)?;
     let said = || meaning::outbound_policy(&loaded.resources, &caller);
     let policy: OutboundTrafficPolicy = args.outbound_traffic_policy.unwrap_or_else(said);
     let meaning = Meaning::of(&mesh, &caller, &authority, policy);

@@ -251,6 +251,24 @@ fn labels_that_are_given_decide_about_rules_for_some_clients() {
 }
 
 #[test]
+fn a_rule_that_selects_clients_is_told_of_those_with_their_labels() {
+    let rule = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: front}\nspec:\n  \
+                host: reviews\n  workloadSelector: {matchLabels: {tier: front}}\n  \
+                trafficPolicy: {connectionPool: {tcp: {maxConnections: 3}}}\n  \
+                subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]\n";
+    let documents = [LESSON, WORKLOADS, rule];
+    let found = |from| text(&documents, &["--from", from, "--to", "http://reviews.default:9080/"]);
+
+    let selected = found("default/frontend,tier=front");
+    assert!(selected.contains(", as clients in default with tier=front see it; "), "{selected}");
+    assert!(selected.contains("at most 3 connections"), "{selected}");
+    let other = found("default/frontend");
+    assert!(!other.contains("as clients in") && !other.contains("connections; further"), "{other}");
+    let of_another = found("shop/frontend,tier=front");
+    assert!(!of_another.contains("as clients in"), "{of_another}");
+}
+
+#[test]
 fn what_no_document_declares_is_let_out_as_the_policy_says() {
     let documents = [LESSON, WORKLOADS];
     let found = |more: &[&str]| explain(&documents, &line("http://example.com/", more)).unwrap();

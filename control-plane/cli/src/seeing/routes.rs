@@ -1,9 +1,12 @@
 //! `selvedge routes`: where each route leads by the documents, and where requests have really gone.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, sync::Arc};
 
 use selvedge_control_plane::status::{RouteShown, ServiceShown, ServicesShown, ShareShown};
-use selvedge_model::traffic::{Carried, Way};
+use selvedge_model::{
+    snapshot::Clients,
+    traffic::{Carried, Way},
+};
 use serde::Serialize;
 
 use super::{
@@ -168,6 +171,12 @@ fn sums(traffic: &Traffic) -> BTreeMap<Key, Sum> {
     sums
 }
 
+/// The namespace of those who alone follow `route`, and their labels if not all there do.
+fn clients(route: &RouteShown) -> Option<String> {
+    let (namespace, selected) = (Arc::clone(route.clients.as_ref()?), route.labels.clone());
+    Some(Clients { namespace, selected }.to_string())
+}
+
 /// A row for each backend of `route`, or one if it has none.
 fn rows(service: &ServiceShown, route: &RouteShown, sums: &BTreeMap<Key, Sum>) -> Vec<Row> {
     let of = |share: Option<&ShareShown>| {
@@ -190,7 +199,7 @@ fn rows(service: &ServiceShown, route: &RouteShown, sums: &BTreeMap<Key, Sum>) -
     let row = |(share, found): (&Option<&ShareShown>, (Option<Requests>, Option<Connections>))| Row {
         service: format!("{}:{}", service.host, service.port),
         route: route.name.clone(),
-        clients: route.clients.as_deref().map(str::to_owned),
+        clients: clients(route),
         backend: share.map(|share| match &share.subset {
             Some(subset) => format!("{}:{}/{subset}", share.host, share.port),
             None => format!("{}:{}", share.host, share.port),

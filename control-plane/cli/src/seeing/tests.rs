@@ -103,6 +103,7 @@ fn services() -> ServicesShown {
                 name: ROUTE.to_owned(),
                 is_tcp: false,
                 clients: None,
+                labels: None,
                 backends: vec![share("v1", 80), share("v2", 20)],
             }],
             endpoints: vec![

@@ -155,7 +155,7 @@ impl<'a> Draft<'a> {
         let listener = &mut self.listeners[place];
         let (hosts, port) = (&mut listener.hosts, listener.new.port);
         let at = *listener.places.entry(hostname.clone()).or_insert_with(|| {
-            let whose = (self.seat.workload_namespace, self.seat.namespace);
+            let whose = (self.seat.client(), self.seat.namespace);
             let backends = Backends::of_gateway(self.routing, whose, port, Some(self.grants));
             hosts.push(DraftHost {
                 hostname: hostname.clone(),

@@ -26,6 +26,7 @@ pub(super) use self::{
 use super::{
     super::{
         Problems,
+        clients::NO_LABELS,
         routes::{Asker, Routing, catch_alls_last},
         rule_names::redirect_name,
     },
@@ -154,7 +155,14 @@ impl<'a> IstioGateways<'a> {
             problems.warning(gateway, "spec.selector", message);
             let (namespace, name) = (&*gateway.name.namespace, &*gateway.name.name);
             let labels = gateway.spec.selector.clone();
-            let seat = Seat { namespace, name, workload_namespace: namespace, labels, workloads: Vec::new() };
+            let seat = Seat {
+                namespace,
+                name,
+                workload_namespace: namespace,
+                labels,
+                selected: &NO_LABELS,
+                workloads: Vec::new(),
+            };
             unserved.push((seat, Self { gateways: vec![Bound { gateway, documents: documents.clone() }] }));
         }
         unserved

@@ -35,8 +35,8 @@ use self::{
     shared::SharedRules,
 };
 use super::{
-    MeshSettings, Problems, certificates::Certificates, grants::Grants, keep, rate_limits::RateLimits,
-    routes::Routing, workloads::Workloads,
+    MeshSettings, Problems, certificates::Certificates, clients::Selected, grants::Grants, keep,
+    rate_limits::RateLimits, routes::Routing, workloads::Workloads,
 };
 use crate::{
     problem::DocumentName,
@@ -103,7 +103,7 @@ pub(super) fn gateways(
     resources: &Resources,
     settings: &MeshSettings,
     (routing, certificates, limits): (&Routing<'_>, &Certificates<'_>, &RateLimits<'_>),
-    workloads: &Workloads<'_>,
+    (workloads, selected): (&Workloads<'_>, &Selected),
     previous: &BTreeMap<WorkloadName, Arc<Gateway>>,
     problems: &mut Problems,
 ) -> BTreeMap<WorkloadName, Arc<Gateway>> {
@@ -113,7 +113,8 @@ pub(super) fn gateways(
     let istio = IstioGateways::new(resources, routing, problems);
     let mut gateways = BTreeMap::new();
     let shared = SharedRules::default();
-    let seats = seats(workloads, &istio.labels_asked(routing), api.names().chain(ingresses.name()));
+    let named = api.names().chain(ingresses.name());
+    let seats = seats((workloads, selected), &istio.labels_asked(routing), named);
     for seat in &seats {
         let mut draft = Draft::new(seat, (routing, limits, &shared), &grants, certificates);
         api.add_to(&mut draft, problems);

@@ -8,7 +8,7 @@ use std::{
 
 use selvedge_model::{AppConnections, ServiceKey, snapshot::ServiceViews};
 
-use super::super::{Problems, routes::OfHost, services::Catalog, sort};
+use super::super::{Problems, clients::There, routes::OfHost, services::Catalog, sort};
 use crate::problem::{Detached, DocumentName, Fault, Problem};
 
 /// What is known of all hosts.
@@ -20,6 +20,8 @@ pub(in super::super) struct Facts {
     /// The ports at which DNS alone says whom a service calls in plaintext.
     pub(super) unproven: BTreeSet<u16>,
     pub(super) connections: Connections,
+    /// The clients that rules select by their labels and that are there.
+    pub(super) selected: There,
 }
 
 impl Facts {
@@ -28,6 +30,7 @@ impl Facts {
         (others, routed): (Problems, Routed),
         unproven: BTreeSet<u16>,
         connections: Connections,
+        selected: There,
     ) -> Self {
         let mut hosts = HashSet::new();
         for host in catalog.hosts() {
@@ -36,7 +39,7 @@ impl Facts {
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        Self { others: hosts, found: Found { others, routed }, unproven, connections }
+        Self { others: hosts, found: Found { others, routed }, unproven, connections, selected }
     }
 }
 

@@ -88,6 +88,11 @@ impl<'a> Local<'a> {
         self.list().map(|known| &known.name)
     }
 
+    /// The names of its workloads, each with its labels.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&WorkloadName, &BTreeMap<String, String>)> {
+        self.workloads.labels()
+    }
+
     /// Those of its workloads at `ports` that are dialled elsewhere than where their apps listen.
     pub(super) fn beside_sidecars(&self, ports: &BTreeSet<u16>) -> Vec<&Endpoint> {
         let here = self.addresses.values().filter(|one| ports.contains(&one.address.port()));

@@ -6,7 +6,8 @@
 //! which is little.
 //!
 //! Everything is compiled where more reads them: gateways their routes and all rules, policies the routes that they name, and
-//! `VirtualService`s the one to which they delegate; and if other hosts can be called because documents speak of them, or apps are connected to otherwise.
+//! `VirtualService`s the one to which they delegate; and if other hosts can be called because documents speak of them, apps are
+//! connected to otherwise, or rules select other clients by their labels.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -20,6 +21,7 @@ use super::{
     super::{
         MeshSettings, Problems, backend_tls, backend_traffic,
         certificates::Certificates,
+        clients::{SelectedClients, Selectors},
         hosts::{resolve, service_host},
         routes,
         services::{self, Catalog},
@@ -70,10 +72,14 @@ impl ChangedRoutes {
             |parents: &HttpParents| parents.gateways.is_empty() && parents.servers.is_empty();
         let any_names_routes = !all.rate_limits.is_empty() || !all.server_policies.is_empty();
         let may_be_named = any_names_routes && !self.http_routes.changed.is_empty();
+        let selector =
+            |rule: &Option<Arc<Document<DestinationRuleSpec>>>| rule.as_ref()?.spec.selector.clone();
+        let mut rules = self.destination_rules.changed.iter();
+        let selects_others = rules.any(|(old, new)| selector(old) != selector(new));
         let is_alone = all_of(&self.virtual_services.changed).all(|one| is_for_hosts(&one.spec))
             && all_of(&self.http_routes.changed).all(|one| is_for_services(&one.spec.parents))
             && all_of(&self.tcp_routes.changed).all(|one| is_for_services(&one.spec.parents));
-        if is_alone && !may_be_named { Ok(()) } else { Err(Everything) }
+        if is_alone && !may_be_named && !selects_others { Ok(()) } else { Err(Everything) }
     }
 
     fn apply(self, all: &mut Resources) -> ChangedPairs {
@@ -149,8 +155,7 @@ impl Touched<'_, '_> {
             return;
         }
         for (key, views) in services {
-            let each = std::iter::once(&views.default).chain(views.by_namespace.values());
-            let mut backends = each.flat_map(|view| &view.backends);
+            let mut backends = views.each().flat_map(|view| &view.backends);
             if backends.any(|backend| self.with_rules.contains(&backend.name.service.host)) {
                 self.hosts.insert(Arc::clone(&key.host));
             }
@@ -186,7 +191,8 @@ impl Last {
             backend_traffic::BackendTraffic::new(resources, &catalog, nowhere),
         );
         let mut of_all = Problems::default();
-        let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut of_all);
+        let clients = SelectedClients::new(&Selectors::new(resources), &mesh.selected);
+        let routing = routes::Routing::new(resources, settings, &catalog, of_backends, clients, &mut of_all);
         let connections = |service: &ServiceKey, namespace: &str| routing.app_connections(service, namespace);
         // Who has room depends on all that came before.
         if of_all.is_crowded {

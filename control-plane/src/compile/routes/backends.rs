@@ -1,16 +1,18 @@
 //! The backends that the routes of one view name, and what is wrong with those that cannot be used.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::{
     Backend, BackendName, ClientMatch, Http2Upgrade, Match, Order, RetryPolicy, RouteTable, Rule, ServiceKey,
     TrafficPolicy, UpstreamTls, WeightedBackend,
     filter::{Fraction, Mirror},
+    snapshot::Clients,
 };
 
 use super::{
     super::{
-        Problems, destination_rules::without_rules, grants::Grants, hosts::service_host, services::KnownHost,
+        Problems, clients::Client, destination_rules::without_rules, grants::Grants, hosts::service_host,
+        services::KnownHost,
     },
     Port, Routing, VirtualService,
     delegates::{Effective, Mirrored},
@@ -29,7 +31,7 @@ use crate::{
 /// The backends of one view, or of one virtual host of a gateway, as its routes come to name them.
 pub(in super::super) struct Backends<'a> {
     pub(super) routing: &'a Routing<'a>,
-    pub(super) client: Option<&'a str>,
+    pub(super) client: Client<'a>,
     /// The namespace of the gateway whose virtual host it is, which may be another than that of its workloads.
     pub(super) gateway: Option<&'a str>,
     /// The service's port whose view it is. `None`: it is a gateway's virtual host.
@@ -44,23 +46,22 @@ pub(in super::super) struct Backends<'a> {
 }
 
 impl<'a> Backends<'a> {
-    /// None, as seen by clients in the namespace `client`, or by all others.
-    pub(super) fn new(routing: &'a Routing<'a>, client: Option<&'a str>, port: &'a Port<'a>) -> Self {
+    /// None, as seen by `client`.
+    pub(super) fn new(routing: &'a Routing<'a>, client: Client<'a>, port: &'a Port<'a>) -> Self {
         let (number, port) = (port.key.port, Some(port));
         let (gateway, grants) = (None, None);
         Self { routing, client, gateway, port, number, grants, list: Vec::new(), broken: BTreeMap::new() }
     }
 
-    /// None, as seen by the workloads in the namespace `client` of a gateway that is of the namespace `gateway`, whose clients
-    /// call its port `number`. `grants`: what routes
-    /// need to name a backend of another namespace; `None` if they need nothing.
+    /// None, as seen by the workloads `client` of a gateway that is of the namespace `gateway`, whose clients call its port
+    /// `number`. `grants`: what routes need to name a backend of another namespace; `None` if they need nothing.
     pub(in super::super) fn of_gateway(
         routing: &'a Routing<'a>,
-        (client, gateway): (&'a str, &'a str),
+        (client, gateway): (Client<'a>, &'a str),
         number: u16,
         grants: Option<&'a Grants<'a>>,
     ) -> Self {
-        let (client, gateway) = (Some(client), Some(gateway));
+        let gateway = Some(gateway);
         Self {
             routing,
             client,
@@ -360,7 +361,22 @@ impl<'a> Backends<'a> {
             return Ok(found);
         }
         let elsewhere = self.routing.rules.subset_elsewhere(subset, known);
-        if let Some(rule) = elsewhere.filter(|rule| self.client != Some(&rule.name.namespace)) {
+        let is_here = |namespace: &str| self.client.namespace == Some(namespace);
+        if let Some(rule) = elsewhere
+            && let Some(selector) = &rule.spec.selector
+        {
+            let (namespace, selected) = (Arc::clone(&rule.name.namespace), Some(Arc::new(selector.clone())));
+            let others = if is_here(&namespace) { "others there" } else { "others" };
+            let message = format!(
+                "the subset {subset:?} of {} is defined by {}, which only clients in namespace {} follow, so for {others} there \
+                 is none; add a DestinationRule without workloadSelector that defines it",
+                known.host,
+                rule.name,
+                Clients { namespace, selected },
+            );
+            return Err(BrokenReference::new(Unresolved::NoSuchSubset, message));
+        }
+        if let Some(rule) = elsewhere.filter(|rule| !is_here(&rule.name.namespace)) {
             let namespace = &rule.name.namespace;
             let message = format!(
                 "the subset {subset:?} of {} is defined by {}, which only clients in namespace {namespace} follow, so for \

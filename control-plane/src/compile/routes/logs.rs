@@ -15,7 +15,7 @@ impl Backends<'_> {
         let said = telemetry::of_route(document)?;
         let (own, root) = (&*document.name.namespace, &*self.routing.settings.root_namespace);
         let Some(gateway) = self.gateway else { return Some(said) };
-        if [Some(gateway), self.client, Some(root)].contains(&Some(own)) {
+        if [Some(gateway), self.client.namespace, Some(root)].contains(&Some(own)) {
             return Some(said);
         }
         let message = format!(

@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Protocol, Service, ServiceKey, TcpTable, snapshot::ServiceViews};
+use selvedge_model::{
+    Protocol, Service, ServiceKey, TcpTable,
+    snapshot::{SelectedViews, ServiceViews},
+};
 
 use super::{
-    super::{Problems, destination_rules::Found, keep, services::KnownHost},
+    super::{Problems, clients::Client, destination_rules::Found, keep, services::KnownHost},
     Port, Routing, VirtualService,
     backends::Backends,
     may_be_opaque,
@@ -67,7 +70,7 @@ impl<'a> Routing<'a> {
         problems: &mut Problems,
     ) -> ServiceViews {
         let deciding = self.deciding(None, port, problems);
-        let default = self.view(None, &deciding, port, problems);
+        let default = self.view(Client::of(None), &deciding, port, problems);
         let involved = involved_hosts(&default);
         let namespaces: BTreeSet<&str> = self
             .rules
@@ -79,18 +82,17 @@ impl<'a> Routing<'a> {
         let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
         let mut seen: HashMap<Decided, Seen<'_, 'a>> = HashMap::new();
         for namespace in namespaces {
+            let client = Client::of(Some(namespace));
             let deciding = self.deciding(Some(namespace), port, problems);
             let decided = deciding.decided();
             let shared = seen.get(&decided).and_then(|seen| {
-                let found = self.rules.found(namespace, &seen.hosts);
+                let found = self.rules.found(client, &seen.hosts);
                 seen.by_rules.get(&found).cloned()
             });
             let own = shared.unwrap_or_else(|| {
-                let own = self.view(Some(namespace), &deciding, port, problems);
-                let hosts = involved_hosts(&own);
-                let hosts: BTreeSet<&str> = hosts.into_iter().collect();
-                let hosts: Vec<_> = hosts.into_iter().filter_map(|host| self.catalog.find(host)).collect();
-                let found = self.rules.found(namespace, &hosts);
+                let own = self.view(client, &deciding, port, problems);
+                let hosts = self.known_hosts(&own);
+                let found = self.rules.found(client, &hosts);
                 let before = before.and_then(|views| views.by_namespace.get(namespace));
                 let own = (own != default).then(|| keep(own, before));
                 let seen = seen.entry(decided).or_insert_with(|| Seen { hosts, by_rules: HashMap::new() });
@@ -100,7 +102,51 @@ impl<'a> Routing<'a> {
             by_namespace.extend(own.map(|own| (Arc::from(namespace), own)));
         }
         let default = keep(default, before.map(|views| &views.default));
-        ServiceViews { default, by_namespace }
+        let views = ServiceViews { default, by_namespace, selected: None };
+        ServiceViews { selected: self.selected_views(port, &views, before, problems), ..views }
+    }
+
+    /// What clients see whom rules select by their labels, where that is not what `others` of their namespace see.
+    fn selected_views(
+        &self,
+        port: &Port<'_>,
+        others: &ServiceViews,
+        before: Option<&ServiceViews>,
+        problems: &mut Problems,
+    ) -> Option<Box<SelectedViews>> {
+        let before = before.and_then(|views| views.selected.as_ref());
+        let mut all = SelectedViews::new();
+        for (namespace, clients) in self.clients.each() {
+            let theirs = others.for_namespace(namespace);
+            let hosts = self.known_hosts(theirs);
+            if !self.rules.select_clients(namespace, &hosts) {
+                continue;
+            }
+            let deciding = self.deciding(Some(namespace), port, problems);
+            let before = before.and_then(|views| views.get(namespace));
+            let of_all = self.rules.found(Client::of(Some(namespace)), &hosts);
+            let mut made: HashMap<Option<Found<'_>>, Option<Arc<Service>>> = HashMap::from([(of_all, None)]);
+            for labels in clients {
+                let client = Client::selected(namespace, labels);
+                let make = || {
+                    let own = self.view(client, &deciding, port, problems);
+                    let before = before.and_then(|views| views.get(labels));
+                    (own != **theirs).then(|| keep(own, before))
+                };
+                let own = made.entry(self.rules.found(client, &hosts)).or_insert_with(make);
+                if let Some(own) = own {
+                    let here = all.entry(Arc::from(namespace)).or_default();
+                    here.insert(Arc::clone(labels), Arc::clone(own));
+                }
+            }
+        }
+        (!all.is_empty()).then(|| Box::new(all))
+    }
+
+    /// The hosts that a service's backends name, each once.
+    fn known_hosts(&self, service: &Service) -> Vec<&KnownHost<'a>> {
+        let hosts: BTreeSet<&str> = involved_hosts(service).into_iter().collect();
+        hosts.into_iter().filter_map(|host| self.catalog.find(host)).collect()
     }
 
     fn deciding(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Deciding<'_, 'a> {
@@ -109,10 +155,10 @@ impl<'a> Routing<'a> {
         Deciding { followed, document: self.virtual_service(port.host, client) }
     }
 
-    /// The service port as clients in `client` see it.
+    /// The service port as `client` sees it.
     fn view(
         &self,
-        client: Option<&str>,
+        client: Client<'_>,
         Deciding { followed, document }: &Deciding<'_, 'a>,
         port: &Port<'_>,
         problems: &mut Problems,

@@ -280,8 +280,14 @@ impl World {
             _ => json!({"outlierDetection": {"consecutive5xxErrors": 3}}),
         };
         let subset = self.word(&["v1", "v1", "v2"]);
-        json!({"spec": {"host": host, "trafficPolicy": policy, "exportTo": self.export_to(),
-                        "subsets": [{"name": subset, "labels": {"version": subset}}]}})
+        let mut spec = json!({"host": host, "trafficPolicy": policy,
+                              "subsets": [{"name": subset, "labels": {"version": subset}}]});
+        if self.one_in(3) {
+            spec["workloadSelector"] = json!({"matchLabels": self.labels()});
+        } else {
+            spec["exportTo"] = self.export_to();
+        }
+        json!({"spec": spec})
     }
 
     /// Whose clients a document is for; mostly everybody's.
@@ -508,7 +514,10 @@ impl World {
 fn differing(one: &Mesh, other: &Mesh) -> Option<&'static str> {
     let views = |mesh: &Mesh| -> Vec<_> {
         let all = mesh.services.iter();
-        all.map(|(key, views)| (key.clone(), views.default.clone(), views.by_namespace.clone())).collect()
+        all.map(|(key, views)| {
+            (key.clone(), views.default.clone(), views.by_namespace.clone(), views.selected.clone())
+        })
+        .collect()
     };
     let named = |mesh: &Mesh| {
         let named = &mesh.named;
@@ -527,6 +536,7 @@ fn differing(one: &Mesh, other: &Mesh) -> Option<&'static str> {
         ("named", named(one) == named(other)),
         ("revocations", one.revocations == other.revocations),
         ("sets", one.sets == other.sets),
+        ("selected", one.selected == other.selected),
         ("gateways", one.gateways == other.gateways),
         ("owners", one.owners == other.owners),
         ("domain", one.cluster_domain == other.cluster_domain),
@@ -605,6 +615,30 @@ fn routes_and_rules_are_compiled_for_their_hosts_alone_where_nothing_else_reads_
     assert!(is_alone_if(&beside, "weight: 90", "weight: 80"), "it is not the gateway's");
     assert!(!is_alone_if(&beside, "maxConnections: 5", "maxConnections: 6"));
     assert!(!is_alone_if(&text, "hosts: [reviews]", "gateways: [edge], hosts: [reviews]"));
+}
+
+#[test]
+fn of_clients_that_rules_select_it_matters_which_there_are() {
+    let rule = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: selecting}\n\
+                spec: {host: reviews, workloadSelector: {matchLabels: {tier: front}}, \
+                trafficPolicy: {connectionPool: {tcp: {maxConnections: 5}}}}\n";
+    let client = |name: &str, tier: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\n\
+             spec: {{address: 127.0.1.1, labels: {{app: {name}, tier: {tier}}}}}\n"
+        )
+    };
+    let text = format!("{MESH}{rule}{}", client("one", "front"));
+
+    assert!(is_alone_if(&text, "maxConnections: 5", "maxConnections: 6"));
+    assert!(!is_alone_if(&text, "matchLabels: {tier: front}", "matchLabels: {tier: back}"));
+    assert!(!is_alone_if(&text, "app: one, tier: front", "app: one, tier: back"), "the last one is gone");
+    assert!(is_alone_if(&text, "app: one", "app: two"));
+    let two = client("two", "front").replace("127.0.1.1", "127.0.1.2");
+    let both = format!("{text}{two}");
+    assert!(is_alone_if(&both, "app: one, tier: front", "app: one, tier: back"));
+    assert!(is_alone_if(&both, &two, "---\n"), "another one is left");
+    assert!(is_compiled_alone(&resources(&text).0, &resources(&both).0), "it is one more");
 }
 
 #[test]

@@ -237,7 +237,6 @@ fn a_rule_about_tls_that_cannot_be_used_refuses_its_host() {
         "host: reviews, trafficPolicy: {portLevelSettings: [{port: {number: 0}, tls: {mode: SIMPLE}}]}",
         "host: reviews, traffic_policy: {port_level_settings: [{port: x, tls: {mode: SIMPLE}}]}",
         "host: reviews, subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO}}}]",
-        "host: reviews, workloadSelector: {matchLabels: {app: a}}, trafficPolicy: {tls: {mode: SIMPLE}}",
         "host: 5, trafficPolicy: {tls: {mode: SIMPLE}}",
         "host: '*.default.svc.cluster.local', trafficPolicy: {tls: {mode: 5}}",
     ] {

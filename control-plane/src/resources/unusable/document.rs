@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{
     super::{
         AuthorizationAction, AuthorizationPolicySpec, Document, Metadata, Resource, ServiceEntrySpec,
-        WorkloadEntrySpec, http_route,
+        WorkloadEntrySpec,
+        destination_rule::SELECTOR,
+        http_route,
         node::Value,
         service_entry::{EntryEndpoints, Resolution},
     },
@@ -160,11 +162,16 @@ impl Unusable<'_> {
         let spec = self.node.field("spec").map(|entry| &entry.node)?;
         let about_tls = spec.has_field("tls") || !matches!(spec.value, Value::Map(_));
         about_tls.then(|| {
-            let host = match left {
-                Some(Resource::DestinationRule(left)) => left.spec.host.clone(),
-                _ => spec.text("host").unwrap_or("*").to_ascii_lowercase(),
+            let left = match &left {
+                Some(Resource::DestinationRule(left)) => Some(&left.spec),
+                _ => None,
             };
-            refused_host(self.name.clone(), self.location, host)
+            let host = || spec.text("host").unwrap_or("*").to_ascii_lowercase();
+            let host = left.map_or_else(host, |left| left.host.clone());
+            // Whom it selects nobody knows if that cannot be read: perhaps all that it may be for.
+            let selects = spec.field("workloadSelector").is_some();
+            let known = left.filter(|_| !self.has_lost(SELECTOR)).and_then(|left| left.selector.clone());
+            refused_host(self.name.clone(), self.location, host, selects.then(|| known.unwrap_or_default()))
         })
     }
 

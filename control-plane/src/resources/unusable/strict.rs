@@ -186,13 +186,19 @@ pub(super) fn with_places_of(left: Option<&Resource>, mut stand_in: StandIn) -> 
     stand_in
 }
 
-/// Refuses every call to `host`.
-pub(super) fn refused_host(name: DocumentName, location: &Location, host: String) -> StandIn {
+/// Refuses every call to `host`. `selector`: those of the clients in its namespace alone that have these labels.
+pub(super) fn refused_host(
+    name: DocumentName,
+    location: &Location,
+    host: String,
+    selector: Option<BTreeMap<String, String>>,
+) -> StandIn {
     let words = format!(
         "calls to {host} are refused until it is repaired, because it has TLS settings for that host"
     );
     let spec = DestinationRuleSpec {
-        export_to: ExportTo::default(),
+        export_to: if selector.is_some() { ExportTo::own() } else { ExportTo::default() },
+        selector,
         host,
         policy: PolicyBlocks::default(),
         subsets: Vec::new(),

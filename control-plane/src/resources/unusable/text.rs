@@ -65,7 +65,7 @@ pub(in super::super) fn of_text(
             namespace: namespace.unwrap_or(default_namespace).into(),
             ..unnamed("DestinationRule")
         });
-        refused_host(name, &location, only("host").unwrap_or("*").to_owned())
+        refused_host(name, &location, only("host").unwrap_or("*").to_owned(), None)
     })
 }
 

@@ -10,7 +10,7 @@ use proptest::{
 };
 use selvedge_api::ResourceName;
 use selvedge_model::{
-    Endpoint, Endpoints, Mesh, Revocation, Revocations, Revoked, ServiceKey,
+    Endpoint, Endpoints, Mesh, Revocation, Revocations, Revoked, Service, ServiceKey,
     snapshot::{Declared, Occupant},
 };
 
@@ -51,6 +51,10 @@ enum Step {
     Endpoints(usize, u8),
     NoEndpoints(usize),
     Route(usize, Option<usize>, Vec<usize>),
+    /// Another route for those of a namespace's clients that rules select by a label.
+    SelectedRoute(usize, usize, u8, Option<usize>),
+    /// Rules select a client by a label.
+    Select(usize, Option<u8>),
     Export(usize, Option<usize>),
     Workload(usize, u16),
     NoWorkload(usize),
@@ -83,6 +87,9 @@ fn step() -> impl Strategy<Value = Step> {
         host().prop_map(Step::NoEndpoints),
         (host(), namespace(), proptest::collection::vec(host(), 1..3))
             .prop_map(|(host, namespace, to)| Step::Route(host, namespace, to)),
+        (host(), 0..NAMESPACES.len(), 0..2u8, some_host())
+            .prop_map(|(host, namespace, label, to)| Step::SelectedRoute(host, namespace, label, to)),
+        (client(), proptest::option::of(0..2u8)).prop_map(|(client, label)| Step::Select(client, label)),
         (host(), namespace()).prop_map(|(host, namespace)| Step::Export(host, namespace)),
         (client(), select(vec![80, 81])).prop_map(|(client, port)| Step::Workload(client, port)),
         client().prop_map(Step::NoWorkload),
@@ -131,6 +138,20 @@ fn list(host: usize, count: u8) -> Arc<Endpoints> {
     Arc::new(Endpoints::new(key(host), (1..=count).map(|ip| endpoint(ip, host)).collect()))
 }
 
+fn labels(label: u8) -> Arc<BTreeMap<String, String>> {
+    Arc::new(BTreeMap::from([("app".to_owned(), label.to_string())]))
+}
+
+/// Has the clients of `namespace` with this label see `own`; `None`: what others there see.
+fn select_view(mesh: &mut Mesh, key: &ServiceKey, namespace: &str, label: u8, own: Option<Arc<Service>>) {
+    let views = mesh.services.get_mut(key).unwrap();
+    let selected = views.selected.get_or_insert_default().entry(namespace.into()).or_default();
+    match own {
+        Some(own) => drop(selected.insert(labels(label), own)),
+        None => drop(selected.remove(&labels(label))),
+    }
+}
+
 /// Only services that are there are declared anywhere, as in a mesh that was compiled.
 fn edit(mesh: &mut Mesh, step: &Step) {
     let there =
@@ -156,6 +177,23 @@ fn edit(mesh: &mut Mesh, step: &Step) {
             if mesh.services.contains_key(&key(*host)) {
                 let namespace = namespace.map(|namespace| NAMESPACES[namespace]);
                 add_route(mesh, &key(*host), namespace, &to.iter().collect::<Vec<_>>());
+            }
+        }
+        Step::SelectedRoute(host, namespace, label, to) => {
+            let (key, namespace) = (key(*host), NAMESPACES[*namespace]);
+            let Some(views) = mesh.services.get(&key).cloned() else { return };
+            let own = to.map(|to| {
+                add_route(mesh, &key, Some(namespace), &[&self::key(to)]);
+                Arc::clone(&mesh.services[&key].by_namespace[namespace])
+            });
+            mesh.services.insert(key.clone(), views);
+            select_view(mesh, &key, namespace, *label, own);
+        }
+        Step::Select(client, label) => {
+            let name = CLIENTS[*client].parse().unwrap();
+            match label {
+                Some(label) => drop(mesh.selected.insert(name, labels(*label))),
+                None => drop(mesh.selected.remove(&name)),
             }
         }
         Step::Export(host, Some(namespace)) => {
@@ -331,6 +369,39 @@ fn only_those_who_asked_for_what_has_changed_are_woken() {
         clients.iter().map(|client| client.watcher.standing().newest(1)).collect::<Vec<_>>(),
         [1, version]
     );
+}
+
+#[test]
+fn of_a_rule_that_selects_clients_those_alone_are_told_and_who_comes_to_be_selected_sees_it() {
+    let (store, mut mesh) = shop();
+    let mut clients = [0, 1].map(|index| Client::new(&store, index));
+    for client in &mut clients {
+        client.authorities.insert(client.watcher.ask(&Arc::from("reviews.shop")));
+        client.look(&store);
+    }
+    let mut publish = |mesh: &Mesh, expected: [bool; 2]| {
+        store.publish(mesh.clone());
+        let woken = clients.each_ref().map(|client| client.watcher.changed().now_or_never().is_some());
+        assert_eq!(woken, expected);
+        clients.iter_mut().for_each(|client| client.look(&store));
+        clients.each_ref().map(|client| client.seen.clone().unwrap().1)
+    };
+
+    edit(&mut mesh, &Step::SelectedRoute(0, 0, 1, Some(1)));
+    let [one, other] = publish(&mesh, [false, false]);
+    assert_eq!(one, other, "they are nobody's yet");
+    edit(&mut mesh, &Step::Select(0, Some(1)));
+    let [one, other] = publish(&mesh, [true, false]);
+    assert_ne!(one, other);
+    edit(&mut mesh, &Step::SelectedRoute(0, 0, 1, Some(0)));
+    publish(&mesh, [true, false]);
+    edit(&mut mesh, &Step::SelectedRoute(0, 0, 0, Some(1)));
+    publish(&mesh, [false, false]);
+    edit(&mut mesh, &Step::Select(0, None));
+    let [one, other] = publish(&mesh, [true, false]);
+    assert_eq!(one, other);
+    edit(&mut mesh, &Step::Route(0, Some(0), vec![1]));
+    publish(&mesh, [true, true]);
 }
 
 #[test]

@@ -189,3 +189,36 @@ fn a_gateways_access_log_is_its_own_namespaces_and_the_roots_to_change() {
         assert_eq!(told, if is_off { &[][..] } else { &expected[..] }, "{namespace}: {problems:?}");
     }
 }
+
+#[test]
+fn a_destination_rule_selects_the_workloads_of_a_gateway_one_by_one() {
+    let more = |name: &str, address: &str, labels: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}, namespace: shop, annotations: \
+             {{config.selvedge.io/gateway: shop/edge, config.selvedge.io/gateway-ports: '80=8080'}}}}\n\
+             spec: {{address: {address}, serviceAccount: edge, labels: {{{labels}}}}}\n---\n"
+        )
+    };
+    let workloads = more("edge-2", "127.0.0.2", "tier: front") + &more("edge-3", "127.0.0.3", "tier: back");
+    let rule = |namespace: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: front, namespace: {namespace}}}\n\
+             spec: {{host: web.shop.svc.cluster.local, workloadSelector: {{matchLabels: {{tier: front}}}}, \
+             trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}\n---\n"
+        )
+    };
+    let balancers = |rule: &str| {
+        let text = format!("{EDGE}{workloads}{}{}{rule}", gateway(HTTP), route("shop", "r", "", &to("web")));
+        let (mesh, problems) = compiled(&text);
+        assert_eq!(errors(&problems), [""; 0]);
+        let hosts = ["shop/edge-1", "shop/edge-2", "shop/edge-3"].map(|name| {
+            let gateway = Arc::clone(&mesh.gateways[&name.parse().unwrap()]);
+            let host = gateway.virtual_hosts.values().next().unwrap();
+            host.backends[0].policy.load_balancer == LoadBalancer::Random
+        });
+        (hosts, Arc::ptr_eq(edge(&mesh), &mesh.gateways[&"shop/edge-3".parse().unwrap()]))
+    };
+
+    assert_eq!(balancers(&rule("shop")), ([false, true, false], true), "the others share theirs");
+    assert_eq!(balancers(&rule("other")), ([false; 3], true));
+}
