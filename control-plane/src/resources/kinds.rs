@@ -261,6 +261,12 @@ macro_rules! table {
                 }
             }
 
+            /// Puts `resource` among those of its very kind, which stand together in the order of [`Document::seniority`]; whether
+            /// it is known where they stand.
+            pub(crate) fn insert_in_kind(&mut self, resource: Resource) -> bool {
+                match resource { $(Resource::$resource(document) => insert_in_kind(&mut self.$list, document),)* }
+            }
+
             /// Removes the document of `resource`.
             pub fn remove(&mut self, resource: &Resource) {
                 match resource {
@@ -309,6 +315,20 @@ fn takes_over<T: PartialEq>(one: &mut [Arc<Document<T>>], other: &[Arc<Document<
         same
     };
     one.len() == other.len() && one.iter_mut().zip(other).all(same)
+}
+
+/// See [`Resources::insert_in_kind`].
+fn insert_in_kind<T>(list: &mut Vec<Arc<Document<T>>>, document: Arc<Document<T>>) -> bool {
+    let is_one = |there: &Arc<Document<T>>| there.name.kind == document.name.kind;
+    let range = match list.iter().position(is_one) {
+        Some(first) => first..list.iter().rposition(is_one).map_or(first, |last| last + 1),
+        None if list.is_empty() => 0..0,
+        None => return false,
+    };
+    let before = |there: &Arc<Document<T>>| there.seniority() < document.seniority();
+    let place = range.start + list[range].partition_point(before);
+    list.insert(place, document);
+    true
 }
 
 fn put<T>(list: &mut Vec<Arc<Document<T>>>, document: Arc<Document<T>>) {

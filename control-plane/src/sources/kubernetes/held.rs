@@ -8,10 +8,11 @@ use std::{
 use selvedge_kubernetes::Error;
 use serde_json::Value;
 
+use super::in_use::{Change, Entry, InUse};
 use crate::{
     problem::{DocumentName, Fault, Problem, Severity},
     resources::{
-        DecodeOutcome, Decoded, Object, Resource, decode_value,
+        DecodeOutcome, Decoded, decode_value,
         kinds::{ResourceKind, by_name, followed},
         secret::with_last_good,
     },
@@ -38,15 +39,6 @@ pub(super) enum Step {
 
 /// Namespace and name; the namespace is empty for what has none.
 type Name = (String, String);
-
-/// One object.
-#[derive(Debug)]
-struct Entry {
-    /// What is in use of it: the last version that was understood.
-    resource: Option<Resource>,
-    problems: Vec<Problem>,
-    object: Option<Object>,
-}
 
 /// One kind.
 #[derive(Debug)]
@@ -77,7 +69,7 @@ pub(super) struct ClusterObjects {
     unreachable: Option<String>,
     /// Whether everything has been listed once.
     started: bool,
-    changed: bool,
+    in_use: InUse,
     expressions: Budgets,
 }
 
@@ -92,7 +84,7 @@ impl ClusterObjects {
             named: BTreeMap::new(),
             unreachable: None,
             started: false,
-            changed: false,
+            in_use: InUse::default(),
             expressions: Budgets::default(),
         }
     }
@@ -110,7 +102,25 @@ impl ClusterObjects {
                 "every kind is listed; a kind that the cluster does not serve yet is watched as soon as it does"
             );
         }
-        std::mem::take(&mut self.changed).then(|| self.assemble())
+        if !self.in_use.take_changed() {
+            return None;
+        }
+        if self.in_use.is_stale() {
+            let loaded = self.assemble();
+            self.in_use.replace(loaded);
+        }
+        Some(self.in_use.loaded().clone())
+    }
+
+    /// As if everything that is in use had to be put together anew.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self) {
+        self.in_use.take(Change::More);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_put_together_anew(&self) -> bool {
+        self.in_use.is_stale()
     }
 
     pub(super) fn take(&mut self, (index, step): (usize, Step)) {
@@ -124,13 +134,19 @@ impl ClusterObjects {
                     tracing::warn!("{error}");
                 }
                 self.unreachable = Some(format!("{error}; the last known state stays in use"));
-                self.changed = true;
+                self.in_use.take(Change::More);
             }
             return;
         }
-        self.changed |= self.unreachable.take().is_some();
+        self.reachable();
         let Some(kind) = self.kinds.get_mut(index) else { return };
-        self.changed |= kind.take(step, &self.default_namespace);
+        self.in_use.take(kind.take(step, &self.default_namespace));
+    }
+
+    fn reachable(&mut self) {
+        if self.unreachable.take().is_some() {
+            self.in_use.take(Change::More);
+        }
     }
 
     /// The objects `wanted` are watched by name, and no others; those that are `too_many` are not, and it is said why.
@@ -141,12 +157,12 @@ impl ClusterObjects {
             // One that is wanted now after it was too many, or the other way round, begins anew.
             (is_wanted || is_refused) && one.is_refused == is_refused
         });
-        self.changed |= self.named.len() != before;
+        let mut is_different = self.named.len() != before;
         for name in wanted.union(too_many) {
             let Some(kind) = by_name(&name.kind) else { continue };
             let is_refused = too_many.contains(name);
             self.named.entry(name.clone()).or_insert_with(|| {
-                self.changed |= is_refused;
+                is_different |= is_refused;
                 let mut one = OfKind::new(kind, name.to_string());
                 one.is_refused = is_refused;
                 one.failure = is_refused.then(|| {
@@ -154,6 +170,9 @@ impl ClusterObjects {
                 });
                 one
             });
+        }
+        if is_different {
+            self.in_use.take(Change::More);
         }
     }
 
@@ -167,9 +186,14 @@ impl ClusterObjects {
         if matches!(&step, Step::Failed(Error::Unreachable { .. })) {
             return self.take((EVERY_KIND, step));
         }
-        self.changed |= self.unreachable.take().is_some();
+        self.reachable();
         let Some(one) = self.named.get_mut(name) else { return };
-        self.changed |= one.take(step, &self.default_namespace);
+        let change = match one.take(step, &self.default_namespace) {
+            // They are in the order of their names.
+            Change::Object(None, _) | Change::Object(_, None) => Change::More,
+            change => change,
+        };
+        self.in_use.take(change);
     }
 
     fn assemble(&mut self) -> Loaded {
@@ -226,17 +250,17 @@ impl OfKind {
         }
     }
 
-    /// Takes one step; whether anything is different now.
-    fn take(&mut self, step: Step, default_namespace: &str) -> bool {
+    /// Takes one step; what is different now.
+    fn take(&mut self, step: Step, default_namespace: &str) -> Change<'_> {
         match step {
             Step::Listing => {
                 self.listing = Some(BTreeMap::new());
-                false
+                Change::Nothing
             }
             Step::Present(object) => {
                 let (name, entry) = self.read(object, default_namespace);
                 self.listing.get_or_insert_default().insert(name, entry);
-                false
+                Change::Nothing
             }
             Step::Listed => {
                 let listed = self.listing.take().unwrap_or_default();
@@ -251,24 +275,31 @@ impl OfKind {
                         "the cluster serves this kind now; it is watched"
                     );
                 }
-                self.failure.take().is_some() || first || !same
+                Change::more_if(self.failure.take().is_some() || first || !same)
             }
             Step::Applied(object) => {
                 let (name, entry) = self.read(object, default_namespace);
-                let changed = !self.objects.get(&name).is_some_and(|old| old.is(&entry));
-                self.objects.insert(name, entry);
-                self.failure.take().is_some() || changed
+                let had_failed = self.failure.take().is_some();
+                let is_same = self.objects.get(&name).is_some_and(|old| old.is(&entry));
+                let before = self.objects.insert(name.clone(), entry);
+                if had_failed || is_same {
+                    return Change::more_if(had_failed);
+                }
+                Change::Object(before, self.objects.get(&name))
             }
             Step::Deleted(object) => {
-                let had = self.objects.remove(&name_of(&object)).is_some();
-                self.failure.take().is_some() || had
+                let before = self.objects.remove(&name_of(&object));
+                if self.failure.take().is_some() {
+                    return Change::More;
+                }
+                before.map_or(Change::Nothing, |before| Change::Object(Some(before), None))
             }
             Step::Missing => {
                 let first = !std::mem::replace(&mut self.settled, true);
                 self.served = false;
                 self.listing = None;
                 let had = !std::mem::take(&mut self.objects).is_empty();
-                self.failure.take().is_some() || first || had
+                Change::more_if(self.failure.take().is_some() || first || had)
             }
             Step::Failed(error) => {
                 let why = format!(
@@ -281,9 +312,9 @@ impl OfKind {
                 }
                 self.settled |= self.wanted.is_dispensable;
                 self.failure = Some(why);
-                new
+                Change::more_if(new)
             }
-            Step::Answers => false,
+            Step::Answers => Change::Nothing,
         }
     }
 
@@ -310,17 +341,6 @@ impl OfKind {
             }
         }
         (name, entry)
-    }
-}
-
-impl Entry {
-    fn is(&self, other: &Self) -> bool {
-        let same_resource = match (&self.resource, &other.resource) {
-            (Some(this), Some(other)) => this == other,
-            (None, None) => true,
-            _ => false,
-        };
-        same_resource && self.problems == other.problems && self.object == other.object
     }
 }
 

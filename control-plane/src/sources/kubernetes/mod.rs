@@ -5,6 +5,7 @@
 //! stays in use, however long the API server is away.
 
 mod held;
+mod in_use;
 mod named;
 mod served;
 

@@ -44,6 +44,92 @@ fn services(loaded: &Loaded) -> Vec<(String, u16)> {
     services.map(|document| (document.name.name.to_string(), document.spec.ports[0].port)).collect()
 }
 
+/// One step of a cluster's story: of which kind, and what becomes of which object.
+fn random_step(random: &mut fastrand::Rng) -> (&'static str, Step) {
+    let name = random.choice(["a", "b", "c", "d"]).unwrap();
+    let kind = *random.choice(&["Pod", "Service", "HTTPRoute", "GRPCRoute", "ServiceAccount"]).unwrap();
+    let spec = match (kind, random.u8(0..5)) {
+        ("Service", broken @ 0..2) => json!({"ports": [{"port": broken, "nobody": "knows this"}]}),
+        ("Service", port) => json!({"ports": [{"port": port}]}),
+        ("HTTPRoute", 0) => {
+            json!({"rules": [{"matches": [{"path": {"type": "RegularExpression", "value": "/a.*"}}]}]})
+        }
+        ("HTTPRoute" | "GRPCRoute", 1) => json!({"rules": 5}),
+        ("HTTPRoute" | "GRPCRoute", host) => json!({"hostnames": [format!("h{host}.example.com")]}),
+        (_, node) => json!({"nodeName": format!("node{node}"), "containers": []}),
+    };
+    let version = match kind {
+        "HTTPRoute" | "GRPCRoute" => "gateway.networking.k8s.io/v1",
+        _ => "v1",
+    };
+    let mut object = json!({
+        "apiVersion": version, "kind": kind,
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": random.u8(0..3)},
+        "spec": spec,
+    });
+    if random.bool() {
+        object["metadata"]["creationTimestamp"] = json!(format!("2026-01-0{}T00:00:00Z", random.u8(1..4)));
+    }
+    let step = match random.u8(0..12) {
+        0..7 => Step::Applied(object),
+        7..10 => Step::Deleted(object),
+        10 => Step::Listed,
+        _ => Step::Failed(unreachable()),
+    };
+    (kind, step)
+}
+
+#[test]
+fn what_is_changed_in_its_place_is_what_would_be_put_together_anew() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..40 {
+        let (mut held, mut anew) = (empty(), empty());
+        for _ in 0..100 {
+            let mut twin = random.clone();
+            let (kind, step) = random_step(&mut random);
+            take(&mut held, kind, step);
+            let (kind, step) = random_step(&mut twin);
+            take(&mut anew, kind, step);
+            if random.u8(0..3) > 0 {
+                anew.forget();
+                let (loaded, whole) = (held.changed(), anew.changed());
+                // Who has forgotten always tells.
+                assert!(loaded.is_none() || loaded == whole);
+            }
+        }
+        take(&mut held, "Service", Step::Applied(service("last", 1, 1)));
+        take(&mut anew, "Service", Step::Applied(service("last", 1, 1)));
+        anew.forget();
+        assert_eq!(held.changed(), anew.changed());
+    }
+}
+
+#[test]
+fn a_pod_that_comes_or_changes_leaves_all_other_documents_as_they_are_in_memory() {
+    let pod = |name: &str, node: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "uid": name,
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": node, "containers": []}
+        })
+    };
+    let mut held = empty();
+    take(&mut held, "Pod", Step::Applied(pod("b", "one")));
+    let first = held.changed().unwrap();
+    assert!(!held.is_put_together_anew());
+
+    take(&mut held, "Pod", Step::Applied(pod("a", "one")));
+    take(&mut held, "Pod", Step::Applied(pod("b", "two")));
+    take(&mut held, "Pod", Step::Applied(pod("c", "one")));
+    take(&mut held, "Pod", Step::Deleted(pod("c", "one")));
+    assert!(!held.is_put_together_anew());
+    let second = held.changed().unwrap();
+
+    let names: Vec<_> = second.resources.pods.iter().map(|pod| pod.name.name.to_string()).collect();
+    assert_eq!((names, first.resources.pods.len()), (vec!["a".to_owned(), "b".to_owned()], 1));
+}
+
 fn errors(loaded: &Loaded) -> Vec<String> {
     let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
