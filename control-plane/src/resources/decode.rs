@@ -78,8 +78,13 @@ pub(crate) fn decode_again(
         };
         // Both are in the order of the text.
         while before.next_if(|known| known.chunk.first < first).is_some() {}
-        if before.peek().is_some_and(is_same) {
-            while let Some(known) = before.next_if(is_same) {
+        if let Some(known) = before.next_if(is_same) {
+            // A list may have thousands: those of one are told by where its text is.
+            let part = Arc::clone(&known.chunk.text);
+            let is_of_it =
+                |known: &Decoded| known.chunk.first == first && Arc::ptr_eq(&known.chunk.text, &part);
+            documents.push(known);
+            while let Some(known) = before.next_if(is_of_it) {
                 documents.push(known);
             }
             continue;

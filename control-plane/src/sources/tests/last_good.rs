@@ -68,6 +68,80 @@ fn last_good_versions_survive_a_restart() {
     assert_eq!(services(&restarted), named(&[("a", 2), ("b", 1)]));
 }
 
+/// A list of services with this port.
+fn list(names: &[&str], port: u16) -> String {
+    let item = |name: &&str| {
+        format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata: {{name: {name}}}\n  spec: {{ports: [{{port: {port}}}]}}\n"
+        )
+    };
+    format!("apiVersion: v1\nkind: List\nitems:\n{}", names.iter().map(item).collect::<String>())
+}
+
+/// The shared texts that are saved.
+fn texts(bench: &Bench) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(bench.saved().join(".texts")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+#[test]
+fn the_text_of_a_list_is_saved_once_for_all_of_its_documents() {
+    let bench = Bench::new(&[("a.yaml", list(&["a", "b", "c"], 1)), ("d.yaml", service("d", 1))]);
+    let mut directory = bench.directory();
+    directory.poll().unwrap();
+
+    let [text] = &texts(&bench)[..] else { panic!("{:?}", texts(&bench)) };
+    assert_eq!(fs::read_to_string(text).unwrap(), list(&["a", "b", "c"], 1));
+    assert_eq!(fs::metadata(text).unwrap().permissions().mode() & 0o777, 0o600);
+    let saved = |name: &str| fs::read_to_string(bench.saved().join("Service/default").join(name)).unwrap();
+    assert!(["a", "b", "c"].iter().all(|name| !saved(name).contains("items")));
+    assert!(saved("d").contains("name: d"));
+
+    // After a restart beside a broken file it is read again.
+    bench.write("a.yaml", "}{");
+    assert_eq!(
+        services(&bench.directory().poll().unwrap()),
+        named(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)])
+    );
+    bench.write("a.yaml", &list(&["a", "b"], 2));
+    settle(&mut directory).unwrap();
+    let [text] = &texts(&bench)[..] else { panic!("{:?}", texts(&bench)) };
+    assert_eq!(fs::read_to_string(text).unwrap(), list(&["a", "b"], 2), "nobody needs the other any more");
+    bench.write("a.yaml", &service("a", 2));
+    settle(&mut directory).unwrap();
+    assert_eq!(texts(&bench), [""; 0].map(std::path::PathBuf::from));
+}
+
+#[test]
+fn one_document_of_a_list_that_fails_keeps_the_text_in_which_it_was_good() {
+    let bench = Bench::new(&[("a.yaml", list(&["a", "b", "c"], 1))]);
+    bench.directory().poll().unwrap();
+
+    bench.write("a.yaml", &list(&["a", "b", "c"], 2).replacen("port: 2", "port: 0", 1));
+    assert_eq!(services(&bench.directory().poll().unwrap()), named(&[("a", 1), ("b", 2), ("c", 2)]));
+
+    assert_eq!(texts(&bench).len(), 2);
+    assert_eq!(services(&bench.directory().poll().unwrap()), named(&[("a", 1), ("b", 2), ("c", 2)]));
+    // What nobody names is not kept for ever.
+    fs::write(bench.saved().join(".texts/0123"), "x").unwrap();
+    bench.directory().poll().unwrap();
+    assert_eq!(texts(&bench).len(), 2);
+}
+
+#[test]
+fn a_shared_text_that_is_damaged_is_reported_and_written_anew() {
+    let bench = Bench::new(&[("a.yaml", list(&["a", "b"], 1))]);
+    bench.directory().poll().unwrap();
+    fs::write(&texts(&bench)[0], "apiVersion: v1\n").unwrap();
+
+    let loaded = bench.directory().poll().unwrap();
+
+    assert_eq!(services(&loaded), named(&[("a", 1), ("b", 1)]));
+    assert!(loaded.problems.iter().all(|problem| problem.to_string().contains("is damaged")), "{loaded:?}");
+    assert_eq!(loaded.problems.len(), 2);
+    assert_eq!(bench.directory().poll().unwrap().problems, []);
+}
+
 #[test]
 fn a_restart_without_its_directory_uses_what_was_saved() {
     let bench = Bench::new(&[("a.yaml", service("a", 1))]);
