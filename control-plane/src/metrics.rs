@@ -2,6 +2,8 @@
 //!
 //! Labels are closed sets: no workload, authority or document name is one.
 
+mod found;
+
 use std::{
     sync::atomic::AtomicU64,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -17,6 +19,7 @@ use selvedge_ops::{
     lag::{self, Lag},
 };
 
+use self::found::Found;
 use crate::problem::{Problem, Severity};
 
 /// What became of a transaction.
@@ -136,6 +139,8 @@ pub struct Metrics {
     pub(crate) lag: Lag,
     stages: Family<ByStage, Counter<f64, AtomicU64>>,
     endpoints_sent: Family<ByForm, Counter>,
+    /// What each delivery counts, found once.
+    found: Found,
     /// In a registry of its own, because its name says nothing of the control plane: the proxies have a part in it.
     change_to_ack: Histogram,
     shared: Registry,
@@ -160,6 +165,7 @@ impl Default for Metrics {
             lag: Lag::default(),
             stages: Family::default(),
             endpoints_sent: Family::default(),
+            found: Found::default(),
             change_to_ack: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             shared: Registry::with_prefix("selvedge"),
         };
@@ -254,7 +260,8 @@ impl Metrics {
     }
 
     pub(crate) fn transaction(&self, outcome: TransactionOutcome) {
-        self.transactions.get_or_create(&ByOutcome { outcome: outcome.word() }).inc();
+        let new = || self.transactions.get_or_create_owned(&ByOutcome { outcome: outcome.word() });
+        self.found.transactions[outcome as usize].get_or_init(new).inc();
     }
 
     pub(crate) fn stream_refused(&self, reason: &'static str) {
@@ -290,7 +297,8 @@ impl Metrics {
 
     /// `stage` has taken so long.
     pub(crate) fn spent(&self, stage: Stage, duration: Duration) {
-        self.stages.get_or_create(&ByStage { stage: stage.word() }).inc_by(duration.as_secs_f64());
+        let new = || self.stages.get_or_create_owned(&ByStage { stage: stage.word() });
+        self.found.stages[stage as usize].get_or_init(new).inc_by(duration.as_secs_f64());
     }
 
     /// A proxy has acknowledged a transaction so long after it was `sent`, and after its earliest change was noticed.
@@ -304,7 +312,8 @@ impl Metrics {
     /// A list of endpoints is sent in so many bytes: whole, or only what has changed.
     pub(crate) fn endpoints_sent(&self, is_delta: bool, bytes: usize) {
         let form = if is_delta { "delta" } else { "whole" };
-        self.endpoints_sent.get_or_create(&ByForm { form }).inc_by(bytes as u64);
+        let new = || self.endpoints_sent.get_or_create_owned(&ByForm { form });
+        self.found.endpoints_sent[usize::from(is_delta)].get_or_init(new).inc_by(bytes as u64);
     }
 
     pub(crate) fn keys_fetched(&self, is_ok: bool) {

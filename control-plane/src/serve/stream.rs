@@ -4,10 +4,11 @@
 //! nothing but its own delay, however often configuration changes. `Session` holds what was said and
 //! does no I/O; the rest of this file is the conversation around it.
 
+mod alarm;
 mod session;
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -24,10 +25,13 @@ use selvedge_model::WorkloadName;
 use selvedge_ops::{
     Drain,
     places::{Activity, Doing},
-    plain_within,
+    plain_within, when_woken,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -36,14 +40,15 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::{
     connection::Client,
-    turns::{self, Turn, Turns},
+    turns::{self, Over, Turn, Turns},
 };
 use crate::{
     keys::KeyWishes,
     metrics::{Metrics, Stage, TransactionOutcome},
-    snapshot::{Snapshot, Store},
+    snapshot::{Snapshot, Store, diff::Difference},
     status::{Asked, Level, Levels, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
 };
+use alarm::Alarm;
 use session::{Applicant, MAX_REASON, MessageOutcome, Session};
 
 /// From the stream's start to its Hello.
@@ -156,6 +161,37 @@ fn reason(code: Code) -> &'static str {
     }
 }
 
+/// What seldom happens beside a conversation.
+struct Asides {
+    taps: watch::Receiver<u64>,
+    levels: watch::Receiver<u64>,
+    outgoing: mpsc::Sender<Message>,
+    over: Over,
+}
+
+enum Aside {
+    /// Somebody asks to see other requests.
+    Taps,
+    /// Something else is to be logged.
+    Levels,
+    /// Nobody takes messages any more.
+    Closed,
+    /// Newer streams have the workload's turns.
+    Over,
+}
+
+impl Asides {
+    async fn next(mut self) -> (Aside, Self) {
+        let happened = tokio::select! {
+            Ok(()) = self.taps.changed() => Aside::Taps,
+            Ok(()) = self.levels.changed() => Aside::Levels,
+            () = self.outgoing.closed() => Aside::Closed,
+            () = self.over.reached() => Aside::Over,
+        };
+        (happened, self)
+    }
+}
+
 struct Conversation {
     address: std::net::SocketAddr,
     peer: Peer,
@@ -176,16 +212,21 @@ struct Conversation {
 
 impl Conversation {
     async fn run(mut self, mut messages: Streaming<wire::ClientMessage>, drain: Drain) {
-        let expired = expiry(self.peer.not_after);
+        let (proxies, not_after) = (Arc::clone(&self.proxies), self.peer.not_after);
+        let ended = async {
+            tokio::select! {
+                () = expiry(not_after) => Status::unauthenticated(
+                    "the certificate that this stream was opened with has expired; renew it and reconnect",
+                ),
+                _ = drain.drained() => {
+                    let spread = proxies.count_at_end() as u64 * 1000 / LET_IN_PER_SECOND;
+                    later("the control plane is stopping; reconnect", spread)
+                }
+            }
+        };
         let ended = tokio::select! {
             ended = self.converse(&mut messages) => ended,
-            () = expired => Err(Status::unauthenticated(
-                "the certificate that this stream was opened with has expired; renew it and reconnect",
-            )),
-            _ = drain.drained() => {
-                let spread = self.proxies.count_at_end() as u64 * 1000 / LET_IN_PER_SECOND;
-                Err(later("the control plane is stopping; reconnect", spread))
-            }
+            status = when_woken(ended) => Err(status),
         };
         self.activity.set(Doing::Idle);
         let (address, identity) = (self.address, &self.peer.identity);
@@ -208,8 +249,8 @@ impl Conversation {
         // Before anything is kept of it.
         applicant.admit(&*self.snapshot()?)?;
         let (mut session, authorities) = applicant.begin(&self.store);
-        let mut turn = self.turns.take(&session.workload);
-        if !self.ask_for_all(&mut session, &mut turn, authorities).await? {
+        let (turn, mut over) = self.turns.take(&session.workload);
+        if !self.ask_for_all(&mut session, (&turn, &mut over), authorities).await? {
             return Ok(());
         }
         // Its connection keeps its place from now on.
@@ -217,26 +258,39 @@ impl Conversation {
         let registration = session.shown(self.address, self.root.clone());
         let registration = self.proxies.register(registration, session.standing());
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
-        let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
+        let (taps, levels) = (self.taps.changes(), self.levels.changes());
+        let asides = Asides { taps, levels, outgoing: self.outgoing.clone(), over };
+        let (mut asked, mut level, mut alarm) = (Asked::default(), None, Alarm::new());
         self.ask(&mut session, &mut asked).await?;
-        let (mut levels, mut level) = (self.levels.changes(), None);
         self.set_level(&session, &mut level).await?;
+        // What seldom happens costs nothing whenever something else does.
+        let mut aside = pin!(when_woken(asides.next()));
         loop {
             let is_due = session.due && session.under_way.is_none();
             // A proxy has no more looked at than its share; a change of configuration is told at once.
-            let waits = turn.look_waits_until().filter(|_| is_due && !session.has_changed);
+            let waits = if is_due && !session.has_changed { turn.look_waits_until() } else { None };
             if is_due && waits.is_none() {
-                // What it needs is given back when it is done, and not kept for as long as the stream is open.
-                Box::pin(self.send_what_is_due(&mut session, &turn)).await?;
+                // Whoever causes looks himself does not keep everybody else from theirs.
+                let yields = !session.has_changed;
+                let next = self.look(&mut session, &turn)?;
+                let rest = next.map(|difference| self.send(&session, difference)).unwrap_or_default();
+                if !rest.is_empty() {
+                    // What waiting needs is given back when it is done, and not kept for as long as the stream is open.
+                    let start = Instant::now();
+                    Box::pin(self.send_in_turn(rest)).await?;
+                    self.metrics.spent(Stage::Write, start.elapsed());
+                }
                 registration.update(|proxy| session.show(proxy));
-                yield_now().await;
+                if yields {
+                    yield_now().await;
+                }
             }
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
             // Whoever tells too often is not listened to for a while. All else goes on: he may be revoked meanwhile.
             let unheard = session.waits_until();
             // What is due is looked at above.
             let lent = level.as_ref().map(|level: &Level| level.until);
-            let next = [waits, deadline, unheard, lent].into_iter().flatten().min();
+            alarm.set([waits, deadline, unheard, lent].into_iter().flatten().min());
             tokio::select! {
                 message = messages.message(), if unheard.is_none() => match message? {
                     Some(message) => {
@@ -248,12 +302,21 @@ impl Conversation {
                 },
                 () = session.watcher.changed() => {
                     // At once, and not when what is in progress has been answered.
-                    session.admit(&*self.snapshot()?)?;
+                    if session.watcher.concerns_itself() {
+                        session.admit(&*self.snapshot()?)?;
+                    }
                     (session.due, session.has_changed) = (true, true);
                 }
-                Ok(()) = taps.changed() => self.ask(&mut session, &mut asked).await?,
-                Ok(()) = levels.changed() => self.set_level(&session, &mut level).await?,
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                (happened, asides) = &mut aside => {
+                    match happened {
+                        Aside::Taps => self.ask(&mut session, &mut asked).await?,
+                        Aside::Levels => self.set_level(&session, &mut level).await?,
+                        Aside::Closed => return Ok(()),
+                        Aside::Over => return Err(replaced(&session.workload)),
+                    }
+                    aside.set(when_woken(asides.next()));
+                }
+                () = alarm.rings() => {
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                     }
@@ -262,8 +325,6 @@ impl Conversation {
                         self.set_level(&session, &mut level).await?;
                     }
                 }
-                () = self.outgoing.closed() => return Ok(()),
-                () = turn.over() => return Err(replaced(&session.workload)),
             }
         }
     }
@@ -273,7 +334,7 @@ impl Conversation {
     async fn ask_for_all(
         &self,
         session: &mut Session,
-        turn: &mut Turn,
+        (turn, over): (&Turn, &mut Over),
         authorities: Vec<String>,
     ) -> Result<bool, Status> {
         let is_large = authorities.len() > MOST_AT_ONCE;
@@ -281,7 +342,7 @@ impl Conversation {
             tokio::select! {
                 () = sleep_until(waits) => {}
                 () = self.outgoing.closed() => return Ok(false),
-                () = turn.over() => return Err(replaced(&session.workload)),
+                () = over.reached() => return Err(replaced(&session.workload)),
             }
         }
         let mut authorities = authorities.into_iter().peekable();
@@ -309,14 +370,22 @@ impl Conversation {
         newest.ok_or_else(|| Status::unavailable("the control plane has no configuration; reconnect"))
     }
 
-    async fn send_what_is_due(&mut self, session: &mut Session, turn: &Turn) -> Result<(), Status> {
+    /// What the proxy lacks now, if anything.
+    fn look(&mut self, session: &mut Session, turn: &Turn) -> Result<Option<Difference>, Status> {
+        // In this order: what comes later is in a later snapshot.
+        let news = session.watcher.news();
         let snapshot = self.snapshot()?;
         let start = Instant::now();
         let is_for_change = session.has_changed;
-        let next = session.next(&snapshot, start + ACK_TIMEOUT)?;
-        turn.looked(start.elapsed(), is_for_change);
-        self.metrics.spent(Stage::View, start.elapsed());
-        let Some(difference) = next else { return Ok(()) };
+        let next = session.next(&news, &snapshot, start + ACK_TIMEOUT)?;
+        let took = start.elapsed();
+        turn.looked(took, is_for_change);
+        self.metrics.spent(Stage::View, took);
+        Ok(next)
+    }
+
+    /// Sends what there is room for, which mostly is all: one transaction is under way. Gives the rest.
+    fn send(&self, session: &Session, difference: Difference) -> Vec<Message> {
         let start = Instant::now();
         let nonce = session.nonce;
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
@@ -324,14 +393,28 @@ impl Conversation {
         for list in difference.upserts.iter().filter(|one| matches!(one.name(), ResourceName::Endpoints(_))) {
             self.metrics.endpoints_sent(list.is_delta(), list.bytes().len());
         }
-        for message in difference.messages(nonce) {
-            let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Box::new(Ok(message)))).await;
+        self.metrics.transaction(TransactionOutcome::Sent);
+        let messages = difference.messages(nonce).into_iter().map(|message| Box::new(Ok(message)));
+        let mut rest = Vec::new();
+        for message in messages {
+            if !rest.is_empty() {
+                rest.push(message);
+            } else if let Err(TrySendError::Full(message)) = self.outgoing.try_send(message) {
+                rest.push(message);
+            }
+        }
+        self.metrics.spent(Stage::Write, start.elapsed());
+        rest
+    }
+
+    /// Waits for room for `messages`.
+    async fn send_in_turn(&self, messages: Vec<Message>) -> Result<(), Status> {
+        for message in messages {
+            let sent = timeout(ACK_TIMEOUT, self.outgoing.send(message)).await;
             // Closed: the proxy is gone, and the loop around us sees that next.
             sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
                 .ok();
         }
-        self.metrics.spent(Stage::Write, start.elapsed());
-        self.metrics.transaction(TransactionOutcome::Sent);
         Ok(())
     }
 
@@ -365,10 +448,7 @@ impl Conversation {
 
     /// Sends what is no transaction.
     async fn send_beside(&self, message: Transaction) -> Result<(), Status> {
-        let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Box::new(Ok(message)))).await;
-        // Closed: the proxy is gone, and the loop around us sees that next.
-        sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?.ok();
-        Ok(())
+        Box::pin(self.send_in_turn(vec![Box::new(Ok(message))])).await
     }
 
     /// Whether a rule about tokens of `workload` has its keys from `url`. No proxy has anything else fetched.
@@ -389,8 +469,8 @@ impl Conversation {
     ) -> Result<bool, Status> {
         for _ in 0..MOST_AT_ONCE {
             self.hear(session, message, registration)?;
-            // The rest is read when it may be.
-            if session.waits_until().is_some() {
+            // Nothing is looked at yet. Or the rest is read when it may be.
+            if !session.due || session.waits_until().is_some() {
                 return Ok(true);
             }
             message = match messages.message().now_or_never() {
@@ -478,12 +558,42 @@ async fn hello(messages: &mut Streaming<wire::ClientMessage>) -> Result<wire::He
     }
 }
 
-/// By the wall clock, looked at again every minute: it may be set, and a host may sleep.
 async fn expiry(not_after: SystemTime) {
+    expiry_by(not_after, SystemTime::now).await;
+}
+
+/// By the wall clock `now`, looked at again every minute: it may be set, and a host may sleep.
+async fn expiry_by(not_after: SystemTime, now: impl Fn() -> SystemTime) {
     const LOOK: Duration = Duration::from_secs(60);
-    while let Ok(left) = not_after.duration_since(SystemTime::now())
+    while let Ok(left) = not_after.duration_since(now())
         && !left.is_zero()
     {
         sleep(left.min(LOOK)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// How long a certificate of an hour keeps its stream if after ten minutes the clock is set by `jump`.
+    async fn lasts(jump: impl Fn(SystemTime) -> SystemTime) -> u64 {
+        let (began, clock) = (Instant::now(), SystemTime::now());
+        let now = || {
+            let right = clock + began.elapsed();
+            if began.elapsed() < HOUR / 6 { right } else { jump(right) }
+        };
+        expiry_by(clock + HOUR, now).await;
+        began.elapsed().as_secs() / 60
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_with_its_certificate_however_the_clock_is_set_meanwhile() {
+        assert_eq!(lasts(|right| right).await, 60);
+        assert_eq!(lasts(|right| right + 2 * HOUR).await, 10, "it is over by now");
+        assert_eq!(lasts(|right| right - 2 * HOUR).await, 180);
+        assert_eq!(lasts(|right| right + HOUR / 2).await, 30);
     }
 }

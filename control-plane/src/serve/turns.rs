@@ -27,15 +27,21 @@ const EARLY: Duration = Duration::from_secs(5);
 struct Streams {
     /// Oldest first, each with what is dropped when its turn is over.
     open: VecDeque<(u64, oneshot::Sender<()>)>,
-    /// When the next look would be, if looks had taken no more than their share. It outlives the streams: whoever comes back
-    /// causes no more work than who stays.
-    look_at: Instant,
+    look_at: LookAt,
 }
 
-impl Streams {
-    /// When the next look may be; `None`: now.
-    fn waits_until(&self, now: Instant) -> Option<Instant> {
-        self.look_at.checked_sub(EARLY).filter(|at| *at > now)
+/// When the next look would be, if looks had taken no more than their share. It outlives the streams: whoever comes back
+/// causes no more work than who stays. All streams of a workload share one, and look for no other's.
+#[derive(Debug, Clone)]
+struct LookAt(Arc<Mutex<Instant>>);
+
+impl LookAt {
+    fn lock(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        *self.lock() <= now
     }
 }
 
@@ -60,28 +66,41 @@ pub(super) struct Turn {
     turns: Arc<Turns>,
     workload: WorkloadName,
     id: u64,
-    over: oneshot::Receiver<()>,
+    look_at: LookAt,
+}
+
+/// The end of a turn.
+#[derive(Debug)]
+pub(super) struct Over(oneshot::Receiver<()>);
+
+impl Over {
+    /// Returns once newer streams have the workload's turns.
+    pub(super) async fn reached(&mut self) {
+        // Dropped with the turn.
+        let _ = (&mut self.0).await;
+    }
 }
 
 impl Turns {
     /// A turn for one more stream of `workload`; the turn of the oldest of too many is over.
-    pub(super) fn take(self: &Arc<Self>, workload: &WorkloadName) -> Turn {
+    pub(super) fn take(self: &Arc<Self>, workload: &WorkloadName) -> (Turn, Over) {
         let (stay, over) = oneshot::channel();
         let mut all = self.lock();
         let now = Instant::now();
         if all.of.len() >= all.sweep_at {
-            all.of.retain(|_, streams| !streams.open.is_empty() || streams.look_at > now);
+            all.of.retain(|_, streams| !streams.open.is_empty() || !streams.look_at.is_over(now));
             all.sweep_at = 2 * all.of.len() + 16;
         }
-        let new = || Streams { open: VecDeque::new(), look_at: now };
+        let new = || Streams { open: VecDeque::new(), look_at: LookAt(Arc::new(Mutex::new(now))) };
         let streams = all.of.entry(workload.clone()).or_insert_with(new);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         streams.open.push_back((id, stay));
         if streams.open.len() > MOST {
             streams.open.pop_front();
         }
+        let look_at = streams.look_at.clone();
         drop(all);
-        Turn { turns: Arc::clone(self), workload: workload.clone(), id, over }
+        (Turn { turns: Arc::clone(self), workload: workload.clone(), id, look_at }, Over(over))
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
@@ -90,27 +109,19 @@ impl Turns {
 }
 
 impl Turn {
-    /// Returns once newer streams have the workload's turns.
-    pub(super) async fn over(&mut self) {
-        // Dropped with the turn.
-        let _ = (&mut self.over).await;
-    }
-
     /// Until when the next look at what is due waits, because those before have taken long; `None`: it may be now.
     pub(super) fn look_waits_until(&self) -> Option<Instant> {
-        let all = self.turns.lock();
-        all.of.get(&self.workload).and_then(|streams| streams.waits_until(Instant::now()))
+        self.look_at.lock().checked_sub(EARLY).filter(|at| *at > Instant::now())
     }
 
     /// Notes that a look has taken this long. One that is for a change of configuration is not the workload's doing: such looks
     /// use up what others may have had at once, and keep nobody waiting.
     pub(super) fn looked(&self, took: Duration, is_for_change: bool) {
-        if let Some(streams) = self.turns.lock().of.get_mut(&self.workload) {
-            let now = Instant::now();
-            let next = streams.look_at.max(now) + took * SHARE;
-            let latest = if is_for_change { streams.look_at.max(now + EARLY) } else { next };
-            streams.look_at = next.min(latest);
-        }
+        let now = Instant::now();
+        let mut look_at = self.look_at.lock();
+        let next = (*look_at).max(now) + took * SHARE;
+        let latest = if is_for_change { (*look_at).max(now + EARLY) } else { next };
+        *look_at = next.min(latest);
     }
 }
 
@@ -119,7 +130,7 @@ impl Drop for Turn {
         let mut all = self.turns.lock();
         let Some(streams) = all.of.get_mut(&self.workload) else { return };
         streams.open.retain(|(id, _)| *id != self.id);
-        if streams.open.is_empty() && streams.look_at <= Instant::now() {
+        if streams.open.is_empty() && streams.look_at.is_over(Instant::now()) {
             all.of.remove(&self.workload);
         }
     }
@@ -138,13 +149,13 @@ mod tests {
         let mut first = turns.take(&workload);
         let mut other = turns.take(&"shop/reviews-2".parse().unwrap());
         let mut second = turns.take(&workload);
-        assert!(first.over().now_or_never().is_none());
+        assert!(first.1.reached().now_or_never().is_none());
 
         let mut third = turns.take(&workload);
 
-        assert!(first.over().now_or_never().is_some());
+        assert!(first.1.reached().now_or_never().is_some());
         let stay = [&mut second, &mut third, &mut other];
-        assert!(stay.into_iter().all(|turn| turn.over().now_or_never().is_none()));
+        assert!(stay.into_iter().all(|(_, over)| over.reached().now_or_never().is_none()));
         drop((first, second, third, other));
         assert!(turns.lock().of.is_empty());
     }
@@ -153,7 +164,7 @@ mod tests {
     async fn looks_that_take_long_wait_for_each_other_although_the_workload_comes_back() {
         let turns = Arc::new(Turns::default());
         let workload = "shop/reviews-1".parse().unwrap();
-        let turn = turns.take(&workload);
+        let (turn, _) = turns.take(&workload);
         turn.looked(EARLY / SHARE, false);
         assert_eq!(turn.look_waits_until(), None);
         turn.looked(Duration::from_millis(20), false);
@@ -161,9 +172,9 @@ mod tests {
         let after = |of: &Turn| of.look_waits_until().map(|at| at.duration_since(Instant::now()));
         assert_eq!(after(&turn), Some(Duration::from_millis(200)));
         drop(turn);
-        let again = turns.take(&workload);
+        let (again, _) = turns.take(&workload);
         assert_eq!(after(&again), Some(Duration::from_millis(200)));
-        assert_eq!(after(&turns.take(&"shop/reviews-2".parse().unwrap())), None);
+        assert_eq!(after(&turns.take(&"shop/reviews-2".parse().unwrap()).0), None);
 
         tokio::time::advance(Duration::from_millis(200)).await;
         assert_eq!(again.look_waits_until(), None);
@@ -177,7 +188,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn looks_for_changes_keep_nobody_waiting_however_many_there_were() {
         let turns = Arc::new(Turns::default());
-        let turn = turns.take(&"shop/reviews-1".parse().unwrap());
+        let (turn, _) = turns.take(&"shop/reviews-1".parse().unwrap());
         for _ in 0..1_000 {
             turn.looked(EARLY, true);
         }

@@ -114,6 +114,23 @@ pub fn next(parts: &[Part], held: &Held, refused: &Refused, pace: Pace) -> Diffe
     difference
 }
 
+/// The same for one that holds all that it is to hold but for what is new in `parts`, which name nothing that it has not.
+pub fn next_of(parts: Vec<Part>, held: &Held) -> Difference {
+    let mut difference = Difference::default();
+    for part in parts {
+        let before = difference.upserts.len();
+        for resource in part.resources.iter().filter(|resource| !held.has(resource)) {
+            if !difference.upserts.iter().any(|other| other.name() == resource.name()) {
+                difference.upserts.push(resource.clone());
+            }
+        }
+        if difference.upserts.len() > before {
+            difference.parts.push(part);
+        }
+    }
+    difference
+}
+
 /// `parts` as they are now, which a proxy has refused.
 pub fn refused(parts: Vec<Part>) -> Refused {
     let stamps = |part: &Part| part.resources.iter().map(|resource| Arc::clone(resource.stamp())).collect();

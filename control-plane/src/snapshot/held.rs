@@ -100,7 +100,10 @@ impl Held {
     /// Whether `resource` is held as it is now.
     pub fn has(&self, resource: &Encoded) -> bool {
         let stamp = resource.stamp();
-        self.place(&stamp.name).is_ok_and(|place| self.0[place] == *stamp)
+        self.place(&stamp.name).is_ok_and(|place| {
+            let held = &self.0[place];
+            Arc::ptr_eq(held, stamp) || held == stamp
+        })
     }
 
     /// Holds `name` no longer.

@@ -1,5 +1,6 @@
 //! The mesh as it is now, what one workload may see of it, and what that changes for a proxy.
 
+mod bell;
 mod change;
 mod deltas;
 pub mod diff;
@@ -12,4 +13,4 @@ pub mod watchers;
 pub use encoding::Encoded;
 pub(crate) use encoding::bundle_to_wire;
 pub use store::{Membership, Snapshot, Store};
-pub use watchers::{Standing, Watcher};
+pub use watchers::{News, Standing, Watcher};

@@ -35,6 +35,17 @@ pub struct Part {
     pub resources: Arc<[Encoded]>,
 }
 
+impl Part {
+    /// Whether it has resources of the same names, in the same order, whatever is in them.
+    pub(super) fn has_names_of(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Encoded, &Encoded)| {
+            Arc::ptr_eq(one.stamp(), other.stamp()) || one.name() == other.name()
+        };
+        self.resources.len() == other.resources.len()
+            && self.resources.iter().zip(&*other.resources).all(is_same)
+    }
+}
+
 /// Something that parts of views are made from. What none of a view's inputs has changed is what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Input {

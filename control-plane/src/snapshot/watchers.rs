@@ -15,10 +15,11 @@ use std::{
 };
 
 use selvedge_model::{Mesh, Workload, WorkloadName, snapshot::Clients};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Snapshot,
+    bell::Bell,
     change::Change,
     view::{self, Input, Part},
 };
@@ -26,6 +27,8 @@ use super::{
 /// How many streams are woken at once. The next are woken when these have had their turn, so that a change that concerns
 /// few does not wait behind one that concerns all.
 const AT_ONCE: usize = 64;
+/// So many views that have changed are looked at without the others.
+const MOST_BY_THEMSELVES: usize = 8;
 
 /// Every stream that is open, and what each of them looks at.
 #[derive(Debug, Default)]
@@ -67,6 +70,8 @@ struct View {
     inputs: Vec<Input>,
     /// The last version that has touched it.
     touched: u64,
+    /// The last version in which it was made of other resources than before, by their names.
+    renamed: u64,
 }
 
 #[derive(Debug)]
@@ -81,9 +86,32 @@ struct Stream {
 pub(super) struct Mark {
     /// The last version that concerns it.
     touched: AtomicU64,
-    /// When the earliest change of those was noticed that it has not looked at yet.
-    since: Mutex<Option<Instant>>,
-    wake: Notify,
+    news: Mutex<News>,
+    wake: Bell,
+}
+
+/// What has changed for a stream that it has not looked at yet.
+#[derive(Debug, Default)]
+pub struct News {
+    /// When the earliest of these changes was noticed.
+    pub since: Option<Instant>,
+    /// The views that are not what they were, unless there is more.
+    views: Vec<u64>,
+    /// Whether there is more than views, or so many of them that it may as well look at everything.
+    pub is_more: bool,
+}
+
+impl News {
+    fn add(&mut self, view: Option<u64>) {
+        match view {
+            Some(view) if self.views.len() < MOST_BY_THEMSELVES => {
+                if !self.is_more && !self.views.contains(&view) {
+                    self.views.push(view);
+                }
+            }
+            _ => (self.is_more, self.views) = (true, Vec::new()),
+        }
+    }
 }
 
 /// A stream's place among those who are told of changes, for as long as it lives.
@@ -163,15 +191,15 @@ impl Watchers {
 /// Wakes all of these: a few at once, and the rest by and by.
 fn wake(mut marks: Vec<Arc<Mark>>) {
     let rest = marks.split_off(marks.len().min(AT_ONCE));
-    marks.iter().for_each(|mark| mark.wake.notify_one());
+    marks.iter().for_each(|mark| mark.wake.ring());
     let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| !rest.is_empty()) else {
-        rest.iter().for_each(|mark| mark.wake.notify_one());
+        rest.iter().for_each(|mark| mark.wake.ring());
         return;
     };
     runtime.spawn(async move {
         for marks in rest.chunks(AT_ONCE) {
             tokio::task::yield_now().await;
-            marks.iter().for_each(|mark| mark.wake.notify_one());
+            marks.iter().for_each(|mark| mark.wake.ring());
         }
     });
 }
@@ -234,29 +262,31 @@ impl Index {
 
     /// Notes that `version` concerns the `touched` (`None`: everybody), and gives the streams that are to be woken.
     fn mark(&mut self, version: u64, since: Instant, touched: Option<HashSet<Reader>>) -> Vec<Arc<Mark>> {
-        let mut streams = HashSet::new();
-        let all = || self.views.keys().map(|id| Reader::View(*id));
         let touched = touched.unwrap_or_else(|| {
-            streams.extend(self.streams.keys());
-            all().collect()
+            let views = self.views.keys().map(|id| Reader::View(*id));
+            views.chain(self.streams.keys().map(|id| Reader::Stream(*id))).collect()
         });
+        let Self { views, streams, stale, .. } = self;
+        let mut marks = Vec::new();
+        let mut tell = |id: &u64, view: Option<u64>| {
+            let Some(Stream { mark, .. }) = streams.get(id) else { return };
+            // Whoever is told of several things is woken once.
+            if mark.touch(version, since, view) {
+                marks.push(Arc::clone(mark));
+            }
+        };
         for reader in touched {
             match reader {
-                Reader::Stream(id) => {
-                    streams.insert(id);
-                }
+                Reader::Stream(id) => tell(&id, None),
                 Reader::View(id) => {
-                    if let Some(view) = self.views.get_mut(&id) {
+                    if let Some(view) = views.get_mut(&id) {
                         view.touched = version;
-                        self.stale.insert(id);
-                        streams.extend(&view.streams);
+                        stale.insert(id);
+                        view.streams.iter().for_each(|stream| tell(stream, Some(id)));
                     }
                 }
             }
         }
-        let marks = streams.iter().filter_map(|id| self.streams.get(id));
-        let marks: Vec<_> = marks.map(|stream| Arc::clone(&stream.mark)).collect();
-        marks.iter().for_each(|mark| mark.touch(version, since));
         marks
     }
 
@@ -271,6 +301,7 @@ impl Index {
                 made: None,
                 inputs: Vec::new(),
                 touched: self.version,
+                renamed: self.version,
             };
             self.views.insert(id, view);
             self.by_name.entry(clients.clone()).or_default().insert(Arc::clone(authority), id);
@@ -306,11 +337,14 @@ impl Index {
         (*made <= version && view.touched <= *made || *made == version).then(|| part.clone())
     }
 
-    /// Keeps a view that was made of `version` for all who ask next.
-    fn keep(&mut self, id: u64, version: u64, part: &Part, inputs: &[Input]) {
-        let Some(view) = self.views.get_mut(&id) else { return };
-        if view.made.as_ref().is_some_and(|(made, _)| *made >= version) {
-            return;
+    /// Keeps a view that was made of `version` for all who ask next; whether there is none of a later one.
+    fn keep(&mut self, id: u64, version: u64, part: &Part, inputs: &[Input]) -> bool {
+        let Some(view) = self.views.get_mut(&id) else { return false };
+        if let Some((made, _)) = view.made.as_ref().filter(|(made, _)| *made >= version) {
+            return *made == version;
+        }
+        if !view.made.as_ref().is_some_and(|(_, before)| before.has_names_of(part)) {
+            view.renamed = version;
         }
         view.made = Some((version, part.clone()));
         if view.touched <= version {
@@ -321,13 +355,22 @@ impl Index {
             self.unread(Reader::View(id), &before);
             self.read(Reader::View(id), inputs);
         }
+        true
     }
 }
 
 impl Mark {
-    fn touch(&self, version: u64, since: Instant) {
-        self.touched.fetch_max(version, Ordering::AcqRel);
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(since);
+    /// Notes that `version` has changed this `view`, or something else (`None`); whether it is the first of that version.
+    fn touch(&self, version: u64, since: Instant, view: Option<u64>) -> bool {
+        let before = self.touched.fetch_max(version, Ordering::AcqRel);
+        let mut news = self.news();
+        news.since.get_or_insert(since);
+        news.add(view);
+        before < version
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -351,12 +394,17 @@ impl Watcher {
 
     /// Waits for a newer snapshot that concerns the stream.
     pub async fn changed(&self) {
-        self.mark.wake.notified().await;
+        self.mark.wake.rung().await;
     }
 
-    /// When the earliest change was noticed of those that have come since this was last asked.
-    pub fn since(&self) -> Option<Instant> {
-        self.mark.since.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// What has changed since this was last asked. Whoever looks asks before he takes the newest snapshot, which has all of it.
+    pub fn news(&self) -> News {
+        std::mem::take(&mut *self.mark.news())
+    }
+
+    /// Whether something else has changed than what the stream has asked for, such as its workload.
+    pub fn concerns_itself(&self) -> bool {
+        self.mark.news().is_more
     }
 
     /// By which others see whether the stream is up to date.
@@ -365,10 +413,11 @@ impl Watcher {
     }
 
     /// Everything that the proxy of `workload` is to hold by `snapshot`, with what it asked for: what [`view::view`] makes
-    /// of them, shared with others.
-    pub fn parts(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> Vec<Part> {
+    /// of them, shared with others; and whether none of them was made anew meanwhile of a later snapshot.
+    pub fn parts(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> (Vec<Part>, bool) {
         let version = snapshot.version();
         let (mut parts, inputs) = view::own(snapshot, workload);
+        let mut are_kept = true;
         if snapshot.mesh().selected.get(&workload.name) != self.clients.selected.as_ref() {
             self.belong_to(snapshot.mesh().clients(&workload.name), version);
         }
@@ -380,14 +429,38 @@ impl Watcher {
             self.asked.iter().map(made).collect::<Vec<_>>()
         };
         for (authority, id, made) in asked {
-            let part = made.unwrap_or_else(|| {
+            parts.push(made.unwrap_or_else(|| {
                 let (part, inputs) = view::part(snapshot, &self.clients, &authority);
-                self.watchers.lock().keep(id, version, &part, &inputs);
+                are_kept &= self.watchers.lock().keep(id, version, &part, &inputs);
                 part
-            });
-            parts.push(part);
+            }));
         }
-        parts
+        (parts, are_kept)
+    }
+
+    /// Of what [`Self::parts`] gives, the parts that are not what they were, for a stream that has what it was to hold by the
+    /// version `looked`; `None`, if by the `news` anything else has changed than what these same resources are.
+    pub fn parts_of(&self, news: &News, snapshot: &Snapshot, looked: u64) -> Option<Vec<Part>> {
+        if news.is_more {
+            return None;
+        }
+        let version = snapshot.version();
+        let each = news.views.iter().map(|id| {
+            let (authority, made) = {
+                let index = self.watchers.lock();
+                // It may look at it no more.
+                let view = index.views.get(id).filter(|view| view.streams.contains(&self.id))?;
+                (Arc::clone(&view.authority), index.made(*id, version))
+            };
+            if made.is_none() {
+                let (part, inputs) = view::part(snapshot, &self.clients, &authority);
+                self.watchers.lock().keep(*id, version, &part, &inputs);
+            }
+            let index = self.watchers.lock();
+            let is_renamed = index.views.get(id)?.renamed > looked;
+            index.made(*id, version).filter(|_| !is_renamed)
+        });
+        each.collect()
     }
 
     /// Looks at what it asked for as `clients` see it, to whom it belongs by `version`.
@@ -404,8 +477,8 @@ impl Watcher {
     /// What has changed since `version` was not looked for among what the stream has come to look at by it.
     fn has_missed(&self, index: &Index, version: u64) {
         if index.version > version {
-            self.mark.touch(index.version, Instant::now());
-            self.mark.wake.notify_one();
+            self.mark.touch(index.version, Instant::now(), None);
+            self.mark.wake.ring();
         }
     }
 

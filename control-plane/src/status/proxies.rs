@@ -150,7 +150,7 @@ pub struct Proxies {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    connected: BTreeMap<u64, (Proxy, Standing)>,
+    connected: BTreeMap<u64, (Live<Proxy>, Standing)>,
 }
 
 impl Proxies {
@@ -165,9 +165,10 @@ impl Proxies {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
-        inner.connected.insert(id, (proxy, standing));
+        let proxy = Live::from(proxy);
+        inner.connected.insert(id, (proxy.clone(), standing));
         self.metrics.set_connected_proxies(inner.connected.len());
-        Registration { proxies: Arc::clone(self), id }
+        Registration { proxies: Arc::clone(self), id, proxy }
     }
 
     /// How many there were when this was first asked: when the end began.
@@ -177,7 +178,8 @@ impl Proxies {
 
     /// All of them, in the order in which they came.
     pub fn connected(&self) -> Vec<Proxy> {
-        let now = |(proxy, standing): &(Proxy, Standing)| {
+        let now = |(proxy, standing): &(Live<Proxy>, Standing)| {
+            let proxy = proxy.lock();
             let configuration_version = proxy.configuration_version.map(|version| standing.newest(version));
             Proxy { configuration_version, ..proxy.clone() }
         };
@@ -194,14 +196,13 @@ impl Proxies {
 pub struct Registration {
     proxies: Arc<Proxies>,
     id: u64,
+    proxy: Live<Proxy>,
 }
 
 impl Registration {
     /// Changes what is shown of the proxy.
     pub fn update(&self, change: impl FnOnce(&mut Proxy)) {
-        if let Some((proxy, _)) = self.proxies.lock().connected.get_mut(&self.id) {
-            change(proxy);
-        }
+        change(&mut self.proxy.lock());
     }
 }
 

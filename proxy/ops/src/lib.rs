@@ -25,6 +25,7 @@ pub mod resolver;
 mod scrape;
 pub mod seated;
 pub mod wait;
+mod when_woken;
 
 pub use admin::Admin;
 pub use drain::{Drain, Reason};
@@ -33,3 +34,4 @@ pub use logging::{LogArgs, LogFormat, LogLevel};
 pub use plain::{plain, plain_within};
 pub use readiness::{Condition, Readiness, Remark};
 pub use resolver::{ResolveError, Resolved, Resolver, ResolverArgs};
+pub use when_woken::{WhenWoken, when_woken};

@@ -23,7 +23,7 @@ use tonic::Status;
 
 use crate::{
     snapshot::{
-        Encoded, Snapshot, Standing, Store, Watcher,
+        Encoded, News, Snapshot, Standing, Store, Watcher,
         diff::{self, Difference, Pace, Refused},
         held::{Changes, Held},
         view::{Part, Subject},
@@ -81,6 +81,9 @@ pub(super) struct Session {
     pub(super) acknowledged: Option<u64>,
     /// The configuration version that the proxy is up to date with.
     pub(super) configuration: Option<u64>,
+    /// The version by which it was found out last what it lacks, if it has all of that, or will have when it has answered: then
+    /// only what has changed since is looked at.
+    pub(super) settled: Option<u64>,
     /// Something may have changed since the last look.
     pub(super) due: bool,
     /// The configuration has changed since the last look, which therefore waits for nothing.
@@ -193,6 +196,7 @@ impl Applicant {
             under_way: None,
             acknowledged: None,
             configuration: None,
+            settled: None,
             due: true,
             has_changed: false,
             greeted: false,
@@ -352,7 +356,7 @@ impl Session {
             changes.removals.retain(|removed| *removed != name);
         }
         self.refused.remove(&Subject::Authority(Arc::from(authority.as_str())));
-        self.due = true;
+        (self.due, self.settled) = (true, None);
         self.add(authority)
     }
 
@@ -361,7 +365,7 @@ impl Session {
         if self.authorities.lock().remove(authority) {
             self.watcher.leave(authority);
             self.refused.remove(&Subject::Authority(Arc::from(authority)));
-            self.due = true;
+            (self.due, self.settled) = (true, None);
         }
     }
 
@@ -383,6 +387,7 @@ impl Session {
             let ago = |then: Instant| now.saturating_duration_since(then);
             return MessageOutcome::Applied { sent: ago(under_way.sent), since: under_way.since.map(ago) };
         };
+        self.settled = None;
         if under_way.has_deltas {
             // It may hold something else than we know of: all of it comes again, with whole lists.
             self.takes_endpoint_deltas = false;
@@ -398,22 +403,19 @@ impl Session {
         MessageOutcome::Refused { nonce: under_way.nonce, reason }
     }
 
-    /// The next transaction; `None` if the proxy lacks nothing, or nothing that it would take.
+    /// The next transaction; `None` if the proxy lacks nothing, or nothing that it would take. `news` is what has changed since
+    /// the last look, all of which `snapshot` has.
     pub(super) fn next(
         &mut self,
+        news: &News,
         snapshot: &Snapshot,
         deadline: Instant,
     ) -> Result<Option<Difference>, Status> {
         (self.due, self.has_changed) = (false, false);
-        let workload = self.admit(snapshot)?;
-        let since = self.watcher.since();
-        let parts = self.watcher.parts(snapshot, &workload);
-        let mut difference = {
-            let mut held = self.held.lock();
-            if !self.greeted {
-                held.share(&parts);
-            }
-            diff::next(&parts, &held, &self.refused, self.pace)
+        let since = news.since;
+        let mut difference = match self.of_news(news, snapshot) {
+            Some(difference) => difference,
+            None => self.of_all(snapshot)?,
         };
         if difference.is_empty() {
             self.pace = Pace::default();
@@ -436,11 +438,31 @@ impl Session {
             since,
             sent: Instant::now(),
             changes,
-            parts: difference.parts.clone(),
+            parts: std::mem::take(&mut difference.parts),
             has_deltas: difference.upserts.iter().any(Encoded::is_delta),
             deadline,
         });
         Ok(Some(difference))
+    }
+
+    /// What the proxy lacks by the `news`, if nothing else has to be looked at for that.
+    fn of_news(&mut self, news: &News, snapshot: &Snapshot) -> Option<Difference> {
+        let parts = self.watcher.parts_of(news, snapshot, self.settled?)?;
+        self.settled = Some(snapshot.version());
+        Some(diff::next_of(parts, &self.held.lock()))
+    }
+
+    /// What the proxy lacks of all that it is to hold.
+    fn of_all(&mut self, snapshot: &Snapshot) -> Result<Difference, Status> {
+        let workload = self.admit(snapshot)?;
+        let (parts, are_kept) = self.watcher.parts(snapshot, &workload);
+        let mut held = self.held.lock();
+        if !self.greeted {
+            held.share(&parts);
+        }
+        let is_all = are_kept && self.pace == Pace::Together && self.refused.is_empty();
+        self.settled = is_all.then(|| snapshot.version());
+        Ok(diff::next(&parts, &held, &self.refused, self.pace))
     }
 
     /// By which others see whether it is up to date.

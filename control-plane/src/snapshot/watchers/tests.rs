@@ -16,7 +16,12 @@ use selvedge_model::{
 
 use super::*;
 use crate::{
-    snapshot::{Store, view::Subject},
+    snapshot::{
+        Store,
+        diff::{self, Pace, Refused},
+        held::Held,
+        view::Subject,
+    },
     testing::{self, add_route, add_service, add_workload},
 };
 
@@ -259,13 +264,35 @@ struct Client {
     authorities: BTreeSet<Arc<str>>,
     /// What it saw last, and of which version; `None`: it has to look.
     seen: Option<(u64, Vec<Shape>)>,
+    /// What it has been told since its stream was opened.
+    held: Held,
+    /// The version by which it was told all, if only what has changed since is looked at.
+    settled: Option<u64>,
 }
 
 impl Client {
     fn new(store: &Store, index: usize) -> Self {
         let workload: WorkloadName = CLIENTS[index].parse().unwrap();
         let watcher = store.watch(&workload);
-        Self { workload, watcher, authorities: BTreeSet::new(), seen: None }
+        Self {
+            workload,
+            watcher,
+            authorities: BTreeSet::new(),
+            seen: None,
+            held: Held::default(),
+            settled: None,
+        }
+    }
+
+    fn ask(&mut self, authority: &str) {
+        self.authorities.insert(self.watcher.ask(&Arc::from(authority)));
+        (self.seen, self.settled) = (None, None);
+    }
+
+    fn leave(&mut self, authority: &str) {
+        self.authorities.remove(authority);
+        self.watcher.leave(authority);
+        (self.seen, self.settled) = (None, None);
     }
 
     fn is_told(&self) -> bool {
@@ -273,13 +300,33 @@ impl Client {
         self.watcher.mark.touched.load(Ordering::Acquire) > seen
     }
 
-    fn look(&mut self, store: &Store) {
+    /// As a stream looks: gives whether it had to look at everything.
+    fn look(&mut self, store: &Store) -> bool {
+        let news = self.watcher.news();
         let snapshot = store.current().unwrap();
-        self.seen = snapshot.mesh().workloads.get(&self.workload).map(|workload| {
-            let shapes = shapes(&self.watcher.parts(&snapshot, workload));
-            assert_eq!(shapes, self::shapes(&view::view(&snapshot, workload, &self.authorities)));
-            (snapshot.version(), shapes)
-        });
+        let Some(workload) = snapshot.mesh().workloads.get(&self.workload) else {
+            (self.seen, self.settled) = (None, None);
+            return true;
+        };
+        let shapes = shapes(&view::view(&snapshot, workload, &self.authorities));
+        let of_news = self.settled.and_then(|looked| self.watcher.parts_of(&news, &snapshot, looked));
+        let looks_at_all = of_news.is_none();
+        let difference = match of_news {
+            Some(parts) => diff::next_of(parts, &self.held),
+            None => {
+                let (parts, are_kept) = self.watcher.parts(&snapshot, workload);
+                assert!(are_kept, "nobody else has looked meanwhile");
+                assert_eq!(self::shapes(&parts), shapes);
+                diff::next(&parts, &self.held, &Refused::new(), Pace::Together)
+            }
+        };
+        self.held.apply(difference.changes());
+        let wanted: BTreeMap<_, _> = shapes.iter().flat_map(|(_, each)| each.iter().cloned()).collect();
+        let held = self.held.iter().map(|stamp| (stamp.name.clone(), Arc::clone(&stamp.version)));
+        assert_eq!(held.collect::<BTreeMap<_, _>>(), wanted);
+        self.seen = Some((snapshot.version(), shapes));
+        self.settled = Some(snapshot.version());
+        looks_at_all
     }
 
     /// Who has looked and was told of nothing since has what there is.
@@ -309,18 +356,11 @@ proptest! {
         let mut clients: Vec<Client> = (0..CLIENTS.len()).map(|index| Client::new(&store, index)).collect();
         for step in steps {
             match &step {
-                Step::Ask(client, authority) => {
-                    let client = &mut clients[*client];
-                    client.authorities.insert(client.watcher.ask(&Arc::from(AUTHORITIES[*authority])));
-                    client.seen = None;
+                Step::Ask(client, authority) => clients[*client].ask(AUTHORITIES[*authority]),
+                Step::Leave(client, authority) => clients[*client].leave(AUTHORITIES[*authority]),
+                Step::Look(client) => {
+                    clients[*client].look(&store);
                 }
-                Step::Leave(client, authority) => {
-                    let client = &mut clients[*client];
-                    client.authorities.remove(AUTHORITIES[*authority]);
-                    client.watcher.leave(AUTHORITIES[*authority]);
-                    client.seen = None;
-                }
-                Step::Look(client) => clients[*client].look(&store),
                 Step::Return(client) => clients[*client] = Client::new(&store, *client),
                 Step::Bundle => store.believe(&testing::bundle()),
                 edited => {
@@ -330,7 +370,9 @@ proptest! {
             }
             clients.iter().for_each(|client| client.misses_nothing(&store));
         }
-        clients.iter_mut().for_each(|client| client.look(&store));
+        for client in &mut clients {
+            client.look(&store);
+        }
         drop(clients);
         let index = store.watchers().lock();
         assert!(index.views.is_empty() && index.readers.is_empty() && index.stale.is_empty());
@@ -355,7 +397,7 @@ fn only_those_who_asked_for_what_has_changed_are_woken() {
     let (store, mut mesh) = shop();
     let mut clients = [0, 2].map(|index| Client::new(&store, index));
     for (client, authority) in clients.iter_mut().zip(["reviews.shop", "ratings.shop"]) {
-        client.authorities.insert(client.watcher.ask(&Arc::from(authority)));
+        client.ask(authority);
         client.look(&store);
     }
     assert!(clients.iter().all(|client| client.watcher.changed().now_or_never().is_none()));
@@ -376,14 +418,14 @@ fn of_a_rule_that_selects_clients_those_alone_are_told_and_who_comes_to_be_selec
     let (store, mut mesh) = shop();
     let mut clients = [0, 1].map(|index| Client::new(&store, index));
     for client in &mut clients {
-        client.authorities.insert(client.watcher.ask(&Arc::from("reviews.shop")));
+        client.ask("reviews.shop");
         client.look(&store);
     }
     let mut publish = |mesh: &Mesh, expected: [bool; 2]| {
         store.publish(mesh.clone());
         let woken = clients.each_ref().map(|client| client.watcher.changed().now_or_never().is_some());
         assert_eq!(woken, expected);
-        clients.iter_mut().for_each(|client| client.look(&store));
+        clients.iter_mut().for_each(|client| drop(client.look(&store)));
         clients.each_ref().map(|client| client.seen.clone().unwrap().1)
     };
 
@@ -405,6 +447,56 @@ fn of_a_rule_that_selects_clients_those_alone_are_told_and_who_comes_to_be_selec
 }
 
 #[test]
+fn only_what_has_changed_is_looked_at_unless_it_names_something_else() {
+    let (store, mut mesh) = shop();
+    let mut client = Client::new(&store, 0);
+    client.ask("reviews.shop");
+    client.ask("ratings.shop");
+    assert!(client.look(&store), "nothing is known of it");
+    let mut publish = |change: &dyn Fn(&mut Mesh)| {
+        change(&mut mesh);
+        store.publish(mesh.clone())
+    };
+
+    publish(&|mesh| drop(mesh.endpoints.insert(key(0), list(0, 3))));
+    assert!(!client.look(&store));
+    // A subset of what it was by then, while nobody looked.
+    publish(&|mesh| add_route(mesh, &key(0), None, &[&key(0), &key(1)]));
+    publish(&|mesh| drop(mesh.endpoints.insert(key(1), list(1, 2))));
+    assert!(client.look(&store), "it names other endpoints now");
+    publish(&|mesh| drop(mesh.endpoints.insert(key(1), list(1, 1))));
+    assert!(!client.look(&store));
+    publish(&|mesh| add_route(mesh, &key(0), None, &[&key(0)]));
+    assert!(client.look(&store), "what it names no more is to be taken away");
+    publish(&|mesh| add_workload(mesh, CLIENTS[0], "other"));
+    assert!(client.look(&store), "it is another workload itself");
+    assert!(!client.look(&store), "and nothing since");
+}
+
+#[test]
+fn a_view_that_others_have_made_of_a_later_snapshot_is_no_reason_to_look_only_at_news() {
+    let (store, mut mesh) = shop();
+    let [mut late, mut early] = [0, 1].map(|index| Client::new(&store, index));
+    for client in [&mut late, &mut early] {
+        client.ask("reviews.shop");
+        client.look(&store);
+    }
+    let before = store.current().unwrap();
+    mesh.endpoints.insert(key(0), list(0, 3));
+    store.publish(mesh.clone());
+    let (news, between) = (late.watcher.news(), store.current().unwrap());
+    // Meanwhile it is something else, and somebody has looked at that.
+    mesh.endpoints.insert(key(0), list(0, 2));
+    store.publish(mesh);
+    early.look(&store);
+
+    assert!(late.watcher.parts_of(&news, &between, before.version()).is_none());
+    let workload = &between.mesh().workloads[&late.workload];
+    assert!(!late.watcher.parts(&between, workload).1);
+    assert!(late.look(&store) || late.settled.is_some());
+}
+
+#[test]
 fn a_view_is_made_once_for_all_who_ask() {
     let (store, _) = shop();
     let snapshot = store.current().unwrap();
@@ -412,7 +504,7 @@ fn a_view_is_made_once_for_all_who_ask() {
         let mut client = Client::new(&store, index);
         client.watcher.ask(&Arc::from("reviews.shop"));
         let workload = &snapshot.mesh().workloads[&client.workload];
-        let parts = client.watcher.parts(&snapshot, workload);
+        let (parts, _) = client.watcher.parts(&snapshot, workload);
         (client, parts)
     });
 
