@@ -85,6 +85,40 @@ async fn a_document_that_turns_bad_keeps_its_last_good_version_even_over_a_resta
 }
 
 #[tokio::test]
+async fn a_full_disk_is_reported_and_holds_up_no_change() {
+    let mut mesh = canary().await;
+    sees(&mesh, "jason", "v2").await;
+    // Whatever is saved is written there first; the kernel says that there is no space left.
+    let saved = mesh.data_dir().join("last-good");
+    std::os::unix::fs::symlink("/dev/full", saved.join(".writing")).unwrap();
+
+    for (before, after) in [("jason", "maria"), ("maria", "peter")] {
+        mesh.edit("virtualservice.yaml", |text| text.replace(before, after)).unwrap();
+        sees(&mesh, after, "v2").await;
+        sees(&mesh, before, "v1").await;
+        reported(&mesh, "last-good", "No space left").await;
+    }
+    nothing_fails(&mesh).await;
+
+    std::fs::remove_file(saved.join(".writing")).unwrap();
+    mesh.edit("virtualservice.yaml", |text| format!("# There is room again.\n{text}")).unwrap();
+    poll(SOON, "it is reported no more", async || {
+        let problems = mesh.control_plane_admin("/problems").await.map_err(|error| error.to_string())?;
+        if problems.text().contains("No space left") { Err(problems.text()) } else { Ok(()) }
+    })
+    .await;
+    // What was changed meanwhile is known after a restart.
+    mesh.edit("virtualservice.yaml", |text| text.replace("hosts:", "hosts: {")).unwrap();
+    reported(&mesh, "virtualservice.yaml", "").await;
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("other")]).await.unwrap();
+    let other = mesh.workload("other");
+    let answer = other.call(call::to("reviews:9080", "/").header("end-user", "peter")).await.unwrap();
+    assert_eq!(answer.json::<reviews::Answer>().unwrap().version, "v2");
+}
+
+#[tokio::test]
 async fn the_share_of_an_unknown_subset_is_answered_503_and_the_rest_is_served() {
     let mesh = canary().await;
 

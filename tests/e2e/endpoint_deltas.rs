@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use selvedge_demo::{call, workload::Spec};
+use selvedge_demo::{call, load::Plan, workload::Spec};
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -92,4 +92,33 @@ async fn a_changed_endpoint_of_five_hundred_is_sent_alone_and_traffic_follows() 
     assert!(sent(&mesh, "whole").await > whole);
     let metrics = mesh.control_plane_admin("/metrics").await.unwrap().text();
     assert!(!metrics.contains("outcome=\"refused\""), "{metrics}");
+}
+
+#[tokio::test]
+async fn half_of_the_endpoints_may_go_at_once_and_come_again_and_no_request_fails() {
+    const MANY: usize = 4 * CROWD;
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let server = mesh.ground().socket(201, 8090).unwrap();
+    let _server = serve("one", server).await;
+    mesh.write("entry.yaml", &entry(MANY, server)).unwrap();
+    answered_by(&mesh, "one").await;
+    let calls = Plan::new(mesh.workload("caller").outbound, "shop.test").requests(2_000).run();
+    let all = async || sent(&mesh, "delta").await + sent(&mesh, "whole").await;
+    let changes = async {
+        for round in 1..=4 {
+            let before = all().await;
+            mesh.write("entry.yaml", &entry(MANY / (1 + round % 2), server)).unwrap();
+            poll(SOON, "what has changed is sent", async || {
+                let now = all().await;
+                if now > before { Ok(()) } else { Err(now) }
+            })
+            .await;
+        }
+    };
+
+    let (report, ()) = tokio::join!(calls, changes);
+
+    assert_eq!(report.failed(), 0, "{}", report.summary());
+    assert!(sent(&mesh, "delta").await > 0, "that they have gone is told without the others");
+    answered_by(&mesh, "one").await;
 }

@@ -15,6 +15,11 @@ const ASKED: usize = 10;
 const OF_NAMESPACE: usize = 25;
 /// The service that everybody calls.
 pub(super) const COMMON: usize = 0;
+/// Endpoints of the large service, and how many of them a slice has.
+const OF_LARGE: usize = 10_000;
+const OF_SLICE: usize = 100;
+/// The large service, as it is asked for.
+pub(super) const LARGE: &str = "large.team0.svc.cluster.local:80";
 
 /// How large the fleet is, and what edits have made of its documents.
 #[derive(Debug)]
@@ -91,6 +96,42 @@ impl Documents {
             namespace(COMMON)
         );
         self.replace("route.yaml", &text)
+    }
+
+    /// The large service with every so-manyth of its endpoints.
+    pub(super) fn write_large(&self, every: usize) -> anyhow::Result<()> {
+        let mut text = "apiVersion: v1\nkind: Service\nmetadata: {name: large, namespace: team0}\n\
+             spec: {ports: [{name: http, port: 80}]}\n"
+            .to_owned();
+        for slice in 0..OF_LARGE / OF_SLICE {
+            text += &format!(
+                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: large-{slice}, \
+                 namespace: team0, labels: {{kubernetes.io/service-name: large}}}}\naddressType: IPv4\n\
+                 ports: [{{name: http, port: 8080, protocol: TCP}}]\nendpoints:\n"
+            );
+            for endpoint in (0..OF_SLICE).step_by(every) {
+                text +=
+                    &format!("- {{addresses: [10.200.{slice}.{endpoint}], conditions: {{ready: true}}}}\n");
+            }
+        }
+        self.replace("large.yaml", &text)
+    }
+
+    /// A file that cannot be read, each time in another way.
+    pub(super) fn write_broken(&self, number: usize) -> anyhow::Result<()> {
+        let broken = [
+            "apiVersion: v1\nkind: Service\nmetadata: [\n",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: broken}\nspec: {ports: [{port: 0}]}\n",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: broken}\nspec: {\n",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: broken}\nspec: {hosts: 5}\n",
+        ];
+        self.replace("broken.yaml", broken[number % broken.len()])
+    }
+
+    /// Removes what is written above and is not of the fleet's.
+    pub(super) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.directory.join(name);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// As editors do: nobody sees half of a file.

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use self::{
-    documents::{COMMON, Documents, host, namespace},
+    documents::{COMMON, Documents, LARGE, host, namespace},
     proxies::{Identity, Manners, Proxy, Record},
     report::{Case, Report},
 };
@@ -36,6 +36,8 @@ use crate::{
 mod documents;
 mod proxies;
 mod report;
+mod sipping;
+mod troubles;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -46,10 +48,6 @@ const REST: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_millis(3);
 /// Certificates last for longer than a run.
 const TTL: Duration = Duration::from_secs(6 * 3600);
-/// The kinds of proxies that misbehave, and how many there are of each.
-const BAD: [Manners; 3] = [Manners::Silent, Manners::Deaf, Manners::Restless];
-const OF_BAD: usize = 20;
-
 /// A fleet of simulated proxies on one control plane.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -124,9 +122,8 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     if args.is_wanted("restart") {
         report.add(fleet.restart().await?);
     }
-    if args.is_wanted("endpoint-beside-bad") {
-        fleet.misbehave()?;
-        report.add(fleet.endpoint("endpoint-beside-bad", other, args.changes()).await?);
+    for case in troubles::CASES.into_iter().filter(|(name, _)| args.is_wanted(name)) {
+        report.add(fleet.beside(case, other, args.changes()).await?);
     }
     fleet.is_final().await?;
     report.print(args.json)
@@ -160,7 +157,7 @@ struct ControlPlane {
 impl Fleet {
     fn prepare(args: &Args, directory: &Path) -> anyhow::Result<Self> {
         let count = args.proxies();
-        let all = count + BAD.len() * OF_BAD;
+        let all = count + troubles::EXTRA;
         let documents = Documents::write(&directory.join("config"), all)?;
         let beside = std::env::current_exe()?.with_file_name("selvedge");
         let trust_domain = TrustDomain::default();
@@ -174,10 +171,15 @@ impl Fleet {
             let leaf = authority.issue(&spiffe, &[], TTL, SystemTime::now())?;
             let tls = grpc_client(&Credentials { leaf, bundle: bundle.clone() })?;
             let services = documents.asked_by(workload);
+            let mut authorities: Vec<_> =
+                services.iter().map(|service| format!("{}:80", host(*service))).collect();
+            if workload.checked_sub(count).is_some_and(troubles::asks_for_large) {
+                authorities.push(LARGE.to_owned());
+            }
             let [_, a, b, c] = u32::try_from(workload + 256)?.to_be_bytes();
             identities.push(Arc::new(Identity {
                 workload: format!("{namespace}/w{workload}"),
-                authorities: services.iter().map(|service| format!("{}:80", host(*service))).collect(),
+                authorities,
                 tls,
                 source: Ipv4Addr::new(127, 1 + a, b, c),
             }));
@@ -309,8 +311,20 @@ impl Fleet {
 
     /// One endpoint of `service` has another weight.
     async fn endpoint(&mut self, name: &'static str, service: usize, times: u32) -> anyhow::Result<Case> {
+        self.endpoint_after(name, service, times, |_| Ok(())).await
+    }
+
+    /// The same, each time after something else.
+    async fn endpoint_after(
+        &mut self,
+        name: &'static str,
+        service: usize,
+        times: u32,
+        mut first: impl FnMut(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Case> {
         let resource = format!("endpoints/{}:80", host(service));
         self.changes(name, service, times, |fleet| {
+            first(fleet)?;
             fleet.edits += 1;
             fleet.record.edit(&resource, fleet.edits);
             fleet.documents.edit(service, fleet.edits)
@@ -333,7 +347,7 @@ impl Fleet {
         name: &'static str,
         service: usize,
         times: u32,
-        change: impl Fn(&mut Self) -> anyhow::Result<()>,
+        mut change: impl FnMut(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<Case> {
         let (pid, wanted) = (self.pid()?, self.subscribers(service));
         let before = self.transactions();
@@ -421,17 +435,6 @@ impl Fleet {
             memory_kib: Some(memory),
             ..Case::default()
         })
-    }
-
-    /// Some proxies more, of workloads of their own: they acknowledge nothing, read nothing, or come and go.
-    fn misbehave(&mut self) -> anyhow::Result<()> {
-        self.is_restless = true;
-        let grpc = self.control_plane()?.grpc;
-        for (identity, manners) in self.identities[self.proxies.len()..].iter().zip(BAD.iter().cycle()) {
-            let (identity, record) = (Arc::clone(identity), Arc::default());
-            self.tasks.push(proxies::spawn(identity, *manners, grpc, Arc::default(), record));
-        }
-        Ok(())
     }
 
     /// Every stream has what the last edit of each of its services has made of it, and the control plane knows.

@@ -19,8 +19,14 @@ use prost::{
 };
 use selvedge_api::wire::{self, client_message};
 use selvedge_certs::tls;
-use tokio::{net::TcpSocket, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
+
+use super::sipping::Sipping;
 
 /// How long a real proxy waits for a connection to the only address.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,6 +38,8 @@ const BREATH: Duration = Duration::from_millis(20);
 const WINDOW: u32 = 1 << 20;
 /// Before each message of gRPC.
 const GRPC_HEADER: usize = 5;
+/// What the kernel keeps for a proxy that reads slowly; it makes more of it.
+const SLOW_BUFFER: u32 = 4096;
 
 /// Who a simulated proxy is.
 #[derive(Debug)]
@@ -51,8 +59,10 @@ pub(super) enum Manners {
     Good,
     /// It acknowledges nothing.
     Silent,
-    /// It reads nothing.
+    /// It takes nothing in of what its connection has read.
     Deaf,
+    /// It reads a byte a second.
+    Slow,
     /// It leaves as soon as it has its configuration, and comes again.
     Restless,
 }
@@ -202,7 +212,7 @@ pub(super) fn spawn(
     tokio::spawn(async move {
         let mut held = HashMap::new();
         loop {
-            match timeout(PATIENCE, connect(&identity, control_plane)).await {
+            match timeout(PATIENCE, connect(&identity, manners, control_plane)).await {
                 Ok(Ok(connection)) => {
                     // However it ends, the next is tried.
                     drop(stream(connection, &identity, manners, &mut held, &proxy, &record).await);
@@ -219,20 +229,30 @@ pub(super) fn spawn(
     })
 }
 
+type Connection = TlsStream<Sipping<TcpStream>>;
+
 async fn connect(
     identity: &Identity,
+    manners: Manners,
     control_plane: SocketAddr,
-) -> anyhow::Result<TlsStream<tokio::net::TcpStream>> {
+) -> anyhow::Result<Connection> {
     let socket = TcpSocket::new_v4()?;
+    if manners == Manners::Slow {
+        socket.set_recv_buffer_size(SLOW_BUFFER)?;
+    }
     socket.bind(SocketAddr::from((identity.source, 0)))?;
     let tcp = socket.connect(control_plane).await?;
     tcp.set_nodelay(true)?;
     let connector = TlsConnector::from(Arc::clone(&identity.tls));
-    Ok(connector.connect(tls::session_name(control_plane), tcp).await?)
+    let mut stream = connector.connect(tls::session_name(control_plane), Sipping::new(tcp)).await?;
+    if manners == Manners::Slow {
+        stream.get_mut().0.sip();
+    }
+    Ok(stream)
 }
 
 async fn stream(
-    connection: TlsStream<tokio::net::TcpStream>,
+    connection: Connection,
     identity: &Identity,
     manners: Manners,
     held: &mut HashMap<String, String>,

@@ -31,6 +31,8 @@ struct Row {
     arrivals: usize,
     p50_seconds: f64,
     p99_seconds: f64,
+    /// How many times that of `endpoint`, of a case beside which there is something else.
+    p99_to_alone: Option<f64>,
     cpu_seconds: Option<f64>,
     fleet_cpu_seconds: Option<f64>,
     compile_seconds: Option<f64>,
@@ -48,6 +50,7 @@ impl From<Case> for Row {
             arrivals: case.seconds.len(),
             p50_seconds: percentile(&case.seconds, 50).as_secs_f64(),
             p99_seconds: percentile(&case.seconds, 99).as_secs_f64(),
+            p99_to_alone: None,
             cpu_seconds: case.cpu.map(seconds),
             fleet_cpu_seconds: case.own.map(seconds),
             compile_seconds: case.compile.map(seconds),
@@ -84,7 +87,11 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, case: Case) {
-        let row = Row::from(case);
+        let mut row = Row::from(case);
+        if row.case.starts_with("endpoint-beside") {
+            let alone = self.rows.iter().find(|row| row.case == "endpoint");
+            row.p99_to_alone = alone.map(|alone| row.p99_seconds / alone.p99_seconds);
+        }
         eprintln!("{}: p99 {:.3} s", row.case, row.p99_seconds);
         self.rows.push(row);
     }
@@ -103,19 +110,20 @@ impl Report {
             "{ended_at}, {label}; {proxies} proxies, {services} services, on {cpu}, which the fleet shares\n"
         );
         println!(
-            "| case | arrivals | p50 s | p99 s | CPU s | the fleet's | compile s | memory MiB | KiB each | failed connections |"
+            "| case | arrivals | p50 s | p99 s | to `endpoint` | CPU s | the fleet's | compile s | memory MiB | KiB each | failed connections |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
         let number = |value: Option<f64>, digits: usize| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         for row in rows {
             println!(
-                "| {} | {} | {:.3} | {:.3} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {:.3} | {:.3} | {} | {} | {} | {} | {} | {} | {} |",
                 row.case,
                 row.arrivals,
                 row.p50_seconds,
                 row.p99_seconds,
+                number(row.p99_to_alone, 2),
                 number(row.cpu_seconds, 3),
                 number(row.fleet_cpu_seconds, 3),
                 number(row.compile_seconds, 4),
