@@ -3,6 +3,8 @@
 //! A tree, and not structs straight from the text, because a document is read twice (which kind is it,
 //! then as that kind) and because lines are asked for long after the text is gone.
 
+mod simple;
+
 use std::fmt;
 
 use serde::{
@@ -53,6 +55,14 @@ impl Node {
     /// # Errors
     /// If it is malformed, repeats a key, or exceeds the limits on size, depth and aliases.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, FieldError> {
+        match simple::parse(text) {
+            Some(node) => Ok(Some(node)),
+            None => Self::parse_any(text),
+        }
+    }
+
+    /// The same by all the rules of YAML.
+    fn parse_any(text: &str) -> Result<Option<Self>, FieldError> {
         let options = serde_saphyr::options! {
             strict_booleans: true,
             with_snippet: false,

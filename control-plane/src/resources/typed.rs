@@ -7,7 +7,7 @@
 mod access;
 mod error;
 
-use std::{cell::RefCell, collections::HashSet};
+use std::{borrow::Cow, cell::RefCell, collections::HashSet};
 
 use serde::{
     Deserialize, Deserializer,
@@ -15,9 +15,12 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::node::{Node, Pointer, Value};
+use super::node::{Entry, Node, Pointer, Value};
 use access::{Entries, Items, Word};
 pub(crate) use error::FieldError;
+
+/// Of so many fields, each is sooner compared with all others than looked up.
+const FEW: usize = 16;
 
 /// A field that a struct does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,23 +99,27 @@ impl<'de> NodeDeserializer<'de, '_> {
         let Value::Map(entries) = &self.node.value else {
             return Err(self.expected("a map of fields"));
         };
+        let mut list: Vec<(Cow<'de, str>, &'de Entry)> = Vec::with_capacity(entries.len());
         let mut seen = HashSet::new();
-        let mut list = Vec::with_capacity(entries.len());
         for entry in entries {
-            let mut key = entry.key.clone();
+            let mut key = Cow::Borrowed(entry.key.as_str());
             if let Some(fields) = fields {
                 // Null means unset, as in Kubernetes and protobuf JSON.
                 if entry.node.value == Value::Null {
                     continue;
                 }
-                if !fields.contains(&key.as_str()) {
+                if !fields.contains(&&*key) {
                     let camel = camel_case(&key);
                     if fields.contains(&camel.as_str()) {
-                        key = camel;
+                        key = Cow::Owned(camel);
                     }
                 }
             }
-            if !seen.insert(key.clone()) {
+            let is_met = match entries.len() {
+                ..=FEW => list.iter().any(|(known, _)| *known == key),
+                _ => !seen.insert(key.clone()),
+            };
+            if is_met {
                 let mut error: FieldError =
                     de::Error::custom(format!("{key:?} is given twice; keep one of them"));
                 error.line = Some(entry.line);

@@ -1,5 +1,7 @@
 //! What a mapping, a list or a word of a document gives to serde, one part after the other.
 
+use std::borrow::Cow;
+
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess,
     Visitor, value::StrDeserializer,
@@ -13,7 +15,7 @@ use super::{
 
 pub(super) struct Entries<'de, 'p> {
     pub(super) at: NodeDeserializer<'de, 'p>,
-    pub(super) list: std::vec::IntoIter<(String, &'de Entry)>,
+    pub(super) list: std::vec::IntoIter<(Cow<'de, str>, &'de Entry)>,
     pub(super) value: Option<&'de Entry>,
 }
 
@@ -23,7 +25,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
         let Some((key, entry)) = self.list.next() else { return Ok(None) };
         self.value = Some(entry);
-        let key: StrDeserializer<'_, FieldError> = key.as_str().into_deserializer();
+        let key: StrDeserializer<'_, FieldError> = (*key).into_deserializer();
         seed.deserialize(key).map(Some)
     }
 
