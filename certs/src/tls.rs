@@ -29,7 +29,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 pub use self::{
     edge::{Edge, EdgeError, client_cert},
-    grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
+    grpc::{ALPN_GRPC, GRPC_RECORD, bootstrap_client, grpc_client, grpc_server},
     kubernetes::{ClientCa, ClientCaError, NotAllowed, https_server, unverified_client},
     live::{Credentials, CredentialsError, Current, Live, Unusable},
     outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},

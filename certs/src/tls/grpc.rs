@@ -20,6 +20,10 @@ use crate::{control_plane_identity, facts::Fingerprint, verify::Anchors};
 /// How many replicas' sessions a workload remembers.
 const REMEMBERED_REPLICAS: usize = 8;
 
+/// The longest record that the control plane sends. A frame of HTTP/2 of 16 KiB takes two of them in any case, with its head; and
+/// what is shorter than a buffer of that size needs no memory from the kernel for each record, which it would have to clear.
+pub const GRPC_RECORD: usize = 15 << 10;
+
 /// gRPC is HTTP/2.
 pub const ALPN_GRPC: &[u8] = b"h2";
 
@@ -40,6 +44,7 @@ pub fn grpc_server(
     key.cert.extend(own.bundle.roots.iter().cloned());
     let verifier = Workloads::any(Anchors::new(&own.bundle)?).or_anonymous();
     let mut config = server_config(Arc::new(verifier), key, ALPN_GRPC);
+    config.max_fragment_size = Some(GRPC_RECORD);
     if let Some(tickets) = tickets {
         config.ticketer = tickets.tickets(&own.bundle);
         config.send_tls13_tickets = 1;

@@ -1,13 +1,14 @@
 //! The control plane's own certificate: made by its own authority, renewed in good time.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use selvedge_certs::{
-    ServerName,
+    CertificateDer, ServerName,
+    bundle::Bundle,
     ca::{Authority, SignError},
     control_plane_identity,
     facts::fingerprint,
@@ -76,6 +77,7 @@ pub struct OwnCertificate {
     issuing: OwnIssuing,
     purpose: Purpose,
     tls: ArcSwap<ServerConfig>,
+    roots: RootsOfChains,
 }
 
 /// What a certificate is shown for.
@@ -124,7 +126,8 @@ impl OwnCertificate {
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
         let (tls, life) = issue(&issuing, &purpose)?;
         issuing.shown.use_now(purpose.shown(), life);
-        let own = Arc::new(Self { issuing, purpose, tls: ArcSwap::new(tls) });
+        let own =
+            Arc::new(Self { issuing, purpose, tls: ArcSwap::new(tls), roots: RootsOfChains::default() });
         let renewing = Arc::clone(&own);
         Ok((own, async move { renewing.renew(life).await }))
     }
@@ -148,9 +151,7 @@ impl OwnCertificate {
             }
             (Purpose::Grpc, Some(chain)) => {
                 let peer = verify::established(chain, self.trust_domain(), SystemTime::now())?;
-                let bundle = self.issuing.authority.bundle();
-                let root = bundle.root_of(chain).map(|root| fingerprint(root).to_string().into());
-                Ok(Caller::Workload(peer, root))
+                Ok(Caller::Workload(peer, self.roots.of(chain, self.issuing.authority.bundle())))
             }
         }
     }
@@ -189,6 +190,48 @@ impl OwnCertificate {
     }
 }
 
+/// The roots that chains lead to. To find one out takes as long as a part of a handshake, and nearly all chains end with the same
+/// certificate: that of our issuer.
+#[derive(Debug, Default)]
+struct RootsOfChains(Mutex<KnownRoots>);
+
+#[derive(Debug, Default)]
+struct KnownRoots {
+    bundle: Option<Bundle>,
+    /// By the last certificate of a chain, the SHA-256 of its root.
+    by_end: Vec<(CertificateDer<'static>, Arc<str>)>,
+}
+
+/// There are two issuers at once while one takes over from another, and as many roots.
+const MOST_ENDS: usize = 4;
+
+impl RootsOfChains {
+    /// The SHA-256 of the root of `bundle` that `chain` leads to; all chains that end alike share the text.
+    fn of(&self, chain: &[CertificateDer<'_>], bundle: Bundle) -> Option<Arc<str>> {
+        let end = chain.last()?;
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = {
+            let known = lock();
+            let is_of_bundle = known.bundle.as_ref() == Some(&bundle);
+            known
+                .by_end
+                .iter()
+                .find(|(known, _)| is_of_bundle && known == end)
+                .map(|(_, root)| Arc::clone(root))
+        };
+        if found.is_some() {
+            return found;
+        }
+        let root: Arc<str> = fingerprint(bundle.root_of(chain)?).to_string().into();
+        let mut known = lock();
+        if known.by_end.len() >= MOST_ENDS || known.bundle.as_ref() != Some(&bundle) {
+            *known = KnownRoots { bundle: Some(bundle), by_end: Vec::new() };
+        }
+        known.by_end.push((end.clone().into_owned(), Arc::clone(&root)));
+        Some(root)
+    }
+}
+
 fn issue(issuing: &OwnIssuing, purpose: &Purpose) -> Result<(Arc<ServerConfig>, Life), OwnError> {
     let authority = &issuing.authority;
     let identity = control_plane_identity(authority.trust_domain());
@@ -214,5 +257,50 @@ async fn sleep_until(at: SystemTime) {
         && !left.is_zero()
     {
         tokio::time::sleep(left.min(LOOK)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_certs::tls::GRPC_RECORD;
+    use selvedge_ops::memory;
+
+    use super::*;
+    use crate::testing::{self, identity};
+
+    #[test]
+    fn a_record_takes_no_pages_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = testing::authority(directory.path());
+        let identity = control_plane_identity(authority.trust_domain());
+        let leaf = authority.issue(&identity, &[], Duration::from_secs(60), SystemTime::now()).unwrap();
+        let own = Credentials { leaf, bundle: authority.bundle() };
+
+        let config = grpc_server(&own, None).unwrap();
+
+        assert_eq!(config.max_fragment_size, Some(GRPC_RECORD));
+        // With what encryption adds.
+        assert!(i32::try_from(GRPC_RECORD).unwrap() + 64 < memory::OWN_PAGES);
+    }
+
+    #[test]
+    fn chains_that_end_alike_share_their_root_until_roots_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = testing::authority(directory.path());
+        let now = SystemTime::now();
+        let chain = |account: &str| {
+            authority.issue(&identity("shop", account), &[], Duration::from_secs(60), now).unwrap().chain
+        };
+        let root: String = fingerprint(&authority.bundle().roots[0]).to_string();
+        let roots = RootsOfChains::default();
+
+        let one = roots.of(&chain("frontend"), authority.bundle()).unwrap();
+        let other = roots.of(&chain("reviews"), authority.bundle()).unwrap();
+
+        assert_eq!(*one, *root);
+        assert!(Arc::ptr_eq(&one, &other), "it was found once");
+        assert_eq!(roots.of(&chain("frontend"), testing::bundle()), None, "another authority's");
+        assert_eq!(roots.of(&[], authority.bundle()), None);
+        assert_eq!(roots.of(&chain("frontend"), authority.bundle()), Some(one));
     }
 }

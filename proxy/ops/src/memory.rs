@@ -9,7 +9,7 @@ pub fn resident() -> Option<u64> {
 
 /// Blocks from this size on come from the kernel itself, so that of a buffer that is never filled only the pages count that
 /// are: HTTP/2 has one of 16 KiB for each connection, and mostly uses its first 100 bytes.
-const OWN_PAGES: i32 = 16_000;
+pub const OWN_PAGES: i32 = 16_000;
 /// The most such blocks: Linux lets a process have 65,530 mappings by default (`vm.max_map_count`). Beyond, blocks come from
 /// where all others do.
 const MOST_MAPPINGS: i32 = 32_768;
