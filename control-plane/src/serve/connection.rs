@@ -180,14 +180,21 @@ impl Open {
     async fn accept_all(self: Arc<Self>, listener: TcpListener, accepted: Accepted) {
         let mut handshakes = JoinSet::new();
         while !accepted.known.is_closed() {
-            match listener.accept().await {
+            let arrived = tokio::select! {
+                // What a handshake needed is given back when it is over, and not when somebody else comes.
+                Some(_) = handshakes.join_next() => continue,
+                arrived = listener.accept() => arrived,
+            };
+            match arrived {
                 Ok((stream, address)) => {
                     let turn = self.turn(address).await;
                     if let Some(place) = self.arriving.enter(address.ip(), false) {
                         let (open, accepted) = (Arc::clone(&self), accepted.clone());
                         let activity = place.activity();
                         handshakes.spawn(async move {
-                            holding(turn, &activity, open.welcome(stream, address, place, accepted)).await;
+                            // In its place at once: there is room for whatever is moved in both of its places.
+                            let welcome = pin!(open.welcome(stream, address, place, accepted));
+                            holding(turn, &activity, welcome).await;
                             open.calm_down();
                         });
                     }
@@ -199,7 +206,6 @@ impl Open {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
-            while handshakes.try_join_next().is_some() {}
         }
     }
 
@@ -290,8 +296,11 @@ impl Open {
 }
 
 /// Does `work`, and keeps the `turn` until it is done, or its client takes too long.
-async fn holding(turn: Option<OwnedSemaphorePermit>, activity: &Activity, work: impl Future<Output = ()>) {
-    let mut work = pin!(work);
+async fn holding(
+    turn: Option<OwnedSemaphorePermit>,
+    activity: &Activity,
+    mut work: Pin<&mut impl Future<Output = ()>>,
+) {
     let [silent, slow] = HOLDS_UP;
     for limit in [silent, slow] {
         tokio::select! {
@@ -391,7 +400,7 @@ mod tests {
         let activity = place.activity();
         activity.set(doing);
         let began = Instant::now();
-        let endless = async move { holding(turn, &activity, std::future::pending()).await };
+        let endless = async move { holding(turn, &activity, pin!(std::future::pending())).await };
         tokio::select! {
             () = endless => unreachable!("it never ends"),
             _ = turns.acquire() => began.elapsed(),
@@ -412,7 +421,7 @@ mod tests {
         let activity = places.enter("192.0.2.1".parse().unwrap(), false).unwrap().activity();
         let began = Instant::now();
 
-        holding(turn, &activity, sleep(Duration::from_millis(30))).await;
+        holding(turn, &activity, pin!(sleep(Duration::from_millis(30)))).await;
 
         assert_eq!(turns.available_permits(), 1);
         assert_eq!(began.elapsed().as_millis() / 10, 3);
