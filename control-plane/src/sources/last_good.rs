@@ -286,7 +286,8 @@ fn saved_files(directory: &Path) -> Vec<PathBuf> {
     let kinds = below(directory).into_iter().filter(|path| path.is_dir() && !is_hidden(path));
     let mut files: Vec<_> =
         kinds.flat_map(|kind| below(&kind)).flat_map(|namespace| below(&namespace)).collect();
-    files.sort();
+    // Any order that is always the same; paths by their parts take ten times as long to compare.
+    files.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     files
 }
 
