@@ -4,12 +4,12 @@
 //! with a DNS name are listed by their port, and each proxy finds out which of them has the address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
 };
 
 use selvedge_model::{
-    Endpoint, Endpoints, Host, NamedEndpoint, ServiceKey,
+    Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey,
     snapshot::{Declared, NamedAddresses, Occupant},
 };
 
@@ -77,12 +77,10 @@ pub(super) fn named(
     };
     let listed = catalog.in_order().flat_map(of_host).enumerate();
     let listed = listed.map(|(place, endpoint)| (count + place, endpoint));
+    let mut there: HashSet<(HostPort, HostPort)> = HashSet::new();
     for (rank, endpoint) in workloads.chain(listed) {
-        let here = named.endpoints.entry(endpoint.address.port).or_default();
-        let is_there =
-            |other: &NamedEndpoint| other.address == endpoint.address && other.dial == endpoint.dial;
-        if !here.iter().any(|(_, other)| is_there(other)) {
-            here.push((rank, endpoint));
+        if there.insert((endpoint.address.clone(), endpoint.dial.clone())) {
+            named.endpoints.entry(endpoint.address.port).or_default().push((rank, endpoint));
         }
     }
     for (declared, endpoints) in called_by_endpoints(catalog, endpoints) {
@@ -131,8 +129,9 @@ pub(super) fn beside_sidecars(
     found
 }
 
+/// Adds `declared`, of which all endpoints are added one after the other.
 fn add(known: &mut Vec<Declared>, declared: &Declared) {
-    if !known.contains(declared) {
+    if known.last() != Some(declared) {
         known.push(declared.clone());
     }
 }

@@ -17,7 +17,7 @@ use selvedge_model::{Host, snapshot::Owners as Before};
 use super::{
     Problems,
     candidates::{Candidate, Candidates},
-    claims::{Claim, Claimant, ClaimedBy, Described, LostClaim, Ports, claim, in_cluster, settle},
+    claims::{Claim, Claimant, ClaimedBy, Described, Held, LostClaim, Ports, claim, in_cluster},
     reserved::{Reserved, owned},
     services::Catalog,
     workloads::Workloads,
@@ -27,7 +27,7 @@ use crate::resources::{Document, Resources, Seniority, ServiceEntrySpec, Service
 /// The owner of every address that a document claims.
 #[derive(Debug, Default)]
 pub(super) struct Owners<'a> {
-    claims: HashMap<Host, Vec<Claim<'a>>>,
+    claims: HashMap<Host, Held<'a>>,
     reserved: Reserved<'a>,
 }
 
@@ -43,10 +43,10 @@ impl<'a> Owners<'a> {
     ) -> Self {
         let mut owners = Self::default();
         for (host, claim) in workloads.pod_claims(ClaimedBy::Pod) {
-            owners.claims.insert(host.clone(), vec![claim]);
+            owners.claims.insert(host.clone(), Held::from_iter([claim]));
         }
         for (host, claim) in workloads.pod_claims(ClaimedBy::PodOfNode) {
-            owners.claims.entry(host.clone()).or_default().push(claim);
+            owners.claims.entry(host.clone()).or_default().add(claim);
         }
         owners.claim_cluster_ips(resources, problems);
         owners.claim_others(resources, catalog, candidates, workloads, before, problems);
@@ -55,7 +55,7 @@ impl<'a> Owners<'a> {
 
     /// Who has `port` of `host`.
     pub(super) fn of(&self, host: &Host, port: u16) -> Option<&Claim<'a>> {
-        self.claims.get(host)?.iter().find(|claim| claim.ports.contain(port))
+        self.claims.get(host)?.of(port)
     }
 
     /// Whether a service in `namespace` may be what `address` is.
@@ -72,7 +72,10 @@ impl<'a> Owners<'a> {
     /// Notes a claim, for the ports that nobody owns yet.
     fn claim(&mut self, host: &Host, claim: Claim<'a>) -> Option<LostClaim<'a>> {
         let here = self.claims.entry(host.clone()).or_default();
-        settle(here, self.reserved.of(host), claim)
+        match self.reserved.of(host) {
+            Some(reserved) => here.settle(reserved, claim),
+            None => here.settle(&Held::default(), claim),
+        }
     }
 
     fn claim_cluster_ips(&mut self, resources: &'a Resources, problems: &mut Problems) {
@@ -145,8 +148,10 @@ impl<'a> Owners<'a> {
         catalog: &Catalog<'a>,
         candidates: &Candidates<'a>,
     ) -> Vec<(Seniority<'a>, Claimant<'a>)> {
-        let is_a_pods =
-            |host: &Host| self.claims.get(host).is_some_and(|claims| claims[0].what == ClaimedBy::Pod);
+        let is_a_pods = |host: &Host| {
+            let first = self.claims.get(host).and_then(|held| held.claims().first());
+            first.is_some_and(|first| first.what == ClaimedBy::Pod)
+        };
         let mut claims: BTreeMap<(Seniority<'a>, Host), (Described<'a>, &'a str, BTreeSet<u16>)> =
             BTreeMap::new();
         for (key, list) in candidates {

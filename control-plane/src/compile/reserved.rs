@@ -4,18 +4,18 @@
 //! So what a namespace had in the configuration before stays reserved for it, as long as its documents claim it. A control
 //! plane keeps that across restarts. Of two that are new at once, the first by file has it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use selvedge_model::{
     Host,
     snapshot::{OwnedPorts, Owners as Before},
 };
 
-use super::claims::{Claim, Claimant, ClaimedBy, Ports, claim, settle};
+use super::claims::{Claim, Claimant, ClaimedBy, Held, Ports, claim};
 
 /// What is reserved for who had it before.
 #[derive(Debug, Default)]
-pub(super) struct Reserved<'a>(HashMap<Host, Vec<Claim<'a>>>);
+pub(super) struct Reserved<'a>(HashMap<Host, Held<'a>>);
 
 impl<'a> Reserved<'a> {
     /// Of what `claimants` claim in files, what their namespaces had `before`, as far as they get it again: `first` are the
@@ -24,7 +24,7 @@ impl<'a> Reserved<'a> {
     pub(super) fn new<'c>(
         claimants: &(impl Iterator<Item = &'c Claimant<'a>> + Clone),
         before: &Before,
-        first: &HashMap<Host, Vec<Claim<'a>>>,
+        first: &HashMap<Host, Held<'a>>,
     ) -> Self
     where
         'a: 'c,
@@ -34,12 +34,18 @@ impl<'a> Reserved<'a> {
             return reserved;
         }
         let all = || claimants.clone().flat_map(claims_of);
+        // Whoever claims all of a host has all kept that it had there: another such claim of its namespace adds nothing.
+        let mut whole: HashSet<(Host, &str)> = HashSet::new();
         for (host, claim) in all().filter(|(_, claim)| claim.by.is_in_file()) {
+            if claim.ports == Ports::All && !whole.insert((host.clone(), claim.namespace)) {
+                continue;
+            }
             let had = before.0.get(&host).into_iter().flatten();
             let had = had.filter(|had| *had.namespace == *claim.namespace);
             let kept: Vec<Claim<'a>> = had.filter_map(|had| both(&claim, had)).collect();
             if !kept.is_empty() {
-                reserved.0.entry(host).or_default().extend(kept);
+                let here = reserved.0.entry(host).or_default();
+                kept.into_iter().for_each(|kept| here.add(kept));
             }
         }
         let mut claims: HashMap<Host, Vec<Claim<'a>>> = HashMap::new();
@@ -47,7 +53,7 @@ impl<'a> Reserved<'a> {
             claims.entry(host).or_default().push(claim);
         }
         for (host, reserved) in &mut reserved.0 {
-            let first = first.get(host).map(Vec::as_slice).unwrap_or_default();
+            let first = first.get(host);
             let claims = claims.get(host).map(Vec::as_slice).unwrap_or_default();
             while leave_out_what_is_not_had(reserved, first, claims) {}
         }
@@ -55,39 +61,45 @@ impl<'a> Reserved<'a> {
     }
 
     /// What is reserved of `host`.
-    pub(super) fn of(&self, host: &Host) -> &[Claim<'a>] {
-        self.0.get(host).map(Vec::as_slice).unwrap_or_default()
+    pub(super) fn of(&self, host: &Host) -> Option<&Held<'a>> {
+        self.0.get(host)
     }
 }
 
 /// Leaves out of `reserved` what those do not get for whom it is, if after those who come `first` the `claims` are settled in their
 /// order. Whether there was any.
 fn leave_out_what_is_not_had<'a>(
-    reserved: &mut Vec<Claim<'a>>,
-    first: &[Claim<'a>],
+    reserved: &mut Held<'a>,
+    first: Option<&Held<'a>>,
     claims: &[Claim<'a>],
 ) -> bool {
-    let mut here = first.to_vec();
+    let mut here = first.cloned().unwrap_or_default();
     for claim in claims {
-        settle(&mut here, reserved, claim.clone());
+        here.settle(reserved, claim.clone());
+    }
+    let (mut all, mut had) = (HashSet::new(), HashSet::new());
+    for claim in here.claims() {
+        match &claim.ports {
+            Ports::All => drop(all.insert(claim.namespace)),
+            Ports::These(ports) => had.extend(ports.iter().map(|port| (claim.namespace, *port))),
+        }
     }
     let mut any = false;
-    reserved.retain_mut(|one| {
-        let own = here.iter().filter(|claim| claim.namespace == one.namespace);
-        match &mut one.ports {
-            Ports::All => {
-                let has_all = own.clone().any(|claim| claim.ports == Ports::All);
-                any |= !has_all;
-                has_all
-            }
+    let left = reserved.claims().iter().filter_map(|one| {
+        let has_all = all.contains(one.namespace);
+        let ports = match &one.ports {
+            Ports::All => has_all.then_some(Ports::All),
             Ports::These(ports) => {
-                let count = ports.len();
-                ports.retain(|port| own.clone().any(|claim| claim.ports.contain(*port)));
-                any |= ports.len() < count;
-                !ports.is_empty()
+                let has = |port: &u16| has_all || had.contains(&(one.namespace, *port));
+                let left: BTreeSet<u16> = ports.iter().copied().filter(has).collect();
+                (!left.is_empty()).then_some(Ports::These(left))
             }
-        }
+        };
+        any |= ports.as_ref() != Some(&one.ports);
+        Some(Claim { ports: ports?, ..*one })
     });
+    let left = left.collect();
+    *reserved = left;
     any
 }
 
@@ -120,17 +132,21 @@ fn claims_of<'a>(claimant: &Claimant<'a>) -> Vec<(Host, Claim<'a>)> {
     }
 }
 
-/// Who has which ports by a document in a file, of all `claims`.
-pub(super) fn owned<'a>(claims: impl Iterator<Item = (&'a Host, &'a Vec<Claim<'a>>)>) -> Before {
+/// Who has which ports by documents in files, of all `claims`: all that a namespace has of a host together.
+pub(super) fn owned<'a>(claims: impl Iterator<Item = (&'a Host, &'a Held<'a>)>) -> Before {
     let mut owners: BTreeMap<Host, Vec<OwnedPorts>> = BTreeMap::new();
-    for (host, claims) in claims {
-        for claim in claims.iter().filter(|claim| claim.by.is_in_file()) {
-            let ports = match &claim.ports {
-                Ports::All => None,
-                Ports::These(ports) => Some(ports.clone()),
-            };
-            let owned = OwnedPorts { namespace: claim.namespace.to_owned(), ports };
-            owners.entry(host.clone()).or_default().push(owned);
+    for (host, held) in claims {
+        let mut namespaces: BTreeMap<&str, Option<BTreeSet<u16>>> = BTreeMap::new();
+        for claim in held.claims().iter().filter(|claim| claim.by.is_in_file()) {
+            let had = namespaces.entry(claim.namespace).or_insert_with(|| Some(BTreeSet::new()));
+            match &claim.ports {
+                Ports::All => *had = None,
+                Ports::These(ports) => had.iter_mut().for_each(|had| had.extend(ports)),
+            }
+        }
+        if !namespaces.is_empty() {
+            let owned = |(namespace, ports): (&str, _)| OwnedPorts { namespace: namespace.to_owned(), ports };
+            owners.insert(host.clone(), namespaces.into_iter().map(owned).collect());
         }
     }
     Before(owners)
