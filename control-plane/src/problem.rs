@@ -5,8 +5,26 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-use selvedge_ops::plain;
+use selvedge_ops::{plain, plain_within};
 use serde::Serialize;
+
+/// How much of a document's kind, namespace or name is shown, in bytes: more than any API server takes.
+pub(crate) const LONGEST_NAME: usize = 253;
+/// How much of a field's name is kept, in bytes.
+pub(crate) const LONGEST_FIELD: usize = 1_024;
+/// How much of a message is kept, in bytes. What it repeats of a document may be as long as the document, and there may be as many
+/// messages as it has fields.
+const LONGEST_MESSAGE: usize = 4_096;
+
+/// `text`, of which no more than `bytes` are kept.
+fn within(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+        text.shrink_to_fit();
+        text.push('…');
+    }
+    text
+}
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -43,10 +61,14 @@ pub struct DocumentName {
 }
 
 impl fmt::Display for DocumentName {
+    /// A document that is refused because of its name has that name, too: any text of any length.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.namespace {
-            "" => write!(f, "{} {}", self.kind, self.name),
-            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        let [kind, namespace, name] = [&self.kind, &self.namespace, &self.name].map(|text| {
+            if text.len() > LONGEST_NAME { plain_within(text, LONGEST_NAME).into() } else { plain(text) }
+        });
+        match &*namespace {
+            "" => write!(f, "{kind} {name}"),
+            namespace => write!(f, "{kind} {namespace}/{name}"),
         }
     }
 }
@@ -235,6 +257,14 @@ impl Problem {
         }
     }
 
+    /// The same, of whose words no more is kept than anybody reads.
+    #[must_use]
+    pub(crate) fn short(mut self) -> Self {
+        self.field = within(self.field, LONGEST_FIELD);
+        self.message = within(self.message, LONGEST_MESSAGE);
+        self
+    }
+
     /// The same problem where whoever runs this accepts that policies are not enforced (`--allow-unenforced`).
     #[must_use]
     pub fn accepted(mut self) -> Self {
@@ -248,7 +278,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
-            write!(f, "{}", path.display())?;
+            f.write_str(&plain(&path.display().to_string()))?;
             if let Some(line) = self.line {
                 write!(f, ":{line}")?;
             }
@@ -268,6 +298,22 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_document_is_called_controls_no_terminal_and_fills_none() {
+        let name = DocumentName {
+            kind: "Service".into(),
+            namespace: "a\u{1b}[31m".into(),
+            name: "b\n".repeat(1_000_000).into(),
+        };
+        let of_file =
+            Problem::with_path(Severity::Error, Path::new("a\u{1b}[2J.yaml"), "ä".repeat(1_000_000));
+        let problem = Problem { document: Some(name), field: "f".repeat(1_000_000), ..of_file }.short();
+
+        let shown = problem.to_string();
+        assert!(shown.starts_with("a\\u{1b}[2J.yaml: Service a\\u{1b}[31m/b\\nb"), "{shown:.200}");
+        assert!(!shown.contains(char::is_control) && shown.ends_with("ä…") && shown.len() < 6_000);
+    }
 
     #[test]
     fn a_problem_reads_place_document_field_and_remedy() {

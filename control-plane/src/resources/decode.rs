@@ -315,6 +315,7 @@ impl DocumentReader<'_> {
             message: error.message,
             fault,
         }
+        .short()
     }
 }
 

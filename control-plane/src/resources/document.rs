@@ -106,6 +106,7 @@ impl<T> Document<T> {
             message: message.into(),
             fault: Fault::Part,
         }
+        .short()
     }
 
     /// Which of two documents came first, of whatever kinds: the older one, and without times the one whose file, or

@@ -13,6 +13,7 @@ use super::{
     decode::Chunk,
     node::{Node, Pointer, Value},
 };
+use crate::problem::LONGEST_FIELD;
 
 /// The line of every field of a document.
 pub(crate) struct Lines {
@@ -89,8 +90,14 @@ impl PartLines {
     }
 }
 
+/// What is deeper inside than a pointer is long has the line of what holds it: keys may be of any length, and each of them stands in
+/// the pointers of all that is inside.
 fn add(lines: &mut ByPointer, node: &Node, line: u64, pointer: &Pointer<'_>) {
-    lines.insert(pointer.to_string(), line);
+    let written = pointer.to_string();
+    if written.len() > LONGEST_FIELD {
+        return;
+    }
+    lines.insert(written, line);
     match &node.value {
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -111,6 +118,24 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use crate::resources::{DecodeOutcome, Location, decode};
+
+    #[test]
+    fn keys_of_any_length_take_no_more_memory_than_they_are_long() {
+        let key = "k".repeat(1 << 20);
+        let many = (0..50_000).map(|number| format!("f{number}: 1")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec:\n  address: 10.0.0.1\n  \
+             ? {key}\n  : {{b: {{{many}}}}}\n"
+        );
+        let decoded = decode(&text, &Arc::from(Path::new("a.yaml")), "default");
+
+        let DecodeOutcome::Understood(resource) = &decoded[0].outcome else { panic!("not understood") };
+        assert_eq!(resource.location().line_of("spec.address"), Some(5));
+        let problems = &decoded[0].problems;
+        assert_eq!(problems.len(), 101);
+        assert!(problems.iter().map(|problem| problem.field.len()).sum::<usize>() < 50_000);
+        assert!(problems[100].message.contains("has more fields"), "{:?}", problems[100]);
+    }
 
     #[test]
     fn a_list_is_read_once_for_the_lines_of_all_its_documents() {

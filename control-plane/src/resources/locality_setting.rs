@@ -9,6 +9,7 @@ use selvedge_model::{
         Distribution, Failover, LocalityPattern, PriorityLabel, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL,
     },
 };
+use selvedge_ops::plain::is_hidden;
 use serde::Deserialize;
 
 use super::{
@@ -21,6 +22,9 @@ pub(super) const DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-di
 
 /// As many labels as Envoy has priorities for, with five places for each.
 const MOST_LABELS: usize = 25;
+
+/// How long a place may be written, in bytes: three values of labels.
+const LONGEST_LOCALITY: usize = 3 * 63 + 2;
 
 /// `localityLbSetting`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,6 +254,16 @@ pub(super) fn locality(text: Option<&str>, field: &str, reading: &mut Reading<'_
     if !text.is_empty() && (parts.len() > 3 || parts.contains(&"") || text.contains('*')) {
         let message = format!("{text:?} is not REGION/ZONE/SUBZONE, or the beginning of that; correct it");
         reading.warning(field, message);
+    }
+    // It is sent to all who call what is there, and shown.
+    if text.len() > LONGEST_LOCALITY || text.chars().any(is_hidden) {
+        reading.warning(
+            field,
+            format!(
+                "does not count: it has more than {LONGEST_LOCALITY} bytes, or characters that nobody sees"
+            ),
+        );
+        return Locality::of("");
     }
     Locality::of(text)
 }

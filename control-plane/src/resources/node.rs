@@ -5,7 +5,7 @@
 
 mod simple;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -344,13 +344,25 @@ pub(super) enum Pointer<'a> {
     Index(&'a Self, usize),
 }
 
+/// How much of a key is shown, in bytes: it has a part in the pointers of all that is inside.
+const LONGEST_KEY: usize = 253;
+
+fn shortened(key: &str) -> Cow<'_, str> {
+    match key.len() > LONGEST_KEY {
+        true => Cow::Owned(format!("{}…", &key[..key.floor_char_boundary(LONGEST_KEY)])),
+        false => Cow::Borrowed(key),
+    }
+}
+
 impl fmt::Display for Pointer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Key(parent, key) if key.contains(['.', '[', '/']) => write!(f, "{parent}[{key}]"),
-            Self::Key(Pointer::Root, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Key(parent, own) if own.contains(['.', '[', '/']) => {
+                write!(f, "{parent}[{}]", shortened(own))
+            }
+            Self::Key(Pointer::Root, own) => f.write_str(&shortened(own)),
+            Self::Key(parent, own) => write!(f, "{parent}.{}", shortened(own)),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }

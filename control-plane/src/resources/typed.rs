@@ -21,6 +21,8 @@ pub(crate) use error::FieldError;
 
 /// Of so many fields, each is sooner compared with all others than looked up.
 const FEW: usize = 16;
+/// How many fields that nobody knows are noted of a document: of more nobody reads, and there may be a hundred thousand.
+pub(crate) const MOST_UNKNOWN: usize = 100;
 
 /// A field that a struct does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +87,11 @@ impl<'de> NodeDeserializer<'de, '_> {
                 }
             }
             _ => {
-                let field = self.pointer.to_string();
-                self.unknown.borrow_mut().push(UnknownField { field, line: self.line });
+                let mut unknown = self.unknown.borrow_mut();
+                if unknown.len() < MOST_UNKNOWN {
+                    let field = self.pointer.to_string();
+                    unknown.push(UnknownField { field, line: self.line });
+                }
             }
         }
     }

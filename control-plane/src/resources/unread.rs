@@ -11,7 +11,7 @@ use super::{
     kinds::ResourceKind,
     nearest::nearest,
     node::Node,
-    typed::{self, FieldError, Present, UnknownField},
+    typed::{self, FieldError, MOST_UNKNOWN, Present, UnknownField},
 };
 use crate::problem::{DocumentName, Severity};
 
@@ -124,6 +124,7 @@ impl Unread<'_> {
 
     /// What reading has noted and which fields nobody knows, in the order of lines.
     fn remarks(&self, noted: Vec<(Severity, String, String)>, unknown: Vec<UnknownField>) -> Remarks {
+        let is_cut = unknown.len() >= MOST_UNKNOWN;
         let noted = noted.into_iter().map(|(severity, field, message)| {
             let line = self.location.line_of(&field);
             (severity, FieldError { line, ..wrong(field, message) })
@@ -137,6 +138,11 @@ impl Unread<'_> {
         });
         let mut remarks: Remarks = noted.chain(unknown).collect();
         remarks.sort_by_key(|(_, error)| error.line);
+        if is_cut {
+            let message = "has more fields that are not acted on, and these are not named here";
+            let line = Some(self.node.line);
+            remarks.push((Severity::NotActedOn, FieldError { line, ..wrong("", message) }));
+        }
         remarks
     }
 

@@ -13,6 +13,7 @@ use super::{
     document::{Metadata, Reading, wrong},
     gateway_role::{self, GATEWAY_ANNOTATION, GATEWAY_PORTS_ANNOTATION, GatewayAnnotations},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    label_selector,
     linkerd_policy::access,
     locality_setting::locality,
     telemetry_annotations::{ACCESS_LOG_ANNOTATION, ACCESS_LOG_FILTER_ANNOTATION, TRACE_SAMPLING_ANNOTATION},
@@ -95,6 +96,13 @@ pub(super) fn read(
     for (name, number) in yaml.ports {
         let port = port_number(number, &format!("{field}.ports.{name}"))?;
         ports.insert(name, port);
+    }
+    // They are sent to all who call it, and shown.
+    for (name, value) in &metadata.labels {
+        label_selector::check(name, value, "metadata.labels")?;
+    }
+    for (name, value) in &yaml.labels {
+        label_selector::check(name, value, &format!("{field}.labels"))?;
     }
     let said_here = yaml.labels.contains_key(TLS_MODE_LABEL);
     let mut labels = metadata.labels.clone();

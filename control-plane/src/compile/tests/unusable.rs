@@ -112,6 +112,19 @@ fn a_policy_in_a_list_that_cannot_be_opened_is_one_all_the_same() {
 }
 
 #[test]
+fn a_service_whose_name_no_host_can_have_is_not_there() {
+    let hosts = |name: &str| -> Vec<String> {
+        let (mesh, _) = compiled(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n"
+        ));
+        mesh.services.keys().map(ToString::to_string).collect()
+    };
+
+    assert_eq!(hosts("\"a\\e[31m\""), [""; 0]);
+    assert_eq!(hosts("Reviews"), ["reviews.default.svc.cluster.local:80"]);
+}
+
+#[test]
 fn an_empty_namespace_is_the_default_one() {
     let (mesh, problems) = compiled(&format!("{MESH}{}", policy_in("''", "{mtls: {mode: STRICT}}")));
     assert_eq!(errors(&problems), [""; 0]);

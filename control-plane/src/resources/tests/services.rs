@@ -52,6 +52,31 @@ fn a_workload_entry_reads_its_sidecar() {
 }
 
 #[test]
+fn labels_and_places_that_all_callers_are_told_are_such_as_kubernetes_takes() {
+    let entry = |metadata: &str, spec: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a{metadata}}}\nspec: {{address: 10.0.0.1{spec}}}\n"
+        ))
+    };
+    let long = "x".repeat(64);
+    for value in [&*long, "\"a\\e[31m\"", "a/b"] {
+        let (metadata, spec) = (format!(", labels: {{a: {value}}}"), format!(", labels: {{a: {value}}}"));
+        assert_eq!(told(&entry(&metadata, "")), [("metadata.labels", 3, Severity::Error)], "{value}");
+        assert_eq!(told(&entry("", &spec)), [("spec.labels", 4, Severity::Error)], "{value}");
+    }
+    assert_eq!(
+        told(&entry("", &format!(", labels: {{\"a\\e\": a}}"))),
+        [("spec.labels", 4, Severity::Error)]
+    );
+    for place in ["\"a\\e[31m\"", &*"x".repeat(200)] {
+        let decoded = entry("", &format!(", locality: {place}"));
+        assert_eq!(told(&decoded), [("spec.locality", 4, Severity::Warning)]);
+        let Resource::WorkloadEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
+        assert_eq!(document.spec.locality, selvedge_model::Locality::of(""));
+    }
+}
+
+#[test]
 fn a_workload_is_at_an_address_or_a_dns_name() {
     let entry = |address: &str| {
         only(&format!(

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use selvedge_model::Host;
+
 use super::{
     super::{
         AuthorizationAction, AuthorizationPolicySpec, Document, Metadata, Resource, ServiceEntrySpec,
@@ -128,7 +130,7 @@ impl Unusable<'_> {
                 resource: Resource::Revocation(self.document(left.metadata.clone(), left.spec.clone())),
                 words: format!("the entries that can be read are in use, without {}", self.lost.join(", ")),
             }),
-            ("Service", Some(Resource::Service(left))) => Some(StandIn {
+            ("Service", Some(Resource::Service(left))) if self.is_a_host() => Some(StandIn {
                 resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
                 words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
             }),
@@ -143,6 +145,11 @@ impl Unusable<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether a Service of its name can be called at all. What cannot be would only be shown, and its name may be anything.
+    fn is_a_host(&self) -> bool {
+        format!("{}.{}", self.name.name, self.name.namespace).parse::<Host>().is_ok()
     }
 
     /// Whether it cannot be read which workloads a policy of Calico's is for.
