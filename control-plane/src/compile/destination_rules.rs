@@ -1,6 +1,6 @@
 //! Which `DestinationRule` a client follows for a host, and what it says about a subset.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use selvedge_model::{
     AppConnections, Endpoints, HealthCheck, Hedge, Protocol, ServiceKey, TrafficPolicy, UpstreamTls,
@@ -13,12 +13,13 @@ use super::{
     hosts::{matching, resolve, suggestion},
     places,
     room::Room,
-    services::{Catalog, KnownHost},
+    services::{Below, Catalog, KnownHost},
 };
 use crate::problem::{DocumentName, Severity};
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
+    export_to::ExportTo,
     load_balancer::BalancerBlock,
 };
 
@@ -32,8 +33,78 @@ pub(super) struct RuleSet<'a> {
     health_check: Option<(&'a Rule, &'a HealthCheck)>,
     hedge: Option<(&'a Rule, Hedge)>,
     subsets: Vec<(&'a Rule, &'a Subset)>,
+    /// The first place in there of each name: many rules may define a subset each.
+    by_name: HashMap<&'a str, usize>,
     /// The first of them that cannot be used: nothing is sent to the host.
     unusable: Option<&'a Rule>,
+}
+
+/// All rules of one namespace for one host or pattern. There may be a set for each namespace: none is looked for through all.
+#[derive(Debug, Default)]
+struct HostRules<'a> {
+    sets: Vec<RuleSet<'a>>,
+    /// The places of those that are for everybody.
+    for_all: Vec<usize>,
+    /// The places of others, by the namespaces whose clients they are for.
+    by_client: HashMap<&'a str, Vec<usize>>,
+    /// The places of those that select clients by their labels.
+    selecting: Vec<usize>,
+    /// The place of the first of those that are for the same clients.
+    by_clients: HashMap<(&'a ExportTo, Option<&'a Labels>), usize>,
+    /// The places of those with a rule that cannot be used.
+    unusable: Vec<usize>,
+}
+
+impl<'a> HostRules<'a> {
+    fn push(&mut self, set: RuleSet<'a>) {
+        let (place, rule) = (self.sets.len(), set.policy.0);
+        let export_to = &rule.spec.export_to;
+        if set.selector().is_some() {
+            self.selecting.push(place);
+        }
+        if export_to.is_everywhere() {
+            self.for_all.push(place);
+        }
+        for client in export_to.namespaces(&rule.name.namespace) {
+            self.by_client.entry(client).or_default().push(place);
+        }
+        self.by_clients.entry((export_to, set.selector())).or_insert(place);
+        if set.unusable.is_some() {
+            self.unusable.push(place);
+        }
+        self.sets.push(set);
+    }
+
+    /// Adds a later rule to the first set that is for the same clients; whether there is one.
+    fn join(&mut self, rule: &'a Rule, problems: &mut Problems) -> bool {
+        let clients = (&rule.spec.export_to, rule.spec.selector.as_ref());
+        let Some(place) = self.by_clients.get(&clients).copied() else { return false };
+        let set = &mut self.sets[place];
+        let was_usable = set.unusable.is_none();
+        set.join(rule, problems);
+        if set.unusable.is_some() && was_usable {
+            self.unusable.push(place);
+            self.unusable.sort_unstable();
+        }
+        true
+    }
+
+    /// The first that `client` follows, of those that `counts`: those that select it come before those for all.
+    fn find(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
+        let seen = |place: &usize| counts(&self.sets[*place]) && self.sets[*place].is_for(client);
+        let selecting = self.selecting.iter().copied().find(seen);
+        let named = client.namespace.and_then(|namespace| self.by_client.get(namespace));
+        let first = |places: &Vec<usize>| places.iter().copied().find(seen);
+        let for_all = || [first(&self.for_all), named.and_then(first)].into_iter().flatten().min();
+        Some(&self.sets[selecting.or_else(for_all)?])
+    }
+
+    /// The first that cannot be used, of those that `counts` and that may be for `client`.
+    fn unusable(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
+        let may_be_for = |set: &RuleSet<'_>| set.selector().is_none() || set.is_for(client);
+        let mut sets = self.unusable.iter().map(|place| &self.sets[*place]);
+        sets.find(|set| counts(set) && may_be_for(set))
+    }
 }
 
 /// The namespace of clients, if it has rules of its own for some hosts, and which they follow for each, by where that is in
@@ -43,7 +114,7 @@ pub(super) type Found<'r> = (Option<&'r str>, Vec<Option<*const ()>>);
 /// Every rule, by namespace and host pattern.
 #[derive(Debug)]
 pub(super) struct DestinationRules<'a> {
-    namespaces: BTreeMap<&'a str, BTreeMap<String, Vec<RuleSet<'a>>>>,
+    namespaces: BTreeMap<&'a str, BTreeMap<String, HostRules<'a>>>,
     root_namespace: &'a str,
     /// The namespaces with rules, and those that rules name. All others follow the same.
     told_apart: HashSet<&'a str>,
@@ -60,23 +131,23 @@ impl<'a> DestinationRules<'a> {
         clients: &SelectedClients<'_>,
         problems: &mut Problems,
     ) -> Self {
-        let mut namespaces: BTreeMap<&str, BTreeMap<String, Vec<RuleSet<'_>>>> = BTreeMap::new();
+        let mut namespaces: BTreeMap<&str, BTreeMap<String, HostRules<'_>>> = BTreeMap::new();
         let (mut told_apart, mut room) = (HashSet::new(), Room::default());
         let mut some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
         for rule in &resources.destination_rules {
             let rule: &Rule = rule;
             let namespace = &*rule.name.namespace;
             let host = resolve(&rule.spec.host, namespace, &settings.cluster_domain);
-            if catalog.matching(&host).next().is_none() {
+            let below = catalog.below(&host);
+            if below.is_empty() {
                 let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
-            report_limits_of_http(rule, &host, catalog, problems);
+            report_limits_of_http(rule, &below, problems);
             report_selects_nobody(rule, clients, problems);
-            let ports: usize = catalog.matching(&host).map(|known| known.ports.len()).sum();
             // Each of those clients may see each port in its own way.
             let selected = rule.spec.selector.as_ref().map(|selector| clients.count(namespace, selector));
-            let ports = ports.saturating_mul(selected.unwrap_or(1).max(1));
+            let ports = below.ports.saturating_mul(selected.unwrap_or(1).max(1));
             let named = || rule.spec.export_to.namespaces(namespace);
             let taken = room.take(namespace, rule.size, ports, named().count());
             told_apart.insert(namespace);
@@ -98,9 +169,8 @@ impl<'a> DestinationRules<'a> {
                 sets.push(RuleSet { unusable: Some(rule), ..RuleSet::of(rule) });
                 continue;
             }
-            match sets.iter_mut().find(|set| set.is_for_same(rule)) {
-                Some(set) => set.join(rule, problems),
-                None => sets.push(RuleSet::of(rule)),
+            if !sets.join(rule, problems) {
+                sets.push(RuleSet::of(rule));
             }
         }
         let documents = resources.destination_rules.iter().map(|rule| &**rule).collect();
@@ -145,18 +215,18 @@ impl<'a> DestinationRules<'a> {
     /// Whether rules for any of `hosts` select clients in `namespace`.
     pub(super) fn select_clients(&self, namespace: &str, hosts: &[&KnownHost<'_>]) -> bool {
         let Some(own) = self.namespaces.get(namespace) else { return false };
-        let mut sets = hosts.iter().flat_map(|host| matching(own, &host.host)).flat_map(|(_, sets)| sets);
-        sets.any(|set| set.selector().is_some())
+        let mut here = hosts.iter().flat_map(|host| matching(own, &host.host));
+        here.any(|(_, rules)| !rules.selecting.is_empty())
     }
 
     /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone, or for some of these.
     pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
         let for_all = [host.namespace, self.root_namespace];
         let mut sets = self.namespaces.iter().flat_map(|(namespace, sets)| {
-            let here = matching(sets, &host.host).flat_map(|(_, sets)| sets);
+            let here = matching(sets, &host.host).flat_map(|(_, rules)| &rules.sets);
             here.filter(move |set| set.selector().is_some() || !for_all.contains(namespace))
         });
-        sets.find_map(|set| set.subsets.iter().find(|(_, subset)| subset.name == name).map(|(rule, _)| *rule))
+        sets.find_map(|set| Some(set.subsets[*set.by_name.get(name)?].0))
     }
 
     /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.
@@ -165,7 +235,7 @@ impl<'a> DestinationRules<'a> {
         hosts: &'s [&str],
     ) -> impl Iterator<Item = &'a str> + use<'s, 'a> {
         self.namespaces.iter().flat_map(move |(namespace, sets)| {
-            let sets = hosts.iter().flat_map(|host| matching(sets, host)).flat_map(|(_, sets)| sets);
+            let sets = hosts.iter().flat_map(|host| matching(sets, host)).flat_map(|(_, rules)| &rules.sets);
             // One that cannot be used is for everybody.
             let rules: Vec<_> = sets.map(|set| (set.policy.0, set.unusable.is_none())).collect();
             let own = (!rules.is_empty()).then_some(*namespace);
@@ -182,27 +252,17 @@ impl<'a> DestinationRules<'a> {
         client: Client<'_>,
         counts: &dyn Fn(&RuleSet<'_>) -> bool,
     ) -> Option<&RuleSet<'a>> {
-        let seen = |set: &&RuleSet<'a>| counts(set) && set.is_for(namespace, client);
-        // Those that select the client come before those for all.
-        let first = |sets: &'_ [RuleSet<'a>]| -> Option<usize> {
-            let selecting = sets.iter().position(|set| set.selector().is_some() && seen(&set));
-            selecting.or_else(|| sets.iter().position(|set| seen(&set)))
-        };
         let here = self.namespaces.get(namespace)?;
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
         if self.some_unusable {
             let mut matching = matching(here, host);
-            let refuses = |set: &&RuleSet<'_>| {
-                let may_be_for = set.selector().is_none() || set.is_for(namespace, client);
-                set.unusable.is_some() && counts(set) && may_be_for
-            };
-            let unusable = matching.find_map(|(_, sets)| sets.iter().find(refuses));
+            let unusable = matching.find_map(|(_, rules)| rules.unusable(client, counts));
             if unusable.is_some() {
                 return unusable;
             }
         }
-        let matching =
-            matching(here, host).filter_map(|(closeness, sets)| Some((closeness, &sets[first(sets)?])));
+        let matching = matching(here, host)
+            .filter_map(|(closeness, rules)| Some((closeness, rules.find(client, counts)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
     }
 }
@@ -222,10 +282,9 @@ fn report_selects_nobody(rule: &Rule, clients: &SelectedClients<'_>, problems: &
 }
 
 /// Says that limits of opaque connections do nothing where all ports speak HTTP.
-fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problems: &mut Problems) {
-    let known = || catalog.matching(host);
-    let http = |spoken: &Protocol| matches!(spoken, Protocol::Http | Protocol::Http2);
-    if known().next().is_none() || !known().all(|known| known.ports.values().all(http)) {
+fn report_limits_of_http(rule: &Rule, below: &Below, problems: &mut Problems) {
+    let http = |spoken| matches!(spoken, Protocol::Http | Protocol::Http2);
+    if below.is_empty() || !below.all_speak(http) {
         return;
     }
     let subsets = rule.spec.subsets.iter().enumerate();
@@ -246,12 +305,26 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
 }
 
 impl<'a> RuleSet<'a> {
+    /// The first of them, if they are in `namespace`.
+    pub(super) fn in_namespace(&self, namespace: &str) -> Option<&'a Rule> {
+        let first = self.unusable.unwrap_or(self.policy.0);
+        (*first.name.namespace == *namespace).then_some(first)
+    }
+
     /// What `rule` says alone.
     fn of(rule: &'a Rule) -> Self {
         Self {
             policy: (rule, &rule.spec.policy),
             health_check: rule.spec.health_check.as_ref().map(|check| (rule, check)),
             hedge: rule.spec.hedge.map(|hedge| (rule, hedge)),
+            by_name: rule
+                .spec
+                .subsets
+                .iter()
+                .enumerate()
+                .rev()
+                .map(|(place, one)| (&*one.name, place))
+                .collect(),
             subsets: rule.spec.subsets.iter().map(|subset| (rule, subset)).collect(),
             unusable: rule.unusable.then_some(rule),
         }
@@ -262,16 +335,10 @@ impl<'a> RuleSet<'a> {
         self.policy.0.spec.selector.as_ref()
     }
 
-    /// Whether `rule`, of the same namespace, is for the same clients.
-    fn is_for_same(&self, rule: &Rule) -> bool {
-        let own = &self.policy.0.spec;
-        own.export_to == rule.spec.export_to && own.selector == rule.spec.selector
-    }
-
-    /// Whether those of `namespace` are for `client`.
-    fn is_for(&self, namespace: &str, client: Client<'_>) -> bool {
+    /// Whether they are for `client`.
+    fn is_for(&self, client: Client<'_>) -> bool {
         let is_selected = |asked: &Labels| client.labels.is_some_and(|labels| selects(asked, labels));
-        let own = &self.policy.0.spec;
+        let (namespace, own) = (&self.policy.0.name.namespace, &self.policy.0.spec);
         own.export_to.includes(namespace, client.namespace) && own.selector.as_ref().is_none_or(is_selected)
     }
 
@@ -301,8 +368,11 @@ impl<'a> RuleSet<'a> {
         }
         self.unusable = self.unusable.or(later.unusable);
         for (index, subset) in rule.spec.subsets.iter().enumerate() {
-            match self.subsets.iter().find(|(_, other)| other.name == subset.name) {
-                None => self.subsets.push((rule, subset)),
+            match self.by_name.get(&*subset.name).map(|place| self.subsets[*place]) {
+                None => {
+                    self.by_name.insert(&subset.name, self.subsets.len());
+                    self.subsets.push((rule, subset));
+                }
                 Some((first, _)) => {
                     let message = format!(
                         "{:?} is already defined by {} ({}), which is used",
@@ -321,7 +391,7 @@ impl<'a> RuleSet<'a> {
         host: &KnownHost<'_>,
         port: u16,
     ) -> Option<(BTreeMap<String, String>, TrafficPolicy)> {
-        let (_, subset) = self.subsets.iter().find(|(_, subset)| subset.name == name)?;
+        let (_, subset) = self.subsets[*self.by_name.get(name)?];
         Some((subset.labels.clone(), self.merged(Some(&subset.policy), host, port)))
     }
 
@@ -470,9 +540,14 @@ impl<'a> RuleSet<'a> {
         Some(format!("{} ({}) cannot be used, so nothing is sent to {host}", rule.name, rule.location))
     }
 
+    /// Whether there is a subset of that name.
+    pub(super) fn has_subset(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// The names of the subsets, for error messages.
-    pub(super) fn subset_names(&self) -> Vec<&'a str> {
-        self.subsets.iter().map(|(_, subset)| subset.name.as_str()).collect()
+    pub(super) fn subset_names(&self) -> impl Iterator<Item = &'a str> {
+        self.subsets.iter().map(|(_, subset)| subset.name.as_str())
     }
 }
 

@@ -45,6 +45,7 @@ mod workloads;
 
 use std::{
     collections::{BTreeSet, HashSet},
+    fmt,
     sync::Arc,
     time::SystemTime,
 };
@@ -332,6 +333,24 @@ fn some<'n>(workloads: impl Iterator<Item = &'n WorkloadName>) -> Option<String>
         (true, _) => None,
         (false, 0) => Some(first.join(", ")),
         (false, others) => Some(format!("{} and {others} others", first.join(", "))),
+    }
+}
+
+/// How many of the things that could be meant are told.
+const TOLD: usize = 10;
+
+/// The first of `all` that could be meant instead, in their order, and how many others there are; `None`: there is none. There may be
+/// very many, and as many documents that mean none of them.
+fn some_of(all: impl IntoIterator<Item = impl fmt::Display>) -> Option<String> {
+    let mut all = all.into_iter();
+    let mut told = all.next()?.to_string();
+    for one in all.by_ref().take(TOLD - 1) {
+        told.push_str(", ");
+        told.push_str(&one.to_string());
+    }
+    match all.count() {
+        0 => Some(told),
+        others => Some(format!("{told} and {others} others")),
     }
 }
 

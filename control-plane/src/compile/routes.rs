@@ -42,7 +42,7 @@ use super::{
     destination_rules::{DestinationRules, RuleSet, report_checks},
     hosts::{matching, resolve, suggestion},
     room::Room,
-    services::{Catalog, KnownHost},
+    services::{Below, Catalog, KnownHost},
 };
 use crate::{
     problem::DocumentName,
@@ -131,28 +131,25 @@ impl<'a> Routing<'a> {
         for (index, host) in document.spec.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{index}]");
             let host = resolve(host, &document.name.namespace, domain);
-            let known: Vec<_> = self.catalog.matching(&host).collect();
-            if known.is_empty() {
+            let below = self.catalog.below(&host);
+            if below.is_empty() {
                 let remedy = suggestion(&host, domain, |name| self.catalog.find(name).is_some());
                 problems.warning(document, &field, format!("nothing is called {host}; {remedy}"));
             } else {
-                let all = |wanted: fn(&Protocol) -> bool| {
-                    known.iter().all(|known| known.ports.values().all(wanted))
-                };
-                if !document.spec.http.is_empty() && all(|spoken| *spoken == Protocol::Tcp) {
+                if !document.spec.http.is_empty() && below.all_speak(|spoken| spoken == Protocol::Tcp) {
                     let message = format!(
                         "{host} has no HTTP port, so the http routes have no effect; name a port http"
                     );
                     problems.warning(document, &field, message);
                 }
-                if !document.spec.tcp.is_empty() && all(|spoken| !may_be_opaque(*spoken)) {
+                if !document.spec.tcp.is_empty() && below.all_speak(|spoken| !may_be_opaque(spoken)) {
                     let message = format!(
                         "{host} has HTTP ports only, so the tls and tcp routes have no effect; name a port tcp"
                     );
                     problems.warning(document, &field, message);
                 }
             }
-            self.report_foreign(document, &field, &known, problems);
+            self.report_foreign(document, &field, &below, problems);
             let nobody = Followers::default();
             let others = self.virtual_services.get(&host).unwrap_or(&nobody);
             if others.list.last().is_some_and(|other| std::ptr::eq(*other, document)) {
@@ -178,10 +175,9 @@ impl<'a> Routing<'a> {
                 }
                 None => {}
             }
-            let ports = known.iter().map(|known| known.ports.len()).sum();
             let reach = self.reach(document, self.catalog.find(&host)).into_owned();
             let (own, size) = (&*document.name.namespace, self.size(document));
-            if let Err(why) = room.take(own, size, ports, reach.namespaces(own).count()) {
+            if let Err(why) = room.take(own, size, below.ports, reach.namespaces(own).count()) {
                 problems.no_room(document, &field, format!("{host} does not follow it: {why}"));
                 continue;
             }
@@ -221,16 +217,10 @@ impl<'a> Routing<'a> {
     }
 
     /// Says that a document of one namespace speaks of another's host.
-    fn report_foreign(
-        &self,
-        document: &VirtualService,
-        field: &str,
-        known: &[&KnownHost<'_>],
-        problems: &mut Problems,
-    ) {
+    fn report_foreign(&self, document: &VirtualService, field: &str, below: &Below, problems: &mut Problems) {
         let (own, export_to) = (&*document.name.namespace, &document.spec.export_to);
-        let foreign = known.iter().find(|known| self.settings.is_foreign(own, known.namespace));
-        let Some(KnownHost { host, namespace, .. }) = foreign.filter(|_| export_to.leaves(own)) else {
+        let foreign = below.first_in(|namespace| self.settings.is_foreign(own, namespace));
+        let Some((host, namespace)) = foreign.filter(|_| export_to.leaves(own)) else {
             return;
         };
         let whose = format!("{host} is of namespace {namespace}, and this document of namespace {own}");

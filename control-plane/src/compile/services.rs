@@ -7,9 +7,11 @@
 mod host;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry, hash_map},
     net::SocketAddr,
     ops::Bound,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -50,6 +52,51 @@ pub(super) struct Catalog<'a> {
     entry_ports: BTreeMap<&'a str, (usize, usize)>,
     /// The same of the names below wildcards, by the namespaces whose routes and rules speak of them.
     spoken_ports: BTreeMap<Arc<str>, (usize, usize)>,
+    /// What has been asked for of wildcards, once all hosts are there: many documents may name the same one.
+    below: RefCell<HashMap<String, Rc<Below>>>,
+}
+
+/// What is known of all hosts together that a pattern names.
+#[derive(Debug, Default)]
+pub(super) struct Below {
+    /// How many ports they have.
+    pub(super) ports: usize,
+    /// What is spoken at any of these.
+    spoken: Vec<Protocol>,
+    /// The first of them in each namespace.
+    first: BTreeMap<String, Arc<str>>,
+}
+
+impl Below {
+    fn add(&mut self, host: &KnownHost<'_>) {
+        self.ports += host.ports.len();
+        for spoken in host.ports.values() {
+            if !self.spoken.contains(spoken) {
+                self.spoken.push(*spoken);
+            }
+        }
+        match self.first.get_mut(host.namespace) {
+            Some(first) if *first <= host.host => {}
+            Some(first) => *first = Arc::clone(&host.host),
+            None => drop(self.first.insert(host.namespace.to_owned(), Arc::clone(&host.host))),
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Whether that is spoken at all of their ports.
+    pub(super) fn all_speak(&self, wanted: impl Fn(Protocol) -> bool) -> bool {
+        self.spoken.iter().all(|spoken| wanted(*spoken))
+    }
+
+    /// The first of them in a namespace that `is_meant`, and that namespace.
+    pub(super) fn first_in(&self, is_meant: impl Fn(&str) -> bool) -> Option<(&Arc<str>, &str)> {
+        let meant = self.first.iter().filter(|(namespace, _)| is_meant(namespace));
+        meant.map(|(namespace, host)| (host, &**namespace)).min()
+    }
 }
 
 /// What documents speak of a host.
@@ -69,6 +116,7 @@ impl<'a> Catalog<'a> {
             from_the_end: BTreeMap::new(),
             entry_ports: BTreeMap::new(),
             spoken_ports: BTreeMap::new(),
+            below: RefCell::default(),
         };
         for document in &resources.services {
             catalog.add_service(document, settings);
@@ -445,18 +493,32 @@ impl<'a> Catalog<'a> {
         self.hosts.get(host)
     }
 
-    /// The hosts that `pattern` (a name, or `*` and a suffix) names, in their order.
+    /// The hosts that `pattern` (a name, or `*` and a suffix) names, in no order. Each call looks at all of them: ask
+    /// [`Self::below`] what they are together.
     pub(super) fn matching(&self, pattern: &str) -> impl Iterator<Item = &KnownHost<'a>> {
         let suffix = pattern.strip_prefix('*');
-        let below = suffix.into_iter().flat_map(|suffix| {
+        let below = suffix.into_iter().flat_map(move |suffix| {
             let begin = from_the_end(suffix);
             let hosts = self.from_the_end.range::<str, _>((Bound::Included(&*begin), Bound::Unbounded));
-            let hosts = hosts.take_while(|(reversed, _)| reversed.starts_with(&begin)).map(|(_, host)| host);
-            let mut hosts: Vec<&Arc<str>> = hosts.filter(|host| host.len() > suffix.len()).collect();
-            hosts.sort_unstable();
-            hosts.into_iter().filter_map(|host| self.hosts.get(host)).collect::<Vec<_>>()
+            let hosts = hosts.take_while(move |(reversed, _)| reversed.starts_with(&begin));
+            let hosts = hosts.map(|(_, host)| host).filter(move |host| host.len() > suffix.len());
+            hosts.filter_map(move |host| self.hosts.get(host))
         });
         below.chain(self.find(pattern).filter(|_| suffix.is_none()))
+    }
+
+    /// What the hosts that `pattern` names are together.
+    pub(super) fn below(&self, pattern: &str) -> Rc<Below> {
+        if let Some(known) = self.below.borrow().get(pattern) {
+            return Rc::clone(known);
+        }
+        let mut below = Below::default();
+        self.matching(pattern).for_each(|host| below.add(host));
+        let below = Rc::new(below);
+        if pattern.starts_with('*') {
+            self.below.borrow_mut().insert(pattern.to_owned(), Rc::clone(&below));
+        }
+        below
     }
 
     /// What is said to be spoken on a service's port.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{document::wrong, typed::FieldError};
 
 /// Whose clients a document is for. Default: everybody's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ExportTo {
     everywhere: bool,
     own: bool,

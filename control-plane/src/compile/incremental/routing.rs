@@ -112,11 +112,16 @@ struct Touched<'c, 'a> {
     hosts: BTreeSet<Arc<str>>,
     /// Those of them that rules are for.
     with_rules: HashSet<Arc<str>>,
+    /// The names and wildcards that were met, each with whether it was in a rule: many documents may name the same one.
+    met: HashSet<(String, bool)>,
 }
 
 impl Touched<'_, '_> {
     fn by_name(&mut self, host: &str, namespace: &str, is_rule: bool) {
         let host = resolve(host, namespace, &self.settings.cluster_domain);
+        if !self.met.insert((host.clone(), is_rule)) {
+            return;
+        }
         for known in self.catalog.matching(&host) {
             self.hosts.insert(Arc::clone(&known.host));
             if is_rule {
@@ -181,8 +186,13 @@ impl Last {
         }
         let nowhere = &mut Problems::default();
         let catalog = Catalog::new(resources, settings, nowhere);
-        let mut touched =
-            Touched { catalog: &catalog, settings, hosts: BTreeSet::new(), with_rules: HashSet::new() };
+        let mut touched = Touched {
+            catalog: &catalog,
+            settings,
+            hosts: BTreeSet::new(),
+            with_rules: HashSet::new(),
+            met: HashSet::new(),
+        };
         touched.by(&changed);
         touched.through_backends(mesh.services.iter());
         let certificates = Certificates::new(resources, SystemTime::now(), &settings.own_namespace);

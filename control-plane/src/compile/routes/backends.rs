@@ -12,17 +12,17 @@ use selvedge_model::{
 use super::{
     super::{
         Problems, clients::Client, destination_rules::without_rules, grants::Grants, hosts::service_host,
-        services::KnownHost,
+        services::KnownHost, some_of,
     },
     Port, Routing, VirtualService,
-    delegates::{Effective, Mirrored},
+    delegates::{Effective, Mirrored, delegate_field},
     filters,
     resolve::{BrokenReference, Reference, Resolved},
 };
 use crate::{
     problem::{Fault, Unresolved},
     resources::{
-        Document,
+        DestinationRuleSpec, Document,
         linkerd::Timeouts,
         virtual_service::{Follower, asked},
     },
@@ -90,7 +90,8 @@ impl<'a> Backends<'a> {
         let backends = vec![WeightedBackend::new(self.own()?, 1)];
         let (timeouts, retry) = self.times(None, None);
         let name = "default".to_owned();
-        let session = self.session_of_service(&backends, &name, problems);
+        let written = None::<(&VirtualService, &str)>;
+        let session = self.session_of_service(&backends, &name, written, problems);
         Some(Rule {
             name,
             backends,
@@ -149,7 +150,7 @@ impl<'a> Backends<'a> {
     /// The rule of a `VirtualService`'s route, for what is asked by `matches`.
     pub(super) fn istio_rule(
         &mut self,
-        Effective { document, name, route, mirrors, .. }: &Effective<'_>,
+        Effective { document, name, left_by, route, mirrors, .. }: &Effective<'_>,
         matches: Vec<Match>,
         problems: &mut Problems,
     ) -> Rule {
@@ -159,7 +160,8 @@ impl<'a> Backends<'a> {
             .iter()
             .map(|destination| {
                 let reference = Reference::Destination(destination);
-                let backend = self.backend(document, &field, reference, Share::Requests, problems);
+                let place = (*document, &*field, *left_by);
+                let backend = self.backend_for(place, reference, Share::Requests, problems);
                 filters::share(backend, destination)
             })
             .collect();
@@ -176,7 +178,7 @@ impl<'a> Backends<'a> {
             ..Timeouts::default()
         });
         let (timeouts, retry) = self.times(said, route.retry.as_ref());
-        let session = self.session_of_service(&backends, name, problems);
+        let session = self.session_of_service(&backends, name, Some((*document, &*field)), problems);
         Rule {
             name: name.clone(),
             session,
@@ -186,7 +188,7 @@ impl<'a> Backends<'a> {
             stream: timeouts.stream,
             retry,
             filters,
-            access_log: self.access_log(document, problems),
+            access_log: self.access_log(document, *left_by, problems),
             ..Rule::default()
         }
     }
@@ -208,13 +210,60 @@ impl<'a> Backends<'a> {
         share: Share,
         problems: &mut Problems,
     ) -> usize {
+        self.backend_for((document, list, None), reference, share, problems)
+    }
+
+    /// The same. `left_by`: as in [`Effective`].
+    fn backend_for<T>(
+        &mut self,
+        (document, list, left_by): (&Document<T>, &str, Option<(&VirtualService, usize)>),
+        reference: Reference<'_>,
+        share: Share,
+        problems: &mut Problems,
+    ) -> usize {
         let resolved = self.routing.resolve(&document.name, list, reference, (self.number, self.grants));
         let index = self.index(Some(reference), resolved);
-        if let Some(BrokenReference { reason, why }) = self.broken.get(&index) {
-            let message = format!("{why} ({})", share.when_broken());
-            problems.fault(document, &reference.field(list, *reason), message, Fault::Backend(*reason));
+        let Some(BrokenReference { reason, why }) = self.broken.get(&index) else { return index };
+        let (fault, message) = (Fault::Backend(*reason), format!("{why} ({})", share.when_broken()));
+        // A port that a delegate does not name is that of whoever leaves the route to it.
+        let left_by = left_by.filter(|_| *reason == Unresolved::NoSuchPort && reference.names_no_port());
+        if let Some(rule) = self.rule_of_clients(index, *reason, &document.name.namespace) {
+            let message = format!(
+                "clients in {} follow this rule, and {} sends to {message}",
+                rule.name.namespace, document.name
+            );
+            problems.error(rule, "spec.host", message);
+        } else if let Some((root, route)) = left_by {
+            let message = format!("{} names no port: {message}", document.name);
+            problems.fault(root, &delegate_field(route), message, fault);
+        } else {
+            problems.fault(document, &reference.field(list, *reason), message, fault);
         }
         index
+    }
+
+    /// The rule in the namespace of the clients, and in another than `namespace`, because of which the backend at `index` is
+    /// broken for this `reason`, and would not be otherwise: whoever wrote the route has not asked for that rule, and cannot
+    /// mend it.
+    fn rule_of_clients(
+        &self,
+        index: usize,
+        reason: Unresolved,
+        namespace: &str,
+    ) -> Option<&'a Document<DestinationRuleSpec>> {
+        let client = self.client.filter(|client| *client != namespace)?;
+        let (routing, name) = (self.routing, &self.list[index].name);
+        let known = routing.catalog.find(&name.service.host)?;
+        let is_because_of_it = match (reason, &name.subset) {
+            (Unresolved::Refused, _) => true,
+            (Unresolved::NoSuchSubset, Some(subset)) => {
+                let of_others = routing.rules.find(None, known);
+                of_others.is_some_and(|rules| rules.has_subset(subset))
+            }
+            _ => false,
+        };
+        let rules = routing.rules.find(Some(client), known).filter(|_| is_because_of_it)?;
+        rules.in_namespace(client)
     }
 
     /// Who gets copies of requests, as `reference` at `field` of `document` says.
@@ -280,11 +329,10 @@ impl<'a> Backends<'a> {
         match found {
             Some(number) => Ok(Some(number)),
             None => {
-                let names: Vec<_> =
-                    known.ports.keys().filter_map(|number| known.port_name(*number)).collect();
-                let remedy = match names.is_empty() {
-                    true => known.port_remedy(),
-                    false => format!("use one of {}", names.join(", ")),
+                let names = known.ports.keys().filter_map(|number| known.port_name(*number));
+                let remedy = match some_of(names) {
+                    None => known.port_remedy(),
+                    Some(names) => format!("use one of {names}"),
                 };
                 Err(format!("{host} has no port called {port:?}; {remedy}"))
             }
@@ -385,11 +433,11 @@ impl<'a> Backends<'a> {
             );
             return Err(BrokenReference::new(Unresolved::NoSuchSubset, message));
         }
-        let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
-        let remedy = match (rules, defined.is_empty()) {
+        let defined = rules.and_then(|rules| some_of(rules.subset_names()));
+        let remedy = match (rules, defined) {
             (None, _) => "add a DestinationRule with this subset".to_owned(),
-            (Some(_), true) => "add it to the host's DestinationRule".to_owned(),
-            (Some(_), false) => format!("add it, or use one of {}", defined.join(", ")),
+            (Some(_), None) => "add it to the host's DestinationRule".to_owned(),
+            (Some(_), Some(defined)) => format!("add it, or use one of {defined}"),
         };
         let message =
             format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);

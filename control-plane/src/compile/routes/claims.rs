@@ -4,7 +4,11 @@
 //! for a gateway, which routes and verifies in one place. So such a match never holds at a sidecar, whether it asks for
 //! a claim or for its absence; Istio refuses it.
 
-use super::{super::Problems, VirtualService, delegates::Effective};
+use super::{
+    super::Problems,
+    VirtualService,
+    delegates::{Effective, delegate_field},
+};
 
 /// `route` without the matches that ask for claims. That is reported, unless `root`, of whose hosts it decides, is for
 /// gateways too.
@@ -22,9 +26,16 @@ pub(super) fn for_sidecars<'a>(
     if root.spec.followed_by.gateways.is_empty() {
         let (document, index) = route.asked_by;
         for place in asking {
+            let field = format!("spec.http[{index}].match[{place}]");
             let message = "asks for a claim of a token, which sidecars do not know of what their apps send, so it never \
                            holds; name a gateway in spec.gateways, or ask for something else";
-            problems.warning(document, &format!("spec.http[{index}].match[{place}]"), message);
+            match route.left_by.filter(|(root, _)| root.name != document.name) {
+                Some((root, index)) => {
+                    let message = format!("{field} of {} {message}", document.name);
+                    problems.warning(root, &delegate_field(index), message);
+                }
+                None => problems.warning(document, &field, message),
+            }
         }
     }
     let own = route.route.to_mut();

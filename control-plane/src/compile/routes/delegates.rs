@@ -6,10 +6,11 @@ use std::{
 };
 
 use selvedge_model::{ClientMatch, HeaderField, Match, StringMatch, filter::Fraction};
+use selvedge_ops::plain_within;
 
 use super::{super::Problems, VirtualService};
 use crate::{
-    problem::DocumentName,
+    problem::{DocumentName, LONGEST_NAME},
     resources::{
         Resources,
         virtual_service::{DelegateTo, Destination, HttpRoute, PortMatch},
@@ -31,6 +32,9 @@ pub(super) struct Effective<'a> {
     pub(super) name: String,
     /// The document that its matches stand in, and the index of the route there that has them.
     pub(super) asked_by: (&'a VirtualService, usize),
+    /// The document of another namespace that leaves a route to this one, and the index of that route: what is wrong because of
+    /// it is told there. Whoever wrote the delegate has not asked for it, and cannot mend it.
+    pub(super) left_by: Option<(&'a VirtualService, usize)>,
     /// What it says.
     pub(super) route: Cow<'a, HttpRoute>,
     /// Who gets copies of its requests.
@@ -86,7 +90,8 @@ impl<'a> Delegates<'a> {
                     let name = rule_name(document, route);
                     let mirrors = mirrors(None, (document, route), problems);
                     let asked_by = (document, route.index);
-                    routes.push(Effective { document, name, asked_by, route: Cow::Borrowed(route), mirrors });
+                    let (route, left_by) = (Cow::Borrowed(route), None);
+                    routes.push(Effective { document, name, asked_by, left_by, route, mirrors });
                 }
                 Some(to) => routes.extend(self.delegated(document, route, to, problems)),
             }
@@ -119,7 +124,7 @@ impl<'a> Delegates<'a> {
         to: &DelegateTo,
         problems: &mut Problems,
     ) -> Vec<Effective<'a>> {
-        let field = format!("spec.http[{}].delegate", route.index);
+        let field = delegate_field(route.index);
         let delegate = match self.find(root, to) {
             Ok(delegate) => delegate,
             Err(why) => {
@@ -132,6 +137,8 @@ impl<'a> Delegates<'a> {
             return Vec::new();
         }
         self.named.insert((&delegate.name.namespace, &delegate.name.name));
+        let is_foreign = delegate.name.namespace != root.name.namespace;
+        let left_by = is_foreign.then_some((root, route.index));
         let mut routes = Vec::new();
         for child in &delegate.spec.http {
             let name = format!("{} > {}", rule_name(root, route), rule_name(delegate, child));
@@ -143,7 +150,15 @@ impl<'a> Delegates<'a> {
                         None => (root, route.index),
                     };
                     let route = Cow::Owned(merged);
-                    routes.push(Effective { document: delegate, name, asked_by, route, mirrors });
+                    routes.push(Effective { document: delegate, name, asked_by, left_by, route, mirrors });
+                }
+                None if is_foreign => {
+                    let message = format!(
+                        "{} ({}) asks what no match here allows, so that route is left out",
+                        rule_name(delegate, child),
+                        delegate.location
+                    );
+                    problems.error(root, &field, message);
                 }
                 None => {
                     let message = format!(
@@ -206,10 +221,15 @@ impl<'a> Delegates<'a> {
     }
 }
 
-/// What a route of a document is called.
+/// Where a route is left to another document.
+pub(super) fn delegate_field(index: usize) -> String {
+    format!("spec.http[{index}].delegate")
+}
+
+/// What a route of a document is called. Its own name may be any text, and each line of a log about it repeats it.
 fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {
     match &route.name {
-        Some(name) => format!("{} http[{}] {name}", document.name, route.index),
+        Some(name) => format!("{} http[{}] {}", document.name, route.index, plain_within(name, LONGEST_NAME)),
         None => format!("{} http[{}]", document.name, route.index),
     }
 }

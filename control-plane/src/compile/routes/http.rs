@@ -4,6 +4,7 @@
 //! equals the oldest route, and in a route the first rule (HTTPRoute `rules.matches`).
 
 use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend, filter::Fraction};
+use selvedge_ops::plain_within;
 
 use super::{
     super::Problems,
@@ -12,12 +13,15 @@ use super::{
     parents::{Attached, Attachments, GatewayRoute, Rank},
     resolve::Reference,
 };
-use crate::resources::{
-    Document, HttpRouteSpec,
-    http_route::{HttpBackend, HttpRouteRule},
-    linkerd::Timeouts,
-    references::Parent,
-    route_filters::{RouteFilters, RouteMirror},
+use crate::{
+    problem::LONGEST_NAME,
+    resources::{
+        Document, HttpRouteSpec,
+        http_route::{HttpBackend, HttpRouteRule},
+        linkerd::Timeouts,
+        references::Parent,
+        route_filters::{RouteFilters, RouteMirror},
+    },
 };
 
 pub(super) type HttpRoutes<'a> = Attachments<'a, HttpRouteSpec>;
@@ -48,7 +52,7 @@ impl GatewayRoute for HttpRouteSpec {
 /// What a rule of a route is called.
 pub(super) fn rule_name(route: &Document<HttpRouteSpec>, rule: &HttpRouteRule) -> String {
     match &rule.name {
-        Some(name) => format!("{} rules[{}] {name}", route.name, rule.index),
+        Some(name) => format!("{} rules[{}] {}", route.name, rule.index, plain_within(name, LONGEST_NAME)),
         None => format!("{} rules[{}]", route.name, rule.index),
     }
 }
@@ -112,7 +116,8 @@ impl Backends<'_> {
         let (Timeouts { request: timeout, stream }, retry) = self.times(rule.timeouts, rule.retry.as_ref());
         let matches = rule.matches.clone();
         let session = rule.session.as_deref().map(|session| self.session(session, &name));
-        let session = session.or_else(|| self.session_of_service(&backends, &name, problems));
+        let session =
+            session.or_else(|| self.session_of_service(&backends, &name, Some((route, &*list)), problems));
         Rule {
             name,
             matches,
@@ -123,7 +128,7 @@ impl Backends<'_> {
             filters,
             unusable_status: UNUSABLE,
             session,
-            access_log: self.access_log(route, problems),
+            access_log: self.access_log(route, None, problems),
         }
     }
 

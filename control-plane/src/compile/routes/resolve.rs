@@ -71,6 +71,14 @@ impl Reference<'_> {
         }
     }
 
+    /// Whether it says no port.
+    pub(super) fn names_no_port(self) -> bool {
+        match self {
+            Self::Destination(destination) | Self::Mirror(destination) => destination.port.is_none(),
+            Self::Object(backend) | Self::MirrorObject(backend) => backend.port.is_none(),
+        }
+    }
+
     /// Where that field is, if the reference is in the list `list` of its document, or is `list` itself.
     pub(super) fn field(self, list: &str, reason: Unresolved) -> String {
         let part = self.part(reason);

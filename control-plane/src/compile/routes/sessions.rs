@@ -13,13 +13,17 @@ use selvedge_model::{
 };
 
 use super::{super::Problems, backends::Backends};
+use crate::resources::Document;
 
 impl Backends<'_> {
     /// The session of a `rule` that says nothing of sessions itself: what the policy of the one Service that it sends to says.
-    pub(in super::super) fn session_of_service(
+    /// If it sends to several, their policies are told, or, if they are of other namespaces, the document `written` of the rule
+    /// at its field: whoever wrote a policy has not asked for that rule.
+    pub(in super::super) fn session_of_service<T>(
         &self,
         backends: &[WeightedBackend],
         rule: &str,
+        written: Option<(&Document<T>, &str)>,
         problems: &mut Problems,
     ) -> Option<Box<SessionPersistence>> {
         let (traffic, catalog) = (&self.routing.backend_traffic, self.routing.catalog);
@@ -34,6 +38,15 @@ impl Backends<'_> {
             return Some(self.session(session, &format!("{} {host}", policy.name)));
         }
         for (_, policy, _) in policies {
+            let elsewhere = written.filter(|(route, _)| route.name.namespace != policy.name.namespace);
+            if let Some((route, field)) = elsewhere {
+                let message = format!(
+                    "sends to several Services, so the session of {} has no effect: say sessionPersistence in the route itself",
+                    policy.name
+                );
+                problems.warning(route, field, message);
+                continue;
+            }
             let message = format!(
                 "has no effect on {rule}, which sends to several Services: say sessionPersistence in the route itself"
             );

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use selvedge_model::{HealthCheck, Hedge, Host, Protocol, ServiceKey, snapshot::Declared};
 
-use super::super::Problems;
+use super::super::{Problems, some_of};
 use crate::{
     problem::DocumentName,
     resources::{
@@ -188,9 +188,8 @@ impl<'a> KnownHost<'a> {
 
     /// What to do about a port that the host does not have.
     pub(in super::super) fn port_remedy(&self) -> String {
-        if !self.ports.is_empty() {
-            let ports: Vec<_> = self.ports.keys().map(u16::to_string).collect();
-            return format!("use one of {}", ports.join(", "));
+        if let Some(ports) = some_of(self.ports.keys()) {
+            return format!("use one of {ports}");
         }
         match self.first {
             HostDocument::Service(document) if document.spec.external_name.is_some() => {

@@ -1,5 +1,7 @@
 //! What of a `trafficPolicy` no setting for a port takes away, and which of several rules counts.
 
+use std::collections::BTreeSet;
+
 use selvedge_model::{ConsistentHash, HashKey, Hedge, ProxyProtocol, RetryBudget, SessionKey};
 
 use super::*;
@@ -119,6 +121,28 @@ fn rule(namespace: &str, name: &str, annotations: &str, spec: &str) -> String {
 }
 
 #[test]
+fn a_rule_for_its_own_clients_alone_puts_no_error_on_a_route_of_another_namespace() {
+    let subsets = rule("default", "ours", "", "host: reviews, subsets: [{name: v1, labels: {version: v1}}]");
+    let theirs = rule("shop", "theirs", "", "host: reviews.default.svc.cluster.local");
+    let told = |subset: &str| -> BTreeSet<String> {
+        let route = format!(
+            "{{hosts: [reviews], http: [{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}]}}"
+        );
+        let (_, problems) = compiled(&format!("{MESH}{subsets}{theirs}{}", virtual_service("a", &route)));
+        let errors = problems.iter().filter(|one| one.severity == Severity::Error);
+        errors.map(|one| format!("{} {}", one.document.as_ref().unwrap(), one.field)).collect()
+    };
+
+    let one = |told: &str| BTreeSet::from([told.to_owned()]);
+    assert_eq!(told("v1"), one("DestinationRule shop/theirs spec.host"));
+    assert_eq!(
+        told("v3"),
+        one("VirtualService default/a spec.http[0].route[0].destination.subset"),
+        "nobody has it, so theirs is not at fault"
+    );
+}
+
+#[test]
 fn a_subset_that_only_clients_of_another_namespace_have_is_told_as_that() {
     let subset = "host: reviews.default.svc.cluster.local, subsets: [{name: v1, labels: {version: v1}}]";
     let route = virtual_service(
@@ -219,4 +243,28 @@ fn what_the_root_namespace_says_for_all_comes_after_the_hosts_own_there_too() {
     let private = own + &rule(root, "all", "", &format!("{ALL}, exportTo: ['.']"));
     assert_eq!(balancer(root, &private), LoadBalancer::Random, "it is for the root namespace alone");
     assert_eq!(balancer("third", &private), LoadBalancer::RoundRobin);
+}
+
+#[test]
+fn very_many_rules_for_one_host_or_wildcard_are_each_looked_at_once() {
+    let count = 3_000;
+    let entries: String = (0..count).map(|number| entry(number)).collect();
+    let many = |spec: &dyn Fn(usize) -> String| -> String {
+        (0..count).map(|number| rule("default", &format!("r{number}"), "", &spec(number))).collect()
+    };
+    let wild = many(&|_| "host: '*.many.example'".to_owned());
+    let exported = many(&|number| format!("host: h0.many.example, exportTo: [n{number}]"));
+    let subsets = many(&|number| format!("host: h0.many.example, subsets: [{{name: v{number}}}]"));
+
+    for rules in [wild, exported, subsets] {
+        let (mesh, _) = compiled(&format!("{entries}---\n{rules}"));
+        assert_eq!(mesh.services.len(), count);
+    }
+}
+
+fn entry(number: usize) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e{number}}}\nspec: {{hosts: [h{number}.many.example], \
+         ports: [{{number: 80, name: http}}], resolution: STATIC}}\n"
+    )
 }

@@ -124,7 +124,8 @@ fn rule(path: &Path<'_>, users: &AllUsers<'_>, backends: &mut Backends<'_>, prob
             Some(backends.session(session, &path.ingress.name.to_string()))
         }
         Some(Affinity::Balanced(_)) | None => {
-            backends.session_of_service(&[WeightedBackend::new(backend, 1)], &name, problems)
+            let written = Some((path.ingress, "spec.rules"));
+            backends.session_of_service(&[WeightedBackend::new(backend, 1)], &name, written, problems)
         }
     };
     Rule {

@@ -1,5 +1,7 @@
 //! Routes that one `VirtualService` delegates to another.
 
+use std::collections::BTreeSet;
+
 use selvedge_model::{StringMatch, filter::PathRewrite};
 
 use super::{super::*, TO_REVIEWS};
@@ -162,4 +164,59 @@ fn a_delegate_that_cannot_be_used_is_reported() {
         delegating(&format!("{{{TO_REVIEWS}}}"), &[delegate("default", "child", &format!("{{{routes}}}"))]);
     let [unused] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!((&*unused.field, unused.severity), ("spec.hosts", Severity::Warning));
+}
+
+#[test]
+fn what_a_document_of_another_namespace_makes_of_a_delegate_is_told_there() {
+    let told = |namespace: &str, of_root: &str, of_child: &str| -> Vec<(String, String)> {
+        let root =
+            format!("{{{of_root} delegate: {{name: child, namespace: {namespace}}}}}, {{{TO_REVIEWS}}}");
+        let child = format!("{{http: [{{{of_child}}}]}}");
+        let (_, problems) = delegating(&root, &[delegate(namespace, "child", &child)]);
+        let told = |problem: Problem| (problem.document.unwrap().to_string(), problem.field);
+        problems.into_iter().map(told).collect()
+    };
+    let to_reviews = "route: [{destination: {host: reviews.default.svc.cluster.local}}]";
+    let claim = "match: [{headers: {'@request.auth.claims.sub': {exact: a}}}]";
+    for (of_root, of_child, at_child) in [
+        ("match: [{uri: {exact: /a}}],", format!("match: [{{uri: {{exact: /b}}}}], {to_reviews}"), "match"),
+        ("", format!("{claim}, {to_reviews}"), "match[0]"),
+    ] {
+        let of_root_alone = ("VirtualService default/root".to_owned(), "spec.http[0].delegate".to_owned());
+        assert_eq!(told("team", of_root, &of_child), [of_root_alone], "{of_child}");
+        let of_child_alone = ("VirtualService default/child".to_owned(), format!("spec.http[0].{at_child}"));
+        assert_eq!(told("default", of_root, &of_child), [of_child_alone], "it can be mended: {of_child}");
+    }
+}
+
+#[test]
+fn a_port_that_a_delegate_does_not_name_is_that_of_the_document_that_delegates_to_it() {
+    let two_ports = "---\napiVersion: v1\nkind: Service\nmetadata: {name: two, namespace: team}\n\
+                     spec: {clusterIP: 10.0.0.77, ports: [{port: 81, name: http-a}, {port: 82, name: http-b}]}\n";
+    let told = |port: &str| -> BTreeSet<String> {
+        let child = format!("{{http: [{{route: [{{destination: {{host: two{port}}}}}]}}]}}");
+        let root =
+            virtual_service("root", "{hosts: [reviews], http: [{delegate: {name: child, namespace: team}}]}");
+        let (_, problems) =
+            compiled(&format!("{MESH}{SUBSETS}{two_ports}{root}{}", delegate("team", "child", &child)));
+        problems.iter().map(|one| format!("{} {}", one.document.as_ref().unwrap(), one.field)).collect()
+    };
+
+    let one = |told: &str| BTreeSet::from([told.to_owned()]);
+    assert_eq!(told(""), one("VirtualService default/root spec.http[0].delegate"));
+    assert_eq!(
+        told(", port: {number: 83}"),
+        one("VirtualService team/child spec.http[0].route[0].destination.port")
+    );
+}
+
+#[test]
+fn a_rules_name_is_text_of_one_line_and_no_longer_than_a_name() {
+    let name = |written: &str| {
+        let (mesh, _) = delegating(&format!("{{name: \"{written}\", {TO_REVIEWS}}}"), &[]);
+        names(&mesh)[0].to_owned()
+    };
+
+    assert_eq!(name("a\\e[31m\\nb"), "VirtualService default/root http[0] a\\u{1b}[31m\\nb");
+    assert!(name(&"x".repeat(1_000_000)).len() < 320);
 }
