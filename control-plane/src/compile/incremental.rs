@@ -40,13 +40,16 @@ use selvedge_model::{
 
 pub(super) use self::facts::{Connections, Facts, Routed};
 use self::{
-    edits::Edits,
+    edits::{Edits, Pair},
     index::{Everything, Index},
     local::Local,
     routing::ChangedRoutes,
 };
-use super::{MeshSettings, Problems, clients, inbound, meant, whole, workloads::KnownWorkload};
-use crate::{problem::Problem, resources::Resources};
+use super::{MeshSettings, Problems, clients, gateways, inbound, meant, whole, workloads::KnownWorkload};
+use crate::{
+    problem::Problem,
+    resources::{EndpointSliceSpec, Resources, WorkloadEntrySpec},
+};
 
 /// Workloads as their own sidecars see them.
 type Finished = BTreeMap<WorkloadName, Arc<Workload>>;
@@ -162,6 +165,10 @@ impl Last {
             is_kept: entries.is_in_place && pods.is_in_place,
             has_moved: entries.has_moved || pods.has_moved,
         };
+        // What leads gateways to their own hosts is told where these are compiled.
+        if !self.mesh.gateways.is_empty() && leads_home(&entries.changed, &slices.changed) {
+            return Err(Everything);
+        }
         let affected = index.affected(&entries.changed, &pods.changed, &slices.changed)?;
         let before = affected.of(index, all);
         index.change_entries(&entries.apply(&mut all.workload_entries))?;
@@ -338,6 +345,16 @@ impl Last {
         self.problems = self.facts.found.sorted();
         Ok(())
     }
+}
+
+/// Whether any of them is, or was, on the host of whoever calls it, or where machines have their credentials.
+fn leads_home(entries: &[Pair<WorkloadEntrySpec>], slices: &[Pair<EndpointSliceSpec>]) -> bool {
+    let entries = entries.iter().flat_map(|(old, new)| [old, new]).flatten();
+    let mut hosts = entries.filter_map(|document| document.spec.address.as_ref());
+    let slices = slices.iter().flat_map(|(old, new)| [old, new]).flatten();
+    let mut addresses =
+        slices.flat_map(|document| document.spec.addresses.iter().chain(&document.spec.ending));
+    hosts.any(gateways::leads_home) || addresses.any(|one| gateways::leads_home(&Host::Ip(one.ip)))
 }
 
 /// Whether both are the very same, part by part.

@@ -204,7 +204,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         resources,
         settings,
         (&routing, &certificates, &of_workloads.limits),
-        (&workloads, &selected),
+        (&workloads, &selected, &candidates),
         &previous.gateways,
         &mut problems,
     );

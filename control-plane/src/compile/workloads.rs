@@ -235,6 +235,13 @@ impl<'a> Workloads<'a> {
         claims.collect()
     }
 
+    /// Where those are that are called `names`.
+    pub(super) fn hosts_of(&self, names: &[&WorkloadName]) -> BTreeSet<Host> {
+        let names: BTreeSet<&WorkloadName> = names.iter().copied().collect();
+        let meant = self.list.iter().filter(|known| known.gateway.is_some() && names.contains(&known.name));
+        meant.flat_map(|known| known.hosts.iter().cloned()).collect()
+    }
+
     /// Takes from the workload at `index` the ports of its address `host` that belong to others.
     pub(super) fn lose(&mut self, index: usize, host: &Host, lost: &LostClaim<'_>, problems: &mut Problems) {
         let known = &mut self.list[index];

@@ -10,6 +10,16 @@ const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
 ];
 
+/// What clouds call these addresses in their networks' DNS: Google, AWS.
+const NAMES: [&str; 5] =
+    ["metadata.google.internal", "metadata.goog", "metadata", "instance-data", "instance-data.ec2.internal"];
+
+/// What may serve a machine's credentials at `name`, in lower case, as a noun; `None`: nothing that is known. A name may have
+/// such an address without being one of these.
+pub fn called(name: &str) -> Option<&'static str> {
+    NAMES.contains(&name).then_some("a name of machines' metadata")
+}
+
 /// What may serve a machine's credentials at `address`, as a noun; `None`: nothing that is known.
 pub fn at(address: IpAddr) -> Option<&'static str> {
     let address = ipv4_behind(address);
@@ -41,6 +51,12 @@ pub fn ipv4_behind(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_metadata_are_known() {
+        assert!(called("metadata.google.internal").is_some());
+        assert_eq!(called("metadata.example.com"), None);
+    }
 
     #[test]
     fn metadata_is_known_in_any_spelling_of_its_address() {

@@ -29,13 +29,14 @@ use http::HeaderName;
 use selvedge_model::{HeaderField, Match, StringMatch, WorkloadName, gateway::Gateway};
 use serde_json::Value;
 
+pub(super) use self::loopback::leads_home;
 pub use self::terminate::WantedObject;
 use self::{
     draft::Draft, gateway_api::GatewayApi, ingress::Ingresses, istio::IstioGateways, seats::seats,
     shared::SharedRules,
 };
 use super::{
-    MeshSettings, Problems, certificates::Certificates, clients::Selected, grants::Grants, keep,
+    MeshSettings, Problems, candidates::Candidates, certificates::Certificates, clients::Selected, grants::Grants, keep,
     rate_limits::RateLimits, routes::Routing, workloads::Workloads,
 };
 use crate::{
@@ -103,7 +104,7 @@ pub(super) fn gateways(
     resources: &Resources,
     settings: &MeshSettings,
     (routing, certificates, limits): (&Routing<'_>, &Certificates<'_>, &RateLimits<'_>),
-    (workloads, selected): (&Workloads<'_>, &Selected),
+    (workloads, selected, candidates): (&Workloads<'_>, &Selected, &Candidates<'_>),
     previous: &BTreeMap<WorkloadName, Arc<Gateway>>,
     problems: &mut Problems,
 ) -> BTreeMap<WorkloadName, Arc<Gateway>> {
@@ -123,7 +124,7 @@ pub(super) fn gateways(
         istio.add_to(&mut draft, owned, routing, problems);
         let before = seat.workloads.iter().find_map(|workload| previous.get(*workload));
         let gateway = kept(draft.finish(problems), before);
-        loopback::report(seat, &gateway, routing, problems);
+        loopback::report(seat, &gateway, routing, (workloads, candidates), problems);
         gateways.extend(seat.workloads.iter().map(|name| (WorkloadName::clone(name), Arc::clone(&gateway))));
     }
     for (seat, alone) in &istio.unserved(&seats, problems) {

@@ -239,23 +239,6 @@ impl<'a> KnownHost<'a> {
         self.sources.values().filter_map(|port| port.alias_of.as_ref())
     }
 
-    /// The address or name of an endpoint of `port`, written in a document, that each proxy takes for its own host.
-    pub(in super::super) fn own_host_of_callers(&self, port: u16) -> Option<String> {
-        let is_own = |host: &Host| match host {
-            Host::Ip(ip) => ip.is_loopback() || ip.is_unspecified(),
-            Host::Name(name) => &**name == "localhost" || name.ends_with(".localhost"),
-        };
-        match self.backing(port)? {
-            Backing::Entry(document, _) => {
-                let EntryEndpoints::Inline(list) = &document.spec.endpoints else { return None };
-                let mut addresses = list.iter().filter_map(|one| one.address.as_ref());
-                addresses.find(|address| is_own(address)).map(ToString::to_string)
-            }
-            Backing::Name(name, _) => is_own(&name).then(|| name.to_string()),
-            Backing::Service(..) | Backing::Alias(_) => None,
-        }
-    }
-
     /// Reports something about the endpoints of `port` at the document that says where they are.
     pub(in super::super) fn report_endpoints(&self, port: u16, message: String, problems: &mut Problems) {
         match self.sources.get(&port).map(|port| port.source) {

@@ -510,6 +510,98 @@ fn who_leads_a_gateway_of_another_namespace_to_its_own_host_is_told() {
     assert_eq!(led(&entry("other", &at("192.0.2.1", "STATIC")), "out.example.com"), [""; 0]);
 }
 
+/// A document of `kind` that `shop/gw` may lead to, in the API group `group`.
+fn backend(group: &str, kind: &str, name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    format!(
+        "apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n{spec}\n---\n"
+    )
+}
+
+/// The documents that are told that they lead `shop/edge` where it should not go, each with its field, if a route of it names
+/// `host`.
+fn led_by(documents: &str, host: &str) -> Vec<String> {
+    let route = virtual_service("shop/a", "a.example", &all(host));
+    let (_, problems) = served(&(http("shop/gw", "'*'") + &route + documents));
+    let is_told = |problem: &&Problem| problem.message.contains("the gateway shop/edge");
+    let by = |problem: &Problem| format!("{} {}", problem.document.as_ref().unwrap(), problem.field);
+    problems.iter().filter(is_told).map(by).collect()
+}
+
+#[test]
+fn however_a_document_leads_a_gateway_to_its_own_host_it_is_told() {
+    let workload = |namespace: &str, address: &str, more: &str| {
+        let spec = format!("spec: {{address: {address}, labels: {{app: out{more}}}}}");
+        backend("networking.istio.io/v1", "WorkloadEntry", &format!("{namespace}/w"), &spec)
+    };
+    let ports = "ports: [{port: 80, name: http}]";
+    let service = |spec: &str| backend("v1", "Service", "other/out", &format!("spec: {{{spec}, {ports}}}"));
+    let selecting = service("selector: {app: out}");
+    let of_service = "out.other.svc.cluster.local";
+    let entry = |spec: &str| {
+        let spec = format!("{{hosts: [out.example.com], ports: [{{number: 80, name: http}}], {spec}}}");
+        istio("ServiceEntry", "other/out", &spec)
+    };
+    let selected = entry("resolution: STATIC, workloadSelector: {labels: {app: out}}");
+    let slice = "metadata: {name: out, namespace: other, labels: {kubernetes.io/service-name: out}}\n\
+                 addressType: IPv4\nendpoints: [{addresses: [127.0.0.9]}]\nports: [{name: http, port: 80}]\n---\n";
+    let slice = format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n{slice}");
+
+    for address in
+        ["127.0.0.9", "'::1'", "0.0.0.0", "'64:ff9b::127.0.0.1'", "localhost.", "localhost.localdomain"]
+    {
+        let workload = workload("other", address, "");
+        let by = ["WorkloadEntry other/w spec.address"];
+        assert_eq!(led_by(&format!("{selecting}{workload}"), of_service), by, "{address}");
+        assert_eq!(led_by(&format!("{selected}{workload}"), "out.example.com"), by, "{address}");
+    }
+    let meshed = workload("other", "127.0.0.9", ", security.istio.io/tlsMode: istio");
+    assert_eq!(led_by(&format!("{selecting}{meshed}"), of_service), [""; 0], "it proves who it is");
+    assert_eq!(
+        led_by(&format!("{}{slice}", service("type: ClusterIP")), of_service),
+        ["EndpointSlice other/out endpoints"]
+    );
+    let by_host = entry("resolution: DNS").replace("out.example.com", "localhost.localdomain");
+    assert_eq!(led_by(&by_host, "localhost.localdomain"), ["ServiceEntry other/out spec"]);
+}
+
+#[test]
+fn a_name_for_what_is_on_a_gateways_own_host_leads_it_there_as_well() {
+    let entry = |namespace: &str| {
+        let spec = "{hosts: [out.example.com], ports: [{number: 80, name: http}], resolution: STATIC, \
+                    endpoints: [{address: 127.0.0.1}]}";
+        istio("ServiceEntry", &format!("{namespace}/out"), spec)
+    };
+    let name = |of: &str, target: &str| {
+        let spec = format!(
+            "spec: {{type: ExternalName, externalName: {target}, ports: [{{port: 80, name: http}}]}}"
+        );
+        backend("v1", "Service", of, &spec)
+    };
+    let own = entry("shop");
+
+    let by = led_by(&format!("{}{own}", name("other/n", "out.example.com")), "n.other.svc.cluster.local");
+    assert_eq!(by, ["Service other/n spec.externalName"], "the gateway's own, by the name of another");
+    let chain = name("other/n", "m.shop.svc.cluster.local") + &name("shop/m", "out.example.com");
+    let by = led_by(&format!("{chain}{own}"), "n.other.svc.cluster.local");
+    assert_eq!(by, ["Service other/n spec.externalName"]);
+    let by = led_by(&(name("shop/m", "out.example.com") + &entry("other")), "m.shop.svc.cluster.local");
+    assert_eq!(by, ["ServiceEntry other/out spec.endpoints"]);
+    let by = led_by(&format!("{}{own}", name("shop/m", "out.example.com")), "m.shop.svc.cluster.local");
+    assert_eq!(by, [""; 0], "all of it is its own");
+}
+
+#[test]
+fn whoever_leads_a_gateway_to_credentials_is_told_that_it_does_not_go_there() {
+    for address in ["169.254.169.254", "'fd00:ec2::254'", "metadata.google.internal", "100.100.100.200"] {
+        let spec = format!(
+            "{{hosts: [out.example.com], ports: [{{number: 80, name: http}}], resolution: DNS, endpoints: [{{address: {address}}}]}}"
+        );
+        let own = istio("ServiceEntry", "shop/out", &spec);
+        assert_eq!(led_by(&own, "out.example.com"), ["ServiceEntry shop/out spec.endpoints"], "{address}");
+    }
+}
+
 /// A `Gateway` of one server on port 80.
 fn on_80(name: &str, server: &str) -> String {
     istio("Gateway", name, &format!("{{selector: {{istio: ingressgateway}}, servers: [{{{server}}}]}}"))
