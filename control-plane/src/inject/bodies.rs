@@ -11,7 +11,10 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use futures_util::StreamExt;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
 
 /// The largest body: an object as large as etcd takes one (1.5 MiB), what it was before, and what is around them.
 pub(super) const MAX_BODY: usize = 4 << 20;
@@ -23,6 +26,8 @@ const BUDGET: usize = 16 << 20;
 const TIME: Duration = Duration::from_secs(5);
 /// The most values in a body. Each takes a hundred bytes, however short it is written.
 const MAX_VALUES: usize = 200_000;
+/// The most values of all reviews together that are being looked at. Until there is room, a body waits as the text that it is.
+const ALL_VALUES: usize = 3 * MAX_VALUES;
 
 /// Why a body was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +45,31 @@ pub(super) enum BodyError {
 }
 
 /// All bodies that are coming.
-#[derive(Debug, Default)]
-pub(super) struct Bodies(Mutex<ArrivingBodies>);
+#[derive(Debug)]
+pub(super) struct Bodies {
+    coming: Mutex<ArrivingBodies>,
+    values: Arc<Semaphore>,
+}
+
+/// A whole body.
+#[derive(Debug)]
+pub(super) struct WholeBody {
+    pub(super) bytes: Bytes,
+    /// To be held as long as there is anything that was made of it.
+    pub(super) room: Room,
+}
+
+/// What a review takes of what all of them may take.
+#[derive(Debug)]
+pub(super) struct Room {
+    _values: OwnedSemaphorePermit,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { coming: Mutex::default(), values: Arc::new(Semaphore::new(ALL_VALUES)) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct ArrivingBodies {
@@ -57,18 +85,26 @@ struct ArrivingBody<'a> {
 }
 
 impl Bodies {
-    /// All of `body`.
-    pub(super) async fn read(self: &Arc<Self>, body: Body) -> Result<Bytes, BodyError> {
+    /// All of `body`, once there is room for what will be made of it.
+    pub(super) async fn read(self: &Arc<Self>, body: Body) -> Result<WholeBody, BodyError> {
         let (stay, dropped) = oneshot::channel();
         let part = self.enter(stay);
-        let read = tokio::select! {
-            read = timeout(TIME, part.collect(body)) => read.unwrap_or(Err(BodyError::Slow))?,
-            _ = dropped => return Err(BodyError::Dropped),
-        };
-        if values(&read) > MAX_VALUES {
+        tokio::select! {
+            whole = timeout(TIME, self.whole(&part, body)) => whole.unwrap_or(Err(BodyError::Slow)),
+            _ = dropped => Err(BodyError::Dropped),
+        }
+    }
+
+    async fn whole(&self, part: &ArrivingBody<'_>, body: Body) -> Result<WholeBody, BodyError> {
+        let bytes = part.collect(body).await?;
+        let values = values(&bytes);
+        if values > MAX_VALUES {
             return Err(BodyError::TooMany);
         }
-        Ok(read.into())
+        let values = u32::try_from(values).map_err(|_| BodyError::TooMany)?;
+        let room = Arc::clone(&self.values).acquire_many_owned(values).await;
+        let room = Room { _values: room.map_err(|_| BodyError::Dropped)? };
+        Ok(WholeBody { bytes: bytes.into(), room })
     }
 
     fn enter(&self, stay: oneshot::Sender<()>) -> ArrivingBody<'_> {
@@ -80,7 +116,7 @@ impl Bodies {
     }
 
     fn lock(&self) -> MutexGuard<'_, ArrivingBodies> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,13 +203,33 @@ mod tests {
 
         let small = bodies.read(Body::from("{}")).await.unwrap();
         let large = bodies.read(Body::from(vec![b' '; MAX_BODY])).await.unwrap();
-        assert_eq!((&small[..], large.len()), (&b"{}"[..], MAX_BODY));
+        assert_eq!((&small.bytes[..], large.bytes.len()), (&b"{}"[..], MAX_BODY));
         assert!(bodies.lock().counted <= BUDGET);
 
         let ends = readers.join_all().await;
         assert!(ends.iter().all(|end| matches!(end, Err(BodyError::Dropped | BodyError::Slow))), "{ends:?}");
         let coming = bodies.lock();
         assert_eq!((coming.counted, coming.held.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_all_reviews_become_has_a_limit_and_others_wait_as_text() {
+        let bodies = Arc::new(Bodies::default());
+        let many = || Body::from(format!("[{}0]", "0,".repeat(MAX_VALUES - 1)));
+        let mut looked_at = Vec::new();
+        for _ in 0..ALL_VALUES / MAX_VALUES {
+            looked_at.push(bodies.read(many()).await.unwrap());
+        }
+
+        assert_eq!(bodies.read(Body::from("{}")).await.unwrap_err(), BodyError::Slow);
+        let waiting = tokio::spawn({
+            let bodies = Arc::clone(&bodies);
+            async move { bodies.read(many()).await.map(|whole| whole.bytes.len()) }
+        });
+        tokio::task::yield_now().await;
+        assert!(bodies.lock().counted > MAX_VALUES, "it counts as long as it waits");
+        looked_at.pop();
+        assert_eq!(waiting.await.unwrap(), Ok(2 * MAX_VALUES + 1));
     }
 
     #[tokio::test]

@@ -40,7 +40,7 @@ use tokio::{
 
 use super::{
     Decision, InjectionSettings, NamespaceFacts,
-    bodies::{Bodies, BodyError},
+    bodies::{Bodies, BodyError, Room},
     decide,
     review::{Answer, Request, Review},
     settings::service_name,
@@ -249,7 +249,8 @@ impl IntoResponse for Failure {
 }
 
 impl Handler {
-    async fn request(&self, body: Body) -> Result<Request, Failure> {
+    /// The request of a review, and the room that it takes as long as anything of it is held.
+    async fn request(&self, body: Body) -> Result<(Request, Room), Failure> {
         let body = self.bodies.read(body).await.map_err(|error| {
             let status = match error {
                 BodyError::TooLong | BodyError::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
@@ -259,12 +260,14 @@ impl Handler {
             };
             Failure::Malformed(status, error.to_string())
         })?;
-        Review::request(&body).map_err(|words| Failure::Malformed(StatusCode::BAD_REQUEST, words))
+        let request = Review::request(&body.bytes);
+        let request = request.map_err(|words| Failure::Malformed(StatusCode::BAD_REQUEST, words))?;
+        Ok((request, body.room))
     }
 }
 
 async fn inject(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Answer>, Failure> {
-    let request = asked.request(body).await?;
+    let (request, _room) = asked.request(body).await?;
     if request.kind.kind != "Pod" || request.operation != "CREATE" {
         return Ok(Json(Answer::allowed(&request)));
     }
@@ -285,7 +288,7 @@ fn patched(request: &Request, patch: &[super::Operation]) -> Result<Answer, Fail
 }
 
 async fn check(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Answer>, Failure> {
-    let mut request = asked.request(body).await?;
+    let (mut request, room) = asked.request(body).await?;
     if !request.object.is_object() {
         return Ok(Json(Answer::allowed(&request)));
     }
@@ -298,6 +301,8 @@ async fn check(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Ans
     let checked = tokio::task::spawn_blocking(move || {
         let object = request.object.take();
         let verdict = validate(object, &request.namespace, &loaded.resources, &compile, &known);
+        // Also if nobody waits for it any more.
+        drop(room);
         (request, verdict)
     });
     let (request, Verdict { errors, warnings }) =
