@@ -36,8 +36,8 @@ use self::{
     shared::SharedRules,
 };
 use super::{
-    MeshSettings, Problems, candidates::Candidates, certificates::Certificates, clients::Selected, grants::Grants, keep,
-    rate_limits::RateLimits, routes::Routing, workloads::Workloads,
+    MeshSettings, Problems, candidates::Candidates, certificates::Certificates, clients::Selected,
+    grants::Grants, keep, rate_limits::RateLimits, routes::Routing, workloads::Workloads,
 };
 use crate::{
     problem::DocumentName,

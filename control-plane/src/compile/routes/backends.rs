@@ -251,18 +251,18 @@ impl<'a> Backends<'a> {
         reason: Unresolved,
         namespace: &str,
     ) -> Option<&'a Document<DestinationRuleSpec>> {
-        let client = self.client.filter(|client| *client != namespace)?;
+        let client = self.client.namespace.filter(|client| *client != namespace)?;
         let (routing, name) = (self.routing, &self.list[index].name);
         let known = routing.catalog.find(&name.service.host)?;
         let is_because_of_it = match (reason, &name.subset) {
             (Unresolved::Refused, _) => true,
             (Unresolved::NoSuchSubset, Some(subset)) => {
-                let of_others = routing.rules.find(None, known);
+                let of_others = routing.rules.find(Client::of(None), known);
                 of_others.is_some_and(|rules| rules.has_subset(subset))
             }
             _ => false,
         };
-        let rules = routing.rules.find(Some(client), known).filter(|_| is_because_of_it)?;
+        let rules = routing.rules.find(self.client, known).filter(|_| is_because_of_it)?;
         rules.in_namespace(client)
     }
 
