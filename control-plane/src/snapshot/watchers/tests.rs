@@ -425,7 +425,9 @@ fn of_a_rule_that_selects_clients_those_alone_are_told_and_who_comes_to_be_selec
         store.publish(mesh.clone());
         let woken = clients.each_ref().map(|client| client.watcher.changed().now_or_never().is_some());
         assert_eq!(woken, expected);
-        clients.iter_mut().for_each(|client| drop(client.look(&store)));
+        for client in &mut clients {
+            client.look(&store);
+        }
         clients.each_ref().map(|client| client.seen.clone().unwrap().1)
     };
 
