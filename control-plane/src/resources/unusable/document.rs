@@ -121,7 +121,7 @@ impl Unusable<'_> {
             (kind, left) if is_calico(kind) => Some(self.calico_policy(left)),
             (NETWORK, left) => Some(self.network_policy(left)),
             (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => Some(self.policy(left.as_ref())),
-            ("DestinationRule", left) => self.destination_rule(left),
+            ("DestinationRule", left) => self.destination_rule(left.as_ref()),
             (backend_tls::KIND, _) => Some(self.backend_tls()),
             ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
             ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
@@ -165,11 +165,11 @@ impl Unusable<'_> {
         counts || (left.spec.action == AuthorizationAction::Audit && !self.has_lost("spec.action"))
     }
 
-    fn destination_rule(self, left: Option<Resource>) -> Option<StandIn> {
+    fn destination_rule(self, left: Option<&Resource>) -> Option<StandIn> {
         let spec = self.node.field("spec").map(|entry| &entry.node)?;
         let about_tls = spec.has_field("tls") || !matches!(spec.value, Value::Map(_));
         about_tls.then(|| {
-            let left = match &left {
+            let left = match left {
                 Some(Resource::DestinationRule(left)) => Some(&left.spec),
                 _ => None,
             };
