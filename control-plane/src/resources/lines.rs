@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn keys_of_any_length_take_no_more_memory_than_they_are_long() {
         let key = "k".repeat(1 << 20);
-        let many = (0..50_000).map(|number| format!("f{number}: 1")).collect::<Vec<_>>().join(", ");
+        let many = (0..20_000).map(|number| format!("f{number}: 1")).collect::<Vec<_>>().join(", ");
         let text = format!(
             "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec:\n  address: 10.0.0.1\n  \
              ? {key}\n  : {{b: {{{many}}}}}\n"

@@ -358,11 +358,11 @@ impl fmt::Display for Pointer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Key(parent, own) if own.contains(['.', '[', '/']) => {
-                write!(f, "{parent}[{}]", shortened(own))
-            }
-            Self::Key(Pointer::Root, own) => f.write_str(&shortened(own)),
-            Self::Key(parent, own) => write!(f, "{parent}.{}", shortened(own)),
+            Self::Key(parent, key) => match (shortened(key), parent) {
+                (key, _) if key.contains(['.', '[', '/']) => write!(f, "{parent}[{key}]"),
+                (key, Self::Root) => f.write_str(&key),
+                (key, _) => write!(f, "{parent}.{key}"),
+            },
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
