@@ -1,5 +1,7 @@
 //! What happened to one request. Metrics and the access log are both written from this record.
 
+mod head;
+
 use std::{
     cell::Cell,
     fmt,
@@ -9,31 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue};
 use selvedge_model::{SpiffeId, traffic::BROKEN_OFF};
 
+pub(super) use self::head::Head;
 use super::{
     InProgress, Metrics, Series, TcpSeries,
-    finished::Traced,
     measured::Measure,
     method,
     said::Said,
     series::Ended,
-    tap::{Tap, Tapped, WentTo},
-    trace::Parent,
+    tap::{Tap, WentTo},
     trace_id::TraceId,
     underway::{self, Underway},
     unknown::Unknown,
-    watched::{Noted, RouteLog, Watched},
+    watched::{RouteLog, Watched},
 };
-use crate::{
-    arrival::Direction,
-    error::{REFUSED, Reason},
-    fields::{grpc_status, is_grpc},
-};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::{arrival::Direction, error::Reason, fields::grpc_status};
 
 /// The connection that a request came on, as far as its record tells of it.
 pub trait ClientConnection: fmt::Debug {
@@ -139,39 +133,6 @@ pub struct Record {
     trace: Option<TraceId>,
     /// It has been counted before its end, as what has become a connection.
     is_counted: bool,
-}
-
-/// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
-/// logs.
-#[derive(Debug)]
-pub(super) struct Head {
-    /// `None`: it could not be read.
-    pub(super) method: Option<Method>,
-    pub(super) authority: Said,
-    pub(super) path: Said,
-    /// `x-request-id`.
-    pub(super) request_id: Said,
-    /// The trace's id in `traceparent`.
-    pub(super) trace_id: Option<String>,
-    /// `User-Agent`.
-    pub(super) user_agent: Said,
-    /// `X-Forwarded-For`.
-    pub(super) forwarded_for: Said,
-    pub(super) is_grpc: bool,
-    /// Where it went; `None`: nowhere yet.
-    pub(super) place: Option<WentTo>,
-    /// Where it has gone so far, if it goes out.
-    underway: Option<Underway>,
-    /// What else those see who ask to see requests. `None`: nobody asks.
-    pub(super) tapped: Option<Box<Tapped>>,
-    /// `None`: it is not sampled.
-    pub(super) traced: Option<Box<Traced>>,
-    /// Where its rule has lines about it go; `None`: the rule does not say it.
-    pub(super) route_log: Option<Arc<RouteLog>>,
-    /// Bytes from and to the client on the connection that it has become. `None`: it has become none.
-    pub(super) passed: Option<(u64, u64)>,
-    /// Whether that went over the mesh's mutual TLS; `None`: it is known from where the request went.
-    pub(super) mtls: Option<bool>,
 }
 
 impl Record {
@@ -389,51 +350,5 @@ impl Drop for Record {
         if !self.is_counted {
             self.path.in_progress.end(self.path.worker);
         }
-    }
-}
-
-impl Head {
-    /// Has `request` note where it goes.
-    pub(super) fn follow<B>(&mut self, request: &mut http::Request<B>) {
-        let underway = self.underway.insert(Underway::default());
-        request.extensions_mut().insert(underway.clone());
-    }
-
-    /// The method. Empty: it could not be read.
-    pub(super) fn method(&self) -> &str {
-        self.method.as_ref().map(Method::as_str).unwrap_or_default()
-    }
-
-    pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>, noted: Noted) -> Self {
-        let headers = request.headers();
-        // What stands for a request that nobody could read says nothing of it.
-        let is_read = *request.method() != REFUSED;
-        let (authority, path) = match is_read {
-            true => (request.uri().authority().map(Said::authority), Said::path(request.uri())),
-            false => (None, Said::default()),
-        };
-        let of_host = || if is_read { Said::field(headers, &header::HOST) } else { Said::default() };
-        Self {
-            method: is_read.then(|| request.method().clone()),
-            authority: authority.unwrap_or_else(of_host),
-            path,
-            request_id: Said::field(headers, &REQUEST_ID),
-            user_agent: Said::field(headers, &header::USER_AGENT),
-            forwarded_for: Said::field(headers, &FORWARDED_FOR),
-            is_grpc: is_grpc(headers),
-            tapped,
-            trace_id: Parent::trace_id(headers),
-            place: None,
-            underway: None,
-            traced: noted.traced,
-            route_log: None,
-            passed: None,
-            mtls: None,
-        }
-    }
-
-    /// Leaves out what a gateway replaces: until it has said that itself, it is a stranger's claim.
-    pub(super) fn forget_claims(&mut self) {
-        (self.request_id, self.forwarded_for) = (Said::default(), Said::default());
     }
 }
