@@ -51,7 +51,22 @@ impl Format {
     }
 }
 
-/// A media type in lower case, and its weight (RFC 9110, section 12.5.1).
+/// Whether an answer to a request with these `headers` may be compressed with gzip, as Prometheus asks for.
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let (mut gzip, mut plain) = (0.0, 0.0);
+    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    for coding in accepted.flat_map(|value| value.split(',')) {
+        let (name, weight) = media_range(coding);
+        match &*name {
+            "gzip" | "x-gzip" => gzip = f32::max(gzip, weight),
+            "identity" => plain = f32::max(plain, weight),
+            _ => {}
+        }
+    }
+    gzip > 0.0 && gzip >= plain
+}
+
+/// A media type or a coding in lower case, and its weight (RFC 9110, section 12.5.1).
 fn media_range(range: &str) -> (String, f32) {
     let mut parts = range.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -124,6 +139,22 @@ mod tests {
         assert_eq!(asked("application/openmetrics-text;q=0.1, text/plain"), Format::Prometheus);
         assert_eq!(asked("Application/OpenMetrics-Text"), Format::OpenMetrics);
         assert_eq!(Format::asked_for(&HeaderMap::new()), Format::Prometheus);
+    }
+
+    #[test]
+    fn an_answer_is_compressed_for_those_who_say_that_they_read_that() {
+        let takes = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, accept.parse().unwrap());
+            takes_gzip(&headers)
+        };
+        for accept in ["gzip", "deflate, GZIP;q=0.5", "identity;q=0.5, gzip", "x-gzip"] {
+            assert!(takes(accept), "{accept}");
+        }
+        for accept in ["", "*", "br", "gzip;q=0", "gzip;q=0.1, identity", "gzipped"] {
+            assert!(!takes(accept), "{accept}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 
     #[test]
