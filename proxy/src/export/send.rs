@@ -134,7 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 #[derive(Debug)]
 struct Trust {
     settings: TlsOrigination,
-    /// What connections are made with, as long as that works: a file that has been replaced is read again after a failure.
+    /// What connections are made with, until a certificate is not believed: then a file may have been replaced, and is read
+    /// again.
     ready: Option<Outside>,
 }
 
@@ -178,9 +179,6 @@ impl Link {
             sent.unwrap_or_else(|_| Err(again("too slow", format!("it has not answered within {LIMIT:?}"))));
         sent.map_err(|error| {
             self.channel = None;
-            if let Some(trust) = &mut self.trust {
-                trust.ready = None;
-            }
             SendError { what: format!("{}: {}", self.collector, error.what), ..error }
         })
     }
@@ -269,7 +267,16 @@ impl Link {
             Protocol::Http => &ready.http1,
         };
         let connecting = TlsConnector::from(Arc::clone(config)).connect(ready.server_name.clone(), tcp).await;
-        let stream = connecting.map_err(|error| again("no TLS", no_tls(&error, &trust.settings, ready)))?;
+        let stream = match connecting {
+            Ok(stream) => stream,
+            Err(error) => {
+                let what = no_tls(&error, &trust.settings, ready);
+                if is_doubt(&error) {
+                    trust.ready = None;
+                }
+                return Err(again("no TLS", what));
+            }
+        };
         if self.protocol == Protocol::Grpc && stream.get_ref().1.alpn_protocol() != Some(ALPN_HTTP2) {
             let what = "it does not offer HTTP/2 over TLS (ALPN h2), which gRPC needs; set --otlp-protocol http if it speaks that";
             return Err(again("no TLS", what.to_owned()));
@@ -321,6 +328,12 @@ fn not_loaded(error: OutsideError) -> String {
     }
 }
 
+/// Whether the collector's certificate was not believed. What else fails says nothing about whom to trust.
+fn is_doubt(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 /// Why there is no TLS with a collector.
 fn no_tls(error: &io::Error, settings: &TlsOrigination, outside: &Outside) -> String {
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
@@ -336,3 +349,6 @@ fn no_tls(error: &io::Error, settings: &TlsOrigination, outside: &Outside) -> St
 fn again(kind: &str, what: String) -> SendError {
     SendError { what, kind: kind.to_owned(), is_final: false }
 }
+
+#[cfg(test)]
+mod tests;
