@@ -45,6 +45,7 @@ mod invalid_tokens;
 mod invalid_traffic;
 mod issuing;
 mod istio_gateway;
+mod istio_metrics;
 mod jwt;
 mod keep_alive;
 mod kept_state;

@@ -1,23 +1,27 @@
 //! What is written down of a workload's requests, and what is traced: Istio's `Telemetry`, and our annotations.
 
 pub mod filter;
+pub mod metrics;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use self::filter::{FilterError, LogFilter, Logged};
+pub use self::{
+    filter::{FilterError, LogFilter, Logged},
+    metrics::{LabelChange, LabelFact, LabelValue, MetricChange, MetricChanges, NotALabel, StandardMetric},
+};
 
 /// All of a million: every request.
 pub const ALL: u32 = 1_000_000;
 /// The most places that one access log goes to.
 pub const MOST_SINKS: usize = 4;
-/// The most tags of a span that configuration adds.
+/// The most tags of a span that configuration adds, and the most labels of metrics that one document changes.
 pub const MOST_TAGS: usize = 32;
 /// The longest text of a tag, in bytes; a longer value is cut off.
 pub const LONGEST_TAG: usize = 1_024;
 
-/// What is written down and traced of a workload's traffic.
+/// What is written down, traced and told of a workload's traffic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Telemetry {
     /// Of what comes to it (Istio: `SERVER`).
@@ -33,6 +37,8 @@ pub struct OneWay {
     pub access_log: AccessLog,
     /// Which requests are traced. `None`: trace headers pass through, and no span is made.
     pub tracing: Option<Tracing>,
+    /// What is changed of Istio's metrics, where a proxy tells those.
+    pub metrics: MetricChanges,
 }
 
 /// Where lines of an access log go.

@@ -1,8 +1,12 @@
-//! `Telemetry` and our annotations to what is written down and traced at each workload.
+//! `Telemetry` and our annotations to what is written down, traced and told in Istio's metrics at each workload.
+//!
+//! Of metrics see [`metrics`].
 //!
 //! Istio's rules: what a workload's own document says replaces what its namespace's says, and that what the mesh's says,
 //! field by field. Of several documents of one rank the oldest counts, and the others are reported. Annotations of a
 //! namespace or a workload have its rank, and yield to its document.
+
+mod metrics;
 
 use std::{
     cell::Cell,
@@ -169,8 +173,7 @@ impl<'a> Telemetries<'a> {
                 problems.overruled(document, "spec", message);
             }
             if !document.spec.selector.is_empty() && !selects_one.get() {
-                let message =
-                    "selects no workload, so nothing is written down or traced by it; compare the labels";
+                let message = "selects no workload, so it changes nothing; compare the labels";
                 problems.warning(document, "spec.selector.matchLabels", message);
             }
         }
@@ -209,7 +212,12 @@ pub(super) fn of_route<T>(document: &Document<T>) -> Option<AccessLog> {
 }
 
 fn one_way(ranks: &[Rank<'_>], is_for: impl Fn(Ways) -> bool) -> OneWay {
-    OneWay { access_log: access_log(ranks, &is_for), tracing: tracing(ranks, &is_for) }
+    let rules = || ranks.iter().filter_map(|rank| rank.document).flat_map(|document| &document.metrics);
+    OneWay {
+        access_log: access_log(ranks, &is_for),
+        tracing: tracing(ranks, &is_for),
+        metrics: metrics::changes(rules, &is_for),
+    }
 }
 
 /// Of one place where lines go.

@@ -117,7 +117,7 @@ pub use self::{
     service::ServiceSpec,
     service_account::ServiceAccountSpec,
     service_entry::ServiceEntrySpec,
-    telemetry::{LogRule, TelemetrySpec, TraceRule, Ways},
+    telemetry::{LogRule, MetricOverride, MetricRule, TelemetrySpec, TraceRule, Ways},
     telemetry_annotations::{TelemetryAnnotations, filter_of, sampling_of, sinks_of},
     unusable::StandIn,
     values::port_ranges,

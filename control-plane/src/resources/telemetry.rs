@@ -1,4 +1,6 @@
-//! `Telemetry`: what is written down of requests, and which of them are traced.
+//! `Telemetry`: what is written down of requests, which of them are traced, and which metrics are told.
+
+mod metrics;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +18,12 @@ use super::{
     kinds::{Feedback, ISTIO_TELEMETRY, ResourceKind},
     selector::SelectorYaml,
     targets::{self, Named, TargetYaml},
-    typed::{FieldError, Present},
+    typed::FieldError,
     values::header_name,
 };
+
+use self::metrics::MetricsYaml;
+pub use self::metrics::{MetricOverride, MetricRule};
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
@@ -38,6 +43,8 @@ pub struct TelemetrySpec {
     pub logging: Vec<LogRule>,
     /// What it says of traces, in order.
     pub tracing: Vec<TraceRule>,
+    /// What it says of metrics, in order.
+    pub metrics: Vec<MetricRule>,
 }
 
 /// Which directions something is for.
@@ -83,7 +90,7 @@ pub(super) struct Yaml {
     target_refs: Vec<TargetYaml>,
     access_logging: Vec<LoggingYaml>,
     tracing: Vec<TracingYaml>,
-    metrics: Vec<Present>,
+    metrics: Vec<MetricsYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -172,11 +179,6 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<TelemetrySpec, FieldErr
         None => (None, Vec::new()),
         Some(Named { services, gateways }) => (Some(services), gateways),
     };
-    if !metrics.is_empty() {
-        let message = "changes no metric: the proxies' metrics and their labels are always the same";
-        reading.not_acted_on("spec.metrics", message);
-        reading.take_unknown_below("spec.metrics");
-    }
     let mut logging = Vec::new();
     for (number, rule) in access_logging.into_iter().enumerate() {
         logging.push(rule.read(&format!("spec.accessLogging[{number}]"), reading)?);
@@ -185,7 +187,8 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<TelemetrySpec, FieldErr
     for (number, rule) in tracing.into_iter().enumerate() {
         traced.push(rule.read(&format!("spec.tracing[{number}]"), reading)?);
     }
-    Ok(TelemetrySpec { selector, services, gateways, logging, tracing: traced })
+    let metrics = metrics::read(metrics, reading)?;
+    Ok(TelemetrySpec { selector, services, gateways, logging, tracing: traced, metrics })
 }
 
 impl LoggingYaml {

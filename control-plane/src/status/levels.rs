@@ -103,7 +103,11 @@ impl Levels {
         let time = Duration::from_secs(seconds);
         let Some(of) = of else {
             own.lend(&filter, time).map_err(|error| error.to_string())?;
-            tracing::info!(filter, ?time, "somebody on this host has set the log level for a while");
+            if filter.is_empty() {
+                tracing::info!("somebody on this host has set the log level back to its own setting");
+            } else {
+                tracing::info!(filter, ?time, "somebody on this host has set the log level for a while");
+            }
             return Ok(LevelAnswer { is_own: true, ..LevelAnswer::default() });
         };
         let of: Of = of.parse()?;

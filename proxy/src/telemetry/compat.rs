@@ -4,7 +4,14 @@
 //! Nothing is counted for them: they are our own series, told apart by the workload at the other end and measured for each
 //! end, in other words. What there was no room for is not in them.
 
+mod told;
+
 use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_model::telemetry::StandardMetric;
+
+use self::told::{Building, Group};
+pub(super) use self::told::{InForce, Told};
 
 use super::{
     labels::Labels,
@@ -29,91 +36,160 @@ const CLUSTER: &str = "Kubernetes";
 /// What one flag or none is called.
 const NO_FLAGS: &str = "-";
 
-/// Adds all of them.
-pub(super) fn write(page: &mut Page, own: &Own, requests: &[Arc<Series>], tcp: &[Arc<TcpSeries>]) {
-    write_requests(page, own, requests);
-    write_tcp(page, own, tcp);
+/// Adds all of them that are told.
+pub(super) fn write(
+    page: &mut Page,
+    own: &Own,
+    told: &Told,
+    requests: &[Arc<Series>],
+    tcp: &[Arc<TcpSeries>],
+) {
+    write_requests(page, own, &told.requests, requests);
+    write_tcp(page, own, &told.streams, tcp);
 }
 
-fn write_requests(page: &mut Page, own: &Own, series: &[Arc<Series>]) {
-    // Several of ours may be one here: these labels know no routes, subsets or methods.
-    let mut counted: BTreeMap<Written, u64> = BTreeMap::new();
-    let mut measured: BTreeMap<Written, Sum> = BTreeMap::new();
-    for series in series {
-        let (Some(labels), counts) = (series.labels(), series.counts()) else { continue };
-        if counts.is_empty() {
-            continue;
+/// What metrics with the same labels tell.
+#[derive(Debug, Default)]
+struct Requests {
+    counted: BTreeMap<Written, u64>,
+    measured: BTreeMap<Written, Sum>,
+}
+
+impl Requests {
+    fn of(group: &Group, own: &Own, series: &[Arc<Series>]) -> Self {
+        // Several of ours may be one here: these labels know no routes, subsets or methods.
+        let mut all = Self::default();
+        for series in series {
+            let (Some(labels), counts) = (series.labels(), series.counts()) else { continue };
+            let Some(begun) = group.begin(labels).filter(|_| !counts.is_empty()) else { continue };
+            let ends = between(begun.clone(), own, labels, PASSTHROUGH);
+            let of = |end: End| match end.reason() {
+                Some(Reason::RegistryOnly) => {
+                    of_end(&between(begun.clone(), own, labels, BLACK_HOLE), labels, end)
+                }
+                _ => of_end(&ends, labels, end),
+            };
+            if group.has(StandardMetric::RequestCount) {
+                for (end, count) in counts {
+                    let written = end.map_or_else(|| of_others(&ends, labels), of);
+                    *all.counted.entry(written).or_default() += count;
+                }
+            }
+            if MEASURED.iter().any(|(metric, ..)| group.has(*metric)) {
+                for (end, sum) in series.measured() {
+                    all.measured.entry(of(end)).or_default().add(&sum);
+                }
+            }
         }
-        let ends = between(own, labels, PASSTHROUGH);
-        let of = |end: End| match end.reason() {
-            Some(Reason::RegistryOnly) => of_end(&between(own, labels, BLACK_HOLE), end),
-            _ => of_end(&ends, end),
-        };
-        for (end, count) in counts {
-            let written = end.map_or_else(|| of_others(&ends), of);
-            *counted.entry(written).or_default() += count;
-        }
-        for (end, sum) in series.measured() {
-            measured.entry(of(end)).or_default().add(&sum);
-        }
+        all
     }
+}
+
+type Write = fn(&Sum, &mut Page, &str, &Written);
+
+/// The histograms of requests: each with its name, its unit, what it says, and how it is written.
+const MEASURED: [(StandardMetric, &str, &str, &str, Write); 3] = [
+    (
+        StandardMetric::RequestDuration,
+        "istio_request_duration_milliseconds",
+        "milliseconds",
+        "How long requests took, as Istio tells it",
+        Sum::write_milliseconds,
+    ),
+    (
+        StandardMetric::RequestSize,
+        "istio_request_bytes",
+        "bytes",
+        "Bytes of requests' bodies, as Istio tells them",
+        Sum::write_received,
+    ),
+    (
+        StandardMetric::ResponseSize,
+        "istio_response_bytes",
+        "bytes",
+        "Bytes of answers' bodies, as Istio tells them",
+        Sum::write_sent,
+    ),
+];
+
+fn write_requests(page: &mut Page, own: &Own, groups: &[Group], series: &[Arc<Series>]) {
+    let groups: Vec<(&Group, Requests)> =
+        groups.iter().map(|group| (group, Requests::of(group, own, series))).collect();
+    let of = |metric| groups.iter().filter(move |(group, _)| group.has(metric)).map(|(_, told)| told);
     page.family("istio_requests", "counter", "", "Finished requests, as Istio tells them");
-    for (labels, count) in &counted {
+    for (labels, count) in of(StandardMetric::RequestCount).flat_map(|told| &told.counted) {
         page.sample("istio_requests_total", labels, count);
     }
-    let name = "istio_request_duration_milliseconds";
-    page.family(name, "histogram", "milliseconds", "How long requests took, as Istio tells it");
-    measured.iter().for_each(|(labels, sum)| sum.write_milliseconds(page, name, labels));
-    let name = "istio_request_bytes";
-    page.family(name, "histogram", "bytes", "Bytes of requests' bodies, as Istio tells them");
-    measured.iter().for_each(|(labels, sum)| sum.write_received(page, name, labels));
-    let name = "istio_response_bytes";
-    page.family(name, "histogram", "bytes", "Bytes of answers' bodies, as Istio tells them");
-    measured.iter().for_each(|(labels, sum)| sum.write_sent(page, name, labels));
+    for (metric, name, unit, help, write) in MEASURED {
+        page.family(name, "histogram", unit, help);
+        of(metric).flat_map(|told| &told.measured).for_each(|(labels, sum)| write(sum, page, name, labels));
+    }
 }
 
-fn write_tcp(page: &mut Page, own: &Own, series: &[Arc<TcpSeries>]) {
-    let [mut sent, mut received, mut opened, mut closed]: [BTreeMap<Written, u64>; 4] = Default::default();
-    for series in series.iter().filter(|series| series.activity() > 0) {
-        let Some(labels) = series.labels() else { continue };
-        let ends = |nowhere| between(own, labels, nowhere).with("request_protocol", "tcp");
-        let (usual, blocked) = (ends(PASSTHROUGH), ends(BLACK_HOLE));
-        let flagged = |reason: Option<Reason>| {
-            let ends = if reason == Some(Reason::RegistryOnly) { &blocked } else { &usual };
-            ends.clone().with("response_flags", reason.map_or(NO_FLAGS, Reason::response_flags))
-        };
-        let [come, from_client, to_client] = series.carried();
-        *sent.entry(flagged(None)).or_default() += to_client;
-        *received.entry(flagged(None)).or_default() += from_client;
-        if come > 0 {
-            *opened.entry(flagged(None)).or_default() += come;
-        }
-        for (reason, count) in series.ends() {
-            *closed.entry(flagged(reason)).or_default() += count;
-        }
-        // One that was refused has come and gone, as Istio counts.
-        for (reason, count) in series.refusals() {
-            *opened.entry(flagged(Some(reason))).or_default() += count;
-            *closed.entry(flagged(Some(reason))).or_default() += count;
-        }
-    }
-    let families = [
-        ("istio_tcp_sent_bytes", "Bytes of opaque TCP connections sent to clients", sent),
-        ("istio_tcp_received_bytes", "Bytes of opaque TCP connections received from clients", received),
-        ("istio_tcp_connections_opened", "Opaque TCP connections that have come", opened),
-        ("istio_tcp_connections_closed", "Opaque TCP connections that are over", closed),
-    ];
-    for (name, help, counts) in families {
+/// The counters of opaque connections: each with its name, and what it says.
+const STREAMS: [(StandardMetric, &str, &str); 4] = [
+    (StandardMetric::TcpSentBytes, "istio_tcp_sent_bytes", "Bytes of opaque TCP connections sent to clients"),
+    (
+        StandardMetric::TcpReceivedBytes,
+        "istio_tcp_received_bytes",
+        "Bytes of opaque TCP connections received from clients",
+    ),
+    (
+        StandardMetric::TcpOpenedConnections,
+        "istio_tcp_connections_opened",
+        "Opaque TCP connections that have come",
+    ),
+    (
+        StandardMetric::TcpClosedConnections,
+        "istio_tcp_connections_closed",
+        "Opaque TCP connections that are over",
+    ),
+];
+
+fn write_tcp(page: &mut Page, own: &Own, groups: &[Group], series: &[Arc<TcpSeries>]) {
+    for (metric, name, help) in STREAMS {
         let unit = if name.ends_with("_bytes") { "bytes" } else { "" };
         page.family(name, "counter", unit, &format!("{help}, as Istio tells them"));
+        let Some(group) = groups.iter().find(|group| group.has(metric)) else { continue };
+        let mut counts: BTreeMap<Written, u64> = BTreeMap::new();
+        for series in series.iter().filter(|series| series.activity() > 0) {
+            let Some(labels) = series.labels() else { continue };
+            let Some(begun) = group.begin(labels) else { continue };
+            streams_of(metric, series, |reason, count| {
+                let nowhere = if reason == Some(Reason::RegistryOnly) { BLACK_HOLE } else { PASSTHROUGH };
+                let flags = reason.map_or(NO_FLAGS, Reason::response_flags);
+                let ends = between(begun.clone(), own, labels, nowhere).with("request_protocol", "tcp");
+                let written = ends.with("response_flags", flags).finish(labels, None);
+                *counts.entry(written).or_default() += count;
+            });
+        }
         for (labels, count) in &counts {
             page.sample(&format!("{name}_total"), labels, count);
         }
     }
 }
 
+/// What `series` has counted of `metric`, by why.
+fn streams_of(metric: StandardMetric, series: &TcpSeries, mut count: impl FnMut(Option<Reason>, u64)) {
+    let [come, from_client, to_client] = series.carried();
+    // One that was refused has come and gone, as Istio counts.
+    let refused = || series.refusals().map(|(reason, count)| (Some(reason), count));
+    match metric {
+        StandardMetric::TcpSentBytes => count(None, to_client),
+        StandardMetric::TcpReceivedBytes => count(None, from_client),
+        StandardMetric::TcpOpenedConnections => {
+            let come = (come > 0).then_some((None, come));
+            come.into_iter().chain(refused()).for_each(|(reason, number)| count(reason, number));
+        }
+        StandardMetric::TcpClosedConnections => {
+            series.ends().chain(refused()).for_each(|(reason, number)| count(reason, number));
+        }
+        _ => {}
+    }
+}
+
 /// The labels that say between whom it goes. `nowhere` is what the destination is called if it is in no configuration.
-fn between(own: &Own, labels: &Labels, nowhere: &str) -> Written {
+fn between<'g>(begun: Building<'g>, own: &Own, labels: &Labels, nowhere: &str) -> Building<'g> {
     let peer = labels.peer.as_deref();
     let ours = Named {
         namespace: &own.namespace,
@@ -152,7 +228,7 @@ fn between(own: &Own, labels: &Labels, nowhere: &str) -> Written {
         (Direction::Inbound, true) => "mutual_tls",
         (Direction::Inbound, false) => "none",
     };
-    let written = Written::default().with("reporter", reporter);
+    let written = begun.with("reporter", reporter);
     let written = destination.write(source.write(written, "source"), "destination");
     written
         .with("destination_service", host)
@@ -174,7 +250,7 @@ struct Named<'a> {
 }
 
 impl Named<'_> {
-    fn write(&self, mut written: Written, end: &str) -> Written {
+    fn write<'g>(&self, mut written: Building<'g>, end: &str) -> Building<'g> {
         let labels = [
             ("workload", self.owner),
             ("workload_namespace", self.namespace),
@@ -215,7 +291,7 @@ fn parts(host: &str) -> (&str, &str) {
 }
 
 /// The labels of requests that ended so.
-fn of_end(ends: &Written, end: End) -> Written {
+fn of_end(ends: &Building<'_>, labels: &Labels, end: End) -> Written {
     let status = end.status.unwrap_or_default();
     let grpc_status = end.grpc_status.map(|status| status.to_string()).unwrap_or_default();
     ends.clone()
@@ -223,12 +299,13 @@ fn of_end(ends: &Written, end: End) -> Written {
         .with("response_code", &status.to_string())
         .with("grpc_response_status", &grpc_status)
         .with("response_flags", end.reason().map_or(NO_FLAGS, Reason::response_flags))
+        .finish(labels, Some(end))
 }
 
 /// The labels of requests that ended in too many ways to tell apart.
-fn of_others(ends: &Written) -> Written {
+fn of_others(ends: &Building<'_>, labels: &Labels) -> Written {
     let ends = ends.clone().with("request_protocol", "http");
-    ends.with("response_code", UNKNOWN).with("response_flags", NO_FLAGS)
+    ends.with("response_code", UNKNOWN).with("response_flags", NO_FLAGS).finish(labels, None)
 }
 
 #[cfg(test)]

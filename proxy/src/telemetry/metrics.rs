@@ -20,11 +20,12 @@ use std::{
 
 use prometheus_client::{encoding, registry::Registry};
 use selvedge_model::{
-    BackendName, ServiceKey, SpiffeId, Workload, WorkloadName, naming::Naming, traffic::Carried,
+    BackendName, ServiceKey, SpiffeId, Telemetry, Workload, WorkloadName, naming::Naming, traffic::Carried,
 };
 use selvedge_ops::lag::{self, Lag};
 
 use super::{
+    compat,
     connections::Connections,
     control::ControlMetrics,
     events::{Decision, Dropped, KeyedCounts},
@@ -69,6 +70,8 @@ pub enum MetricsCompat {
 pub struct Metrics {
     workers: usize,
     compat: MetricsCompat,
+    /// What configuration changes of others' metrics.
+    told: compat::InForce,
     ends: Ends,
     requests: Requests,
     in_progress: [Arc<InProgress>; Direction::ALL.len()],
@@ -121,6 +124,7 @@ impl Metrics {
         Self {
             workers,
             compat,
+            told: compat::InForce::default(),
             ends: Ends::default(),
             requests: Requests::new(limit, compat != MetricsCompat::None),
             in_progress: [in_progress(), in_progress()],
@@ -169,6 +173,12 @@ impl Metrics {
     /// Takes over what configuration says of our own workload.
     pub fn set_own(&self, own: &Workload) {
         self.ends.set_own(own);
+    }
+
+    /// Takes over what configuration has written down, traced and told.
+    pub fn set_telemetry(&self, telemetry: Option<&Arc<Telemetry>>) {
+        self.watched.set(telemetry);
+        self.told.set(telemetry.map(|telemetry| &**telemetry), self.tells_peers());
     }
 
     /// Whether configuration has said who we are.

@@ -443,7 +443,42 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "Telemetry",
-        "spec.metrics[]",
+        "spec.metrics[].providers[].name",
+        Test("all_metrics_are_off_until_a_later_override_and_for_providers_that_are_no_prometheus"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].reportingInterval",
         Reported("what_is_not_understood_is_an_error_at_its_field_and_what_is_not_acted_on_is_reported"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].match.metric",
+        Test("istios_metrics_lose_and_gain_labels_and_disappear_while_sidecars_run"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].match.mode",
+        Test("metrics_are_changed_for_the_mesh_a_namespace_and_a_workload_each_on_top_of_the_other"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].match.customMetric",
+        Reported("what_is_not_understood_is_an_error_at_its_field_and_what_is_not_acted_on_is_reported"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].disabled",
+        Test("istios_metrics_lose_and_gain_labels_and_disappear_while_sidecars_run"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].tagOverrides.*.operation",
+        Test("istios_metrics_lose_and_gain_labels_and_disappear_while_sidecars_run"),
+    ),
+    (
+        "Telemetry",
+        "spec.metrics[].overrides[].tagOverrides.*.value",
+        Test("istios_metrics_lose_and_gain_labels_and_disappear_while_sidecars_run"),
     ),
 ];

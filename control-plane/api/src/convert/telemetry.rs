@@ -5,10 +5,17 @@ use std::sync::Arc;
 
 use selvedge_model::{
     AccessLog, Telemetry,
-    telemetry::{ALL, LogSink, LogTo, MOST_SINKS, MOST_TAGS, OneWay, SpanTag, TagValue, Tracing},
+    telemetry::{
+        ALL, LabelChange, LabelValue, LogSink, LogTo, MOST_SINKS, MOST_TAGS, MetricChange, MetricChanges,
+        OneWay, SpanTag, StandardMetric, TagValue, Tracing,
+    },
 };
 
-use crate::wire::{self, span_tag::Value};
+use crate::wire::{self, label_change::Change, span_tag::Value};
+
+/// The most labels of one metric that are changed: those of a document for the mesh, one for a namespace, and one for a
+/// workload.
+const MOST_LABELS: usize = 3 * MOST_TAGS;
 
 impl From<&Telemetry> for wire::Telemetry {
     fn from(telemetry: &Telemetry) -> Self {
@@ -25,13 +32,21 @@ impl From<wire::Telemetry> for Telemetry {
 
 impl From<&OneWay> for wire::OneWayTelemetry {
     fn from(one_way: &OneWay) -> Self {
-        Self { access_log: log_to(&one_way.access_log), tracing: one_way.tracing.as_ref().map(Into::into) }
+        Self {
+            access_log: log_to(&one_way.access_log),
+            tracing: one_way.tracing.as_ref().map(Into::into),
+            metrics: one_way.metrics.iter().map(metric_change).collect(),
+        }
     }
 }
 
 impl From<wire::OneWayTelemetry> for OneWay {
     fn from(one_way: wire::OneWayTelemetry) -> Self {
-        Self { access_log: access_log(one_way.access_log), tracing: one_way.tracing.map(Into::into) }
+        Self {
+            access_log: access_log(one_way.access_log),
+            tracing: one_way.tracing.map(Into::into),
+            metrics: metric_changes(one_way.metrics),
+        }
     }
 }
 
@@ -64,6 +79,61 @@ pub(super) fn access_log(told: Vec<wire::LogTo>) -> AccessLog {
         Some(LogTo { sink, filter: filter.map_or(Some(None), |read| read.map(Some))? })
     };
     AccessLog(told.into_iter().filter_map(one).take(MOST_SINKS).collect())
+}
+
+/// What is changed of one metric.
+fn metric_change((metric, change): (&StandardMetric, &MetricChange)) -> wire::MetricChange {
+    let metric = match metric {
+        StandardMetric::RequestCount => wire::StandardMetric::RequestCount,
+        StandardMetric::RequestDuration => wire::StandardMetric::RequestDuration,
+        StandardMetric::RequestSize => wire::StandardMetric::RequestSize,
+        StandardMetric::ResponseSize => wire::StandardMetric::ResponseSize,
+        StandardMetric::TcpOpenedConnections => wire::StandardMetric::TcpOpenedConnections,
+        StandardMetric::TcpClosedConnections => wire::StandardMetric::TcpClosedConnections,
+        StandardMetric::TcpSentBytes => wire::StandardMetric::TcpSentBytes,
+        StandardMetric::TcpReceivedBytes => wire::StandardMetric::TcpReceivedBytes,
+    };
+    let label = |(name, change): (&String, &LabelChange)| {
+        let change = match change {
+            LabelChange::Removed => Change::Removed(true),
+            LabelChange::Set(LabelValue::Literal(text)) => Change::Literal(text.clone()),
+            LabelChange::Set(LabelValue::Fact(fact)) => Change::Attribute(fact.attribute().to_owned()),
+        };
+        (name.clone(), wire::LabelChange { change: Some(change) })
+    };
+    wire::MetricChange {
+        metric: metric.into(),
+        disabled: change.disabled,
+        labels: change.labels.iter().map(label).collect(),
+    }
+}
+
+/// The same of all, back. A label that is not understood stays as it is.
+fn metric_changes(told: Vec<wire::MetricChange>) -> MetricChanges {
+    let label = |(name, told): (String, wire::LabelChange)| {
+        let change = match told.change? {
+            Change::Removed(_) => LabelChange::Removed,
+            Change::Literal(text) => LabelChange::Set(LabelValue::Literal(text)),
+            Change::Attribute(name) => LabelChange::Set(name.parse().ok()?),
+        };
+        Some((name, change))
+    };
+    let one = |told: wire::MetricChange| {
+        let metric = match told.metric() {
+            wire::StandardMetric::Unspecified => return None,
+            wire::StandardMetric::RequestCount => StandardMetric::RequestCount,
+            wire::StandardMetric::RequestDuration => StandardMetric::RequestDuration,
+            wire::StandardMetric::RequestSize => StandardMetric::RequestSize,
+            wire::StandardMetric::ResponseSize => StandardMetric::ResponseSize,
+            wire::StandardMetric::TcpOpenedConnections => StandardMetric::TcpOpenedConnections,
+            wire::StandardMetric::TcpClosedConnections => StandardMetric::TcpClosedConnections,
+            wire::StandardMetric::TcpSentBytes => StandardMetric::TcpSentBytes,
+            wire::StandardMetric::TcpReceivedBytes => StandardMetric::TcpReceivedBytes,
+        };
+        let labels = told.labels.into_iter().filter_map(label).take(MOST_LABELS).collect();
+        Some((metric, MetricChange { disabled: told.disabled, labels }))
+    };
+    told.into_iter().filter_map(one).collect()
 }
 
 impl From<&Tracing> for wire::Tracing {
@@ -102,6 +172,10 @@ fn tag(tag: wire::SpanTag) -> Option<SpanTag> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use selvedge_model::telemetry::LabelFact;
+
     use super::*;
 
     #[test]
@@ -118,10 +192,39 @@ mod tests {
         ];
         let tags = tags.map(|(name, value)| SpanTag { name: name.to_owned(), value }).into();
         let tracing = Some(Tracing { sampling: 10_000, tags });
-        let inbound = OneWay { access_log: AccessLog(log), tracing };
+        let inbound = OneWay { access_log: AccessLog(log), tracing, metrics: changes() };
         let telemetry = Telemetry { inbound, outbound: OneWay::default() };
 
         assert_eq!(Telemetry::from(wire::Telemetry::from(&telemetry)), telemetry);
+    }
+
+    /// Something of every metric.
+    fn changes() -> MetricChanges {
+        let labels = [
+            ("destination_port", LabelChange::Set(LabelValue::Fact(LabelFact::Port))),
+            ("source_principal", LabelChange::Removed),
+            ("team", LabelChange::Set(LabelValue::Literal("shop".to_owned()))),
+        ];
+        let labels: BTreeMap<_, _> = labels.map(|(name, change)| (name.to_owned(), change)).into();
+        let change = |disabled| MetricChange { disabled, labels: labels.clone() };
+        StandardMetric::ALL
+            .into_iter()
+            .map(|metric| (metric, change(metric > StandardMetric::ResponseSize)))
+            .collect()
+    }
+
+    #[test]
+    fn what_a_newer_control_plane_changes_of_metrics_and_is_not_understood_stays_as_it_is() {
+        let mut told: Vec<wire::MetricChange> = changes().iter().map(metric_change).collect();
+        told.truncate(1);
+        let attribute = Some(Change::Attribute("request.from_the_future".to_owned()));
+        told[0].labels.insert("new".to_owned(), wire::LabelChange { change: attribute });
+        told[0].labels.insert("none".to_owned(), wire::LabelChange { change: None });
+        told.push(wire::MetricChange { metric: 99, ..told[0].clone() });
+
+        let mut expected = changes();
+        expected.retain(|metric, _| *metric == StandardMetric::RequestCount);
+        assert_eq!(metric_changes(told), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is written down and traced where, by `Telemetry` and by annotations.
 
-use selvedge_model::telemetry::{LogTo, OneWay, TagValue, Telemetry};
+use selvedge_model::telemetry::{LabelChange, LabelValue, LogTo, OneWay, TagValue, Telemetry};
 
 use super::*;
 
@@ -87,6 +87,70 @@ fn a_workload_replaces_its_namespace_and_that_the_mesh_field_by_field() {
     let other =
         mesh.workloads[&WorkloadName::new("default", "reviews-v2").unwrap()].telemetry.clone().unwrap();
     assert_eq!(short(&other.inbound).0, ["Json", "Otlp"]);
+}
+
+/// In a few letters: which metrics are off, and which labels are changed.
+fn changed(one_way: &OneWay) -> Vec<String> {
+    let each = one_way.metrics.iter().map(|(metric, change)| {
+        let labels = change.labels.iter().map(|(name, change)| match change {
+            LabelChange::Removed => format!(" -{name}"),
+            LabelChange::Set(LabelValue::Literal(text)) => format!(" {name}={text}"),
+            LabelChange::Set(LabelValue::Fact(fact)) => format!(" {name}={fact:?}"),
+        });
+        format!("{metric:?}{}{}", if change.disabled { " off" } else { "" }, labels.collect::<String>())
+    });
+    each.collect()
+}
+
+#[test]
+fn metrics_are_changed_for_the_mesh_a_namespace_and_a_workload_each_on_top_of_the_other() {
+    let mesh = "{metrics: [{providers: [{name: prometheus}], overrides: [{match: {metric: REQUEST_COUNT}, tagOverrides: \
+                {team: {value: \"'all'\"}, source_principal: {operation: REMOVE}, port: {value: \"string(destination.port)\"}}}]}]}";
+    let namespace = "{metrics: [{overrides: [{match: {metric: REQUEST_COUNT, mode: SERVER}, tagOverrides: {team: {value: \
+                     \"'books'\"}}}, {match: {metric: REQUEST_SIZE}, disabled: true}]}]}";
+    let own = "{selector: {matchLabels: {version: v1}}, metrics: [{overrides: [{match: {metric: REQUEST_SIZE, mode: CLIENT}, \
+               disabled: false}, {match: {metric: TCP_SENT_BYTES, mode: CLIENT}, disabled: true}]}]}";
+    let (mesh, namespace, own) = (
+        document("mesh", "istio-system", mesh),
+        document("wide", "default", namespace),
+        document("own", "default", own),
+    );
+    let counted = |team: &str| format!("RequestCount port=Port -source_principal team={team}");
+
+    let (found, problems) = telemetry(&mesh);
+    assert_eq!(changed(&found.inbound), [counted("all")]);
+    assert_eq!(changed(&found.outbound), [counted("all")]);
+    assert_eq!(said(&problems), [""; 0]);
+    let (found, _) = telemetry(&format!("{mesh}{namespace}"));
+    assert_eq!(changed(&found.inbound), [counted("books"), "RequestSize off".to_owned()]);
+    assert_eq!(changed(&found.outbound), [counted("all"), "RequestSize off".to_owned()]);
+    let (found, problems) = telemetry(&format!("{mesh}{namespace}{own}"));
+    assert_eq!(changed(&found.inbound), [counted("books"), "RequestSize off".to_owned()]);
+    assert_eq!(changed(&found.outbound), [counted("all"), "TcpSentBytes off".to_owned()]);
+    assert_eq!(said(&problems), [""; 0]);
+}
+
+#[test]
+fn all_metrics_are_off_until_a_later_override_and_for_providers_that_are_no_prometheus() {
+    let all_off = document("mesh", "istio-system", "{metrics: [{overrides: [{disabled: true}]}]}");
+    let eight = |found: &OneWay| changed(found).iter().filter(|one| one.ends_with(" off")).count();
+    let (found, problems) = telemetry(&all_off);
+    assert_eq!((eight(&found.inbound), eight(&found.outbound)), (8, 8));
+    assert_eq!(said(&problems), [""; 0]);
+    // Whatever is said later turns them on again, as in Istio.
+    let later = "{metrics: [{overrides: [{match: {mode: SERVER}, tagOverrides: {a: {value: '1'}}}]}]}";
+    let (found, _) = telemetry(&format!("{all_off}{}", document("wide", "default", later)));
+    assert_eq!((eight(&found.inbound), eight(&found.outbound)), (0, 8));
+    assert!(changed(&found.inbound).iter().all(|one| one.ends_with(" a=1")), "{:?}", changed(&found.inbound));
+
+    // The last that names providers says who is told; what was said for others changes nothing of what Prometheus is told.
+    let elsewhere = "{metrics: [{providers: [{name: stackdriver}], overrides: [{match: {metric: REQUEST_COUNT}, disabled: true}]}]}";
+    let (found, _) = telemetry(&document("wide", "default", elsewhere));
+    assert_eq!((eight(&found.inbound), eight(&found.outbound)), (8, 8));
+    let elsewhere = document("mesh", "istio-system", elsewhere);
+    let here = document("wide", "default", "{metrics: [{providers: [{name: prometheus}]}]}");
+    let (found, _) = telemetry(&format!("{elsewhere}{here}"));
+    assert_eq!(changed(&found.inbound), [""; 0]);
 }
 
 #[test]
@@ -215,7 +279,58 @@ fn what_is_not_understood_is_an_error_at_its_field_and_what_is_not_acted_on_is_r
             "trace headers",
         ),
         ("{tracing: [{enableIstioTags: true}]}", "spec.tracing[0].enableIstioTags", "conventions"),
-        ("{metrics: [{overrides: [{disabled: true}]}]}", "spec.metrics", "always the same"),
+        (
+            "{metrics: [{providers: [{name: stackdriver}]}]}",
+            "spec.metrics[0].providers[0].name",
+            "scrapes /metrics",
+        ),
+        ("{metrics: [{providers: [{name: stackdriver}]}]}", "spec.metrics[0].providers", "tell nobody"),
+        ("{metrics: [{reportingInterval: 5s}]}", "spec.metrics[0].reportingInterval", "as they pass"),
+        (
+            "{metrics: [{overrides: [{match: {customMetric: mine}, disabled: true}]}]}",
+            "spec.metrics[0].overrides[0].match.customMetric",
+            "Istio's standard metrics",
+        ),
+        (
+            "{metrics: [{overrides: [{match: {metric: REQUEST_COUNT, customMetric: mine}}]}]}",
+            "spec.metrics[0].overrides[0].match.customMetric",
+            "remove the other",
+        ),
+        (
+            "{metrics: [{overrides: [{match: {metric: GRPC_REQUEST_MESSAGES}, tagOverrides: {a: {operation: REMOVE}}}]}]}",
+            "spec.metrics[0].overrides[0].match.metric",
+            "messages of gRPC",
+        ),
+        (
+            "{metrics: [{overrides: [{match: {metric: REQUESTS}}]}]}",
+            "spec.metrics[0].overrides[0].match.metric",
+            "REQUEST_COUNT",
+        ),
+        (
+            "{metrics: [{overrides: [{disabled: true, tagOverrides: {a: {operation: REMOVE}}}]}]}",
+            "spec.metrics[0].overrides[0].tagOverrides",
+            "has no effect",
+        ),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {request_host: {value: request.host}}}]}]}",
+            "spec.metrics[0].overrides[0].tagOverrides.request_host.value",
+            "any number of series",
+        ),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {a: {operation: REMOVE, value: \"'b'\"}}}]}]}",
+            "spec.metrics[0].overrides[0].tagOverrides.a.value",
+            "remove one of the two",
+        ),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {a: {}}}]}]}",
+            "spec.metrics[0].overrides[0].tagOverrides.a",
+            "needs a value",
+        ),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {le: {operation: REMOVE}}}]}]}",
+            "spec.metrics[0].overrides[0].tagOverrides.le",
+            "no label of a metric",
+        ),
         (
             "{accessLogging: [{disabled: true, filter: {expression: connection.mtls}}]}",
             "spec.accessLogging[0].filter",

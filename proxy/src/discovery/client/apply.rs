@@ -66,6 +66,9 @@ impl Client {
     fn log(&self, level: &wire::LogLevel) {
         let time = Duration::from_secs(level.seconds).clamp(Duration::from_secs(1), LONGEST_LEVEL);
         match self.discovery.log_level.lend(&level.filter, time) {
+            Ok(()) if level.filter.is_empty() => {
+                tracing::info!("the control plane has set the log level back to the proxy's own setting");
+            }
             Ok(()) => tracing::info!(
                 filter = level.filter,
                 ?time,
@@ -113,7 +116,7 @@ impl Client {
         self.discovery.store.publish(table);
         self.discovery.own_policy.set(self.held.own().is_some());
         let own = self.held.own();
-        self.discovery.metrics.watched.set(own.and_then(|own| own.telemetry.as_ref()));
+        self.discovery.metrics.set_telemetry(own.and_then(|own| own.telemetry.as_ref()));
         self.note_our_own();
         work
     }

@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
-use selvedge_model::{InboundPolicy, ServiceKey, SpiffeId, Workload, WorkloadName, naming::Naming};
+use selvedge_model::{
+    InboundPolicy, ServiceKey, SpiffeId, Telemetry, Workload, WorkloadName,
+    naming::Naming,
+    telemetry::{LabelChange, LabelFact, LabelValue, MetricChange, MetricChanges, OneWay},
+};
 
 use super::{
     super::{
@@ -197,4 +201,107 @@ fn the_host_of_a_service_says_its_name_and_namespace() {
     for host in ["api.example.com", "reviews", "reviews.books"] {
         assert_eq!(parts(host), (host, UNKNOWN));
     }
+}
+
+/// A `Telemetry` that changes metrics so, in both directions.
+fn changing(changes: impl IntoIterator<Item = (StandardMetric, MetricChange)>) -> Arc<Telemetry> {
+    let metrics: MetricChanges = changes.into_iter().collect();
+    let one_way = || OneWay { metrics: metrics.clone(), ..OneWay::default() };
+    Arc::new(Telemetry { inbound: one_way(), outbound: one_way() })
+}
+
+fn set(fact: LabelFact) -> LabelChange {
+    LabelChange::Set(LabelValue::Fact(fact))
+}
+
+fn labels(changes: &[(&str, LabelChange)]) -> MetricChange {
+    let labels = changes.iter().map(|(name, change)| ((*name).to_owned(), change.clone()));
+    MetricChange { disabled: false, labels: labels.collect() }
+}
+
+#[test]
+fn configuration_disables_metrics_and_removes_adds_and_replaces_labels_of_those_that_it_names() {
+    let metrics = compat();
+    let reviews = ServiceKey::new("reviews.books.svc.cluster.local", 9080);
+    for (route, status) in [("a", 200), ("b", 404)] {
+        let labels = Labels { route: route.into(), mtls: true, ..Labels::outbound(&own(), &reviews) };
+        metrics.series(&labels).ended(0, &ended(&http::Method::GET, status, None));
+    }
+    let tcp = metrics.tcp(&Labels::outbound(&own(), &reviews));
+    tcp.opened(0);
+    metrics.unknown_source(&own()).series().ended(0, &ended(&http::Method::GET, 200, None));
+    let off = MetricChange { disabled: true, ..MetricChange::default() };
+    let counted = labels(&[
+        ("destination_port", set(LabelFact::Port)),
+        ("method", set(LabelFact::Method)),
+        ("route", set(LabelFact::Route)),
+        ("mtls", set(LabelFact::Mtls)),
+        ("source_app", LabelChange::Set(LabelValue::Literal("it \"is\"".to_owned()))),
+        ("destination_principal", LabelChange::Removed),
+    ]);
+    let opened = labels(&[
+        ("status", set(LabelFact::Status)),
+        ("caller", set(LabelFact::Caller)),
+        ("p", set(LabelFact::Port)),
+    ]);
+    // All that tells requests apart: those of both directions are one.
+    let names = metrics.render(Vec::new());
+    let sizes = names.lines().find(|line| line.starts_with("istio_request_bytes_count{")).expect("one");
+    let (_, sizes) = sizes.split_once('{').expect("labels");
+    let names = sizes.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
+    let none: Vec<_> = names.map(|name| (name, LabelChange::Removed)).collect();
+    let telemetry = changing([
+        (StandardMetric::RequestCount, counted),
+        (StandardMetric::RequestDuration, off),
+        (StandardMetric::RequestSize, labels(&none)),
+        (StandardMetric::TcpOpenedConnections, opened),
+    ]);
+    metrics.set_telemetry(Some(&telemetry));
+
+    let text = metrics.render(Vec::new());
+    for (route, code) in [("a", "200"), ("b", "404")] {
+        let added = format!(
+            r#"destination_port="9080",method="GET",mtls="true",route="{route}",source_app="it \"is\"""#
+        );
+        let code = format!(r#"response_code="{code}""#);
+        let parts = ["istio_requests_total{", r#"reporter="source""#, &added, &code];
+        assert_eq!(value(&text, &parts), "1");
+    }
+    let counted = text.lines().filter(|line| line.starts_with("istio_requests_total{"));
+    for line in counted {
+        assert!(
+            !line.contains("destination_principal") && line.matches("source_app=").count() == 1,
+            "{line}"
+        );
+    }
+    assert!(!text.contains("istio_request_duration_milliseconds_"), "it is disabled");
+    assert_eq!(value(&text, &["istio_request_bytes_count "]), "3", "two directions are one series");
+    assert_eq!(value(&text, &["istio_request_bytes_bucket{le=\"+Inf\"}"]), "3");
+    assert_eq!(value(&text, &["istio_response_bytes_count{", r#"reporter="destination""#]), "1");
+    let opened = ["istio_tcp_connections_opened_total{", r#"caller="unknown",p="9080",status="unknown""#];
+    assert_eq!(value(&text, &opened), "1");
+
+    metrics.set_telemetry(None);
+    let text = metrics.render(Vec::new());
+    assert!(
+        text.contains("istio_request_duration_milliseconds_sum{") && !text.contains("caller="),
+        "as before"
+    );
+}
+
+#[test]
+fn what_is_disabled_of_one_direction_is_told_of_the_other() {
+    let metrics = compat();
+    let tell = |unknown: Unknown| unknown.series().ended(0, &ended(&http::Method::GET, 200, None));
+    tell(metrics.unknown_source(&own()));
+    tell(metrics.unknown_destination(&own()));
+    let off = MetricChange { disabled: true, ..MetricChange::default() };
+    let mut telemetry = Arc::unwrap_or_clone(changing([(StandardMetric::RequestCount, off)]));
+    telemetry.outbound = OneWay::default();
+    metrics.set_telemetry(Some(&Arc::new(telemetry)));
+
+    let text = metrics.render(Vec::new());
+    assert_eq!(value(&text, &["istio_requests_total{"]).as_str(), "1");
+    assert!(value(&text, &["istio_requests_total{", r#"reporter="source""#]) == "1");
+    assert_eq!(value(&text, &["istio_request_bytes_count{", r#"reporter="destination""#]), "1");
 }

@@ -69,7 +69,7 @@ impl Metrics {
         match self.compat {
             MetricsCompat::Istio => {
                 let series = self.requests.all();
-                compat::write(page, &self.ends.own(), &series, &self.tcp.told_apart());
+                compat::write(page, &self.ends.own(), &self.told.get(), &series, &self.tcp.told_apart());
             }
             MetricsCompat::None => {}
         }
