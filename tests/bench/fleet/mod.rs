@@ -36,6 +36,7 @@ use crate::{
 mod documents;
 mod proxies;
 mod report;
+mod reports;
 mod sipping;
 mod troubles;
 
@@ -86,6 +87,12 @@ impl Args {
         if self.quick { 2 } else { 10 }
     }
 
+    /// How often each proxy reports, and for how long that is measured.
+    fn reporting(&self) -> (Duration, Duration) {
+        let seconds = if self.quick { (1, 5) } else { (15, 300) };
+        (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
+    }
+
     /// Edits of the storm, and how long it lasts.
     fn storm(&self) -> (u32, Duration) {
         if self.quick { (50, Duration::from_secs(2)) } else { (1000, Duration::from_secs(60)) }
@@ -118,6 +125,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     }
     if args.is_wanted("storm") {
         report.add(fleet.storm(args.storm()).await?);
+    }
+    if args.is_wanted("reports") {
+        report.add(fleet.reports(args.reporting()).await?);
     }
     if args.is_wanted("restart") {
         report.add(fleet.restart().await?);

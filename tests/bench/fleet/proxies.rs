@@ -21,12 +21,13 @@ use selvedge_api::wire::{self, client_message};
 use selvedge_certs::tls;
 use tokio::{
     net::{TcpSocket, TcpStream},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
 
-use super::sipping::Sipping;
+use super::{reports::Reports, sipping::Sipping};
 
 /// How long a real proxy waits for a connection to the only address.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,6 +84,10 @@ pub(super) struct Proxy {
 pub(super) struct Record {
     /// Attempts to connect that failed.
     pub(super) failed: AtomicUsize,
+    /// How often each reports what it has carried; `None`: never.
+    pub(super) every: watch::Sender<Option<Duration>>,
+    /// How many requests they have reported.
+    pub(super) reported: AtomicU64,
     /// What is listened for.
     watched: Mutex<Watched>,
     /// The edit that endpoints are of, by their resource's version.
@@ -298,8 +303,15 @@ async fn converse(
         return std::future::pending().await;
     }
     let mut buffer = BytesMut::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
+    let mut reports = Reports::new(identity, record);
+    loop {
+        let data = tokio::select! {
+            data = body.data() => data.context("the stream has ended")??,
+            () = reports.due() => {
+                outgoing.send_data(message(client_message::Message::Report(reports.next())), false)?;
+                continue;
+            }
+        };
         body.flow_control().release_capacity(data.len())?;
         buffer.extend_from_slice(&data);
         while let Some(transaction) = next_message(&mut buffer)? {
@@ -316,7 +328,6 @@ async fn converse(
             }
         }
     }
-    bail!("the stream has ended")
 }
 
 /// As gRPC frames it.
