@@ -12,6 +12,7 @@ use selvedge_ops::plain;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     runtime::Runtime,
     time::timeout,
 };
@@ -25,7 +26,7 @@ pub(crate) const CONTROL_PLANE_PODS: &str =
 pub(crate) const ADMIN_PORT: u16 = 9990;
 /// The longest answer of an admin port that is read: some 5,000 proxies.
 pub(crate) const MAX_ANSWER: u64 = 64 << 20;
-/// How long an admin port may take.
+/// How long an admin port may take at most.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
 /// How to reach the cluster.
@@ -187,6 +188,19 @@ pub(crate) async fn control_plane_pods(client: &Client, namespace: &str) -> anyh
     Ok(pods.iter().filter(running).filter_map(name).collect())
 }
 
+/// What the admin port at `admin` answers to `GET path`, if it does so in `limit`.
+pub(crate) async fn ask_admin(admin: SocketAddr, path: &str, limit: Duration) -> anyhow::Result<Value> {
+    let answer = ask_at(admin, path, limit).await;
+    answer.with_context(|| format!("the control plane's admin port {admin}"))
+}
+
+/// The same for who names the port in its own words.
+pub(crate) async fn ask_at(admin: SocketAddr, path: &str, limit: Duration) -> anyhow::Result<Value> {
+    let limit = limit.min(ANSWER_TIME);
+    let exchange = async { ask(TcpStream::connect(admin).await?, path).await };
+    timeout(limit, exchange).await.unwrap_or_else(|_| Err(TooLate(limit).into()))
+}
+
 /// What an admin port at the other end of `stream` answers to `GET path`.
 ///
 /// HTTP/1.0, so that the answer ends with the connection.
@@ -197,13 +211,13 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     Ok(all_plain(answer))
 }
 
-/// Who was asked has not answered in time.
+/// Who was asked has not answered in this time.
 #[derive(Debug)]
-pub(crate) struct TooLate;
+pub(crate) struct TooLate(Duration);
 
 impl std::fmt::Display for TooLate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "no answer within {ANSWER_TIME:?}")
+        write!(f, "no answer within {:?}", self.0)
     }
 }
 
@@ -218,7 +232,7 @@ pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) ->
         stream.write_all(request.as_bytes()).await?;
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await
     };
-    timeout(ANSWER_TIME, exchange).await.map_err(|_| TooLate)??;
+    timeout(ANSWER_TIME, exchange).await.map_err(|_| TooLate(ANSWER_TIME))??;
     if answer.len() as u64 >= MAX_ANSWER {
         bail!("{path}: the answer has {} MiB or more, which is not read", MAX_ANSWER >> 20);
     }
@@ -242,5 +256,23 @@ fn all_plain(value: Value) -> Value {
             fields.collect()
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_waited_for_as_long_as_was_said_and_no_longer_than_twenty_seconds() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = silent.local_addr().unwrap();
+        for (limit, words) in [(2, "no answer within 2s"), (3600, "no answer within 20s")] {
+            let error = ask_admin(admin, "/status", Duration::from_secs(limit)).await.unwrap_err();
+            assert!(error.is::<TooLate>(), "{error:#}");
+            assert_eq!(format!("{error:#}"), format!("the control plane's admin port {admin}: {words}"));
+        }
     }
 }

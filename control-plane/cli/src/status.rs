@@ -19,10 +19,7 @@ use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
 use selvedge_model::WorkloadName;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     cluster::{self, PlaceArgs},
@@ -123,6 +120,8 @@ struct Report {
 
 /// How long one replica may take, from the connection to the last byte of its answer.
 pub(crate) const REPLICA_TIME: Duration = Duration::from_secs(30);
+/// The same at the end of a time that was asked for.
+const LEAST_TIME: Duration = Duration::from_secs(2);
 
 /// Prints the proxies; the exit status says whether the newest change has arrived.
 ///
@@ -150,7 +149,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn watch(args: &Args) -> anyhow::Result<Report> {
     let deadline = args.wait.map(|wait| Instant::now() + wait);
     loop {
-        let report = look(args).await?;
+        // No longer than was asked for, and still long enough for an answer.
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(REPLICA_TIME, |left| REPLICA_TIME.min(left.max(LEAST_TIME)));
+        let report = look(args, limit).await?;
         if report.arrived || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
             return Ok(report);
         }
@@ -158,17 +160,16 @@ async fn watch(args: &Args) -> anyhow::Result<Report> {
     }
 }
 
-async fn look(args: &Args) -> anyhow::Result<Report> {
+async fn look(args: &Args, limit: Duration) -> anyhow::Result<Report> {
     if let Some(admin) = args.place.admin {
-        let unreachable = || format!("the control plane's admin port {admin}");
-        let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
-        let config = cluster::ask(stream, "/config").await.with_context(unreachable)?;
-        let config = serde_json::from_value(config).with_context(unreachable)?;
+        let config = cluster::ask_admin(admin, "/config", limit).await?;
+        let unexpected = || format!("the control plane's admin port {admin}");
+        let config = serde_json::from_value(config).with_context(unexpected)?;
         return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))]), args.expect));
     }
     let client = args.place.connect().await?;
     let namespace = &args.place.cluster.namespace;
-    let replicas = of_replicas(&client, namespace).await;
+    let replicas = ask_replicas(&client, namespace, "/config", limit).await;
     if replicas.is_empty() {
         anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");
     }

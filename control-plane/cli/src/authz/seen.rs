@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use selvedge_control_plane::status::{SeenCaller, SeenTraffic};
 use selvedge_model::{Mesh, SpiffeId, Workload, WorkloadName, seen::Caller};
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::{
     matrix::{self, Cell, Pair},
@@ -68,11 +67,10 @@ impl Traffic {
     /// If it does not answer.
     pub(super) fn of_admin(admin: SocketAddr) -> Result<Self, String> {
         let ask = async {
-            let stream = TcpStream::connect(admin).await?;
-            anyhow::Ok(serde_json::from_value(cluster::ask(stream, "/seen").await?)?)
+            let answer = cluster::ask_admin(admin, "/seen", status::REPLICA_TIME).await?;
+            serde_json::from_value(answer).with_context(|| format!("the control plane's admin port {admin}"))
         };
-        let asked = cluster::runtime().and_then(|runtime| runtime.block_on(ask));
-        let seen = asked.with_context(|| format!("the control plane's admin port {admin}"));
+        let seen = cluster::runtime().and_then(|runtime| runtime.block_on(ask));
         seen.map(|seen| Self { seen, unknown: BTreeMap::new() }).map_err(|error| format!("{error:#}"))
     }
 

@@ -12,7 +12,6 @@ use std::{
 use anyhow::Context as _;
 use selvedge_kubernetes::Client;
 use selvedge_ops::admin;
-use tokio::net::TcpStream;
 
 use super::{
     facts::Facts,
@@ -74,9 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The control plane's own pages.
 async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
-    let unreachable = || format!("the control plane's admin port {admin}");
-    let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
-    cluster::ask(stream, "/status").await.with_context(unreachable)?;
+    cluster::ask_admin(admin, "/status", REPLICA_TIME).await?;
     show(args, &format!("http://{admin}/dashboard/overview"))
 }
 

@@ -204,13 +204,19 @@ fn labels(lines: &[Line], y: impl Fn(f64) -> f64) -> Vec<(&Line, f64, f64)> {
     labels
 }
 
-/// The distance of ticks, and the most of an axis from `least` that has all up to `most`; `is_fixed`: and not more.
+/// The distance of ticks, and the most of an axis from `least` that has all up to `most`; `is_fixed`: and not more. The most has
+/// a tick, too.
 fn scale(least: f64, most: f64, is_fixed: bool) -> (f64, f64) {
     let span = if most - least > 1e-9 { most - least } else { 1.0 };
     let power = 10_f64.powf((span / 4.0).log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
-    let step = step.into_iter().find(|step| span / step <= 4.0).unwrap_or(power * 10.0);
-    if is_fixed { (step, least + span) } else { (step, least + (span / step).ceil() * step) }
+    let mut steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power).into_iter();
+    if is_fixed {
+        let ends_at_most = |step: &f64| ((span / step).round() - span / step).abs() < 1e-6;
+        let step = steps.find(|step| span / step <= 5.0 + 1e-6 && ends_at_most(step));
+        return (step.unwrap_or(span), least + span);
+    }
+    let step = steps.find(|step| span / step <= 4.0).unwrap_or(power * 10.0);
+    (step, least + (span / step).ceil() * step)
 }
 
 /// With as many digits as can be seen.
@@ -297,7 +303,15 @@ mod tests {
         assert_eq!(scale(0.0, 1.0, false), (0.25, 1.0));
         let (step, most) = scale(0.0, 731.0, false);
         assert!(most >= 731.0 && (most / step).fract().abs() < 1e-9);
-        assert!(scale(99.0, 100.0, true).1 <= 100.0);
+        for least in [0.0, 20.0, 50.0, 60.0, 75.0, 80.0, 90.0, 95.0, 99.0, 99.5, 99.9, 37.0] {
+            let (step, most) = scale(least, 100.0, true);
+            let ticks = (most - least) / step;
+            assert!((most - 100.0).abs() < 1e-9 && (1.0..=5.1).contains(&ticks), "{least}: {step} {most}");
+            assert!(
+                (ticks - ticks.round()).abs() < 1e-6,
+                "{least}: the last tick is at {most}, by steps of {step}"
+            );
+        }
     }
 
     #[test]

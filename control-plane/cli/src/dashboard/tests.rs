@@ -331,7 +331,10 @@ fn a_mesh_of_a_hundred_services_is_drawn_in_bounded_size() {
     assert!(nodes > 90);
     // Who only calls others is called by nobody.
     let is_silent = |one: &usize| !(0..100).any(|other| callees(other, 100).contains(one));
-    let told = |silent: usize| format!(">{silent} services that nobody has called");
+    let told = |silent: usize| {
+        let services = if silent == 1 { "service" } else { "services" };
+        format!(">{silent} {services} that nobody has called")
+    };
     assert!(map.contains(&told((0..100).filter(is_silent).count())));
     let namespace = Asked { namespace: Some("cart".to_owned()), ..asked() };
     let part = frame::whole(&Page::Topology, &namespace, &facts).0;
@@ -400,6 +403,20 @@ fn an_endpoint_that_fails_is_named_at_once_even_if_retries_hide_it_and_is_not_ca
     assert!(failing.contains("tr class=\"bad\"") && failing.contains("</span> failing"), "{failing}");
     assert!(gone.contains("its sidecar is not connected"), "{gone}");
     assert!(!(failing + &gone).contains("healthy"));
+}
+
+#[test]
+fn an_endpoint_that_gets_no_requests_is_named_with_what_has_failed_of_it() {
+    let mut told = large(3);
+    let out = &mut told.services.out[0];
+    (out.host, out.address) = (host(1).into(), "10.0.0.1:8080".parse().unwrap());
+    serve(&mut told, 1, true, counts(60, 40, 5));
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    let words = "svc-01-7f9c4 gets no requests, from 1 client, and fails: 40 of 100 requests";
+    assert!(attention.contains(words), "{attention}");
+    assert!(attention.contains("<li class=\"bad\">"), "{attention}");
 }
 
 #[test]

@@ -8,10 +8,7 @@ use std::{
 
 use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_model::WorkloadName;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{RotateArgs, say};
 use crate::{cluster, place::Place, status};
@@ -185,6 +182,5 @@ impl Progress {
 }
 
 async fn ask(address: SocketAddr) -> anyhow::Result<Config> {
-    let stream = TcpStream::connect(address).await?;
-    Ok(serde_json::from_value(cluster::ask(stream, "/config").await?)?)
+    Ok(serde_json::from_value(cluster::ask_at(address, "/config", status::REPLICA_TIME).await?)?)
 }

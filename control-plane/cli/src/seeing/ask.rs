@@ -6,7 +6,6 @@ use anyhow::Context;
 use selvedge_control_plane::status::{EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
 use selvedge_model::WorkloadName;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::TcpStream;
 
 pub(crate) use crate::cluster::PlaceArgs;
 use crate::{
@@ -95,10 +94,9 @@ impl PlaceArgs {
         limit: Duration,
     ) -> anyhow::Result<(Vec<T>, BTreeMap<String, String>)> {
         if let Some(admin) = self.admin {
-            let unreachable = || format!("the control plane's admin port {admin}");
-            let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
-            let answer = cluster::ask(stream, path).await.with_context(unreachable)?;
-            return Ok((vec![serde_json::from_value(answer).with_context(unreachable)?], BTreeMap::new()));
+            let answer = cluster::ask_admin(admin, path, limit).await?;
+            let unexpected = || format!("the control plane's admin port {admin}");
+            return Ok((vec![serde_json::from_value(answer).with_context(unexpected)?], BTreeMap::new()));
         }
         let client = self.connect().await?;
         let namespace = &self.cluster.namespace;

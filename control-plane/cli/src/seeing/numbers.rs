@@ -41,10 +41,9 @@ pub(crate) struct Requests {
     pub(crate) p50_ms: f64,
     pub(crate) p95_ms: f64,
     pub(crate) p99_ms: f64,
-    pub(crate) mtls_percent: f64,
-    /// Whether of any it is known how it went: of what was sent nowhere it is not.
-    #[serde(skip)]
-    pub(crate) is_mtls_known: bool,
+    /// Of those of which it is known how they went; `None`: of none, as if all were sent nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtls_percent: Option<f64>,
     /// Bytes of answers' bodies.
     pub(crate) sent_bytes: u64,
 }
@@ -58,10 +57,9 @@ pub(crate) struct Connections {
     pub(crate) ended: u64,
     /// How many of them were refused or broken off by a proxy.
     pub(crate) failures: u64,
-    pub(crate) mtls_percent: f64,
     /// As of [`Requests`].
-    #[serde(skip)]
-    pub(crate) is_mtls_known: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtls_percent: Option<f64>,
     /// Bytes from clients.
     pub(crate) received_bytes: u64,
     /// Bytes to clients.
@@ -107,7 +105,6 @@ impl Sum {
             p95_ms: quantile(0.95),
             p99_ms: quantile(0.99),
             mtls_percent: self.requests.mtls_percent(),
-            is_mtls_known: self.requests.is_mtls_known(),
             sent_bytes: counts.sent,
         })
     }
@@ -120,7 +117,6 @@ impl Sum {
             ended: counts.ends(),
             failures: *failures,
             mtls_percent: self.streams.mtls_percent(),
-            is_mtls_known: self.streams.is_mtls_known(),
             received_bytes: counts.received,
             sent_bytes: counts.sent,
         })
@@ -137,12 +133,9 @@ impl Part {
     }
 
     /// Of those of which it is known how they went.
-    fn mtls_percent(&self) -> f64 {
-        percent(self.mtls, self.mtls.saturating_add(self.plain))
-    }
-
-    fn is_mtls_known(&self) -> bool {
-        self.mtls > 0 || self.plain > 0
+    fn mtls_percent(&self) -> Option<f64> {
+        let known = self.mtls.saturating_add(self.plain);
+        (known > 0).then(|| percent(self.mtls, known))
     }
 }
 
@@ -169,7 +162,7 @@ impl Requests {
 
     /// The share over mutual TLS, as people read it; `-`: it is known of none.
     pub(crate) fn mtls(&self) -> String {
-        shown_if(self.is_mtls_known, self.mtls_percent)
+        shown_if_known(self.mtls_percent)
     }
 }
 
@@ -188,12 +181,12 @@ impl Connections {
 
     /// As of [`Requests::mtls`].
     pub(crate) fn mtls(&self) -> String {
-        shown_if(self.is_mtls_known, self.mtls_percent)
+        shown_if_known(self.mtls_percent)
     }
 }
 
-fn shown_if(is_known: bool, percent: f64) -> String {
-    if is_known { shown_percent(percent) } else { "-".to_owned() }
+fn shown_if_known(percent: Option<f64>) -> String {
+    percent.map_or_else(|| "-".to_owned(), shown_percent)
 }
 
 /// Never 100 of what is not all, and never 0 of what is something. Of nothing all is well.
@@ -258,10 +251,8 @@ mod tests {
     #[test]
     fn connections_succeed_that_have_come_or_ended_and_none_is_no_failure() {
         let success = |count, ended, failures| {
-            let (mtls_percent, received_bytes, sent_bytes) = (100.0, 0, 0);
-            let is_mtls_known = count > 0;
-            Connections { count, ended, failures, mtls_percent, is_mtls_known, received_bytes, sent_bytes }
-                .success()
+            let (mtls_percent, received_bytes, sent_bytes) = (None, 0, 0);
+            Connections { count, ended, failures, mtls_percent, received_bytes, sent_bytes }.success()
         };
         assert_eq!(success(0, 0, 0), "-", "older ones are open");
         assert_eq!(success(0, 3, 0), "100 %", "older ones have ended well");

@@ -182,9 +182,18 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
     let path = format!("/tap?session={session}&wanted={}{of}", encoded(&wanted));
     let deadline = args.duration.map(|duration| Instant::now() + duration);
     let shown = show(args, &path, deadline).await;
+    if shown.as_ref().is_err_and(|error| error.is::<cluster::TooLate>()) {
+        return shown;
+    }
     // The place is free at once for others. If this fails, it is in a few seconds.
     let _ = args.place.ask::<TapAnswer>(&format!("{path}&over=true"), LIVE_TIME).await;
     shown
+}
+
+/// How long a replica may take: no longer than is left, but for what each takes that has nothing to show.
+fn limit(deadline: Option<Instant>) -> Duration {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    left.map_or(LIVE_TIME, |left| LIVE_TIME.min(left.max(REST)))
 }
 
 /// Until there were enough, or the time is over.
@@ -192,14 +201,11 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
     loop {
-        let (answers, silent) = patiently_after(REST, args.place.ask::<TapAnswer>(path, LIVE_TIME)).await?;
+        let (answers, silent) =
+            patiently_after(REST, args.place.ask::<TapAnswer>(path, limit(deadline))).await?;
         if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
-            let proxies = match proxies {
-                1 => "1 connected proxy".to_owned(),
-                more => format!("{more} connected proxies"),
-            };
-            eprintln!("showing requests of {proxies}; Ctrl-C ends it");
+            eprintln!("{}; Ctrl-C ends it", asked_of(proxies, args.workload.as_deref()));
         } else if answers.iter().any(|answer| answer.is_first) {
             eprintln!("some requests may be lost: this end, or the control plane, was away for too long");
         }
@@ -225,6 +231,18 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
             missing.tell();
             return Ok(());
         }
+    }
+}
+
+/// Of whom requests are shown: nobody shall wait for those of a name that is wrong.
+fn asked_of(proxies: usize, wanted: Option<&str>) -> String {
+    match (proxies, wanted) {
+        (0, Some(wanted)) => format!(
+            "no connected proxy is that of {wanted}; one that connects is shown: compare the name with selvedge status --all"
+        ),
+        (0, None) => "no proxy is connected that can show requests; one that connects is shown".to_owned(),
+        (1, _) => "showing requests of 1 connected proxy".to_owned(),
+        (more, _) => format!("showing requests of {more} connected proxies"),
     }
 }
 
@@ -261,11 +279,20 @@ impl NotShown {
     }
 }
 
+/// When it was, to the millisecond: what follows what is often within one second.
+fn moment(at_ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(at_ms));
+    let at = at.map(|at| Utc(at).to_string()).unwrap_or_default();
+    match at.strip_suffix('Z') {
+        Some(second) => format!("{second}.{:03}Z", at_ms % 1_000),
+        None => at,
+    }
+}
+
 /// One request, for people.
 fn line(TapSeen { by, sample }: &TapSeen) -> String {
     let Sample { method, authority, path, .. } = sample;
-    let at = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(sample.at_ms));
-    let at = at.map(|at| Utc(at).to_string()).unwrap_or_default();
+    let at = moment(sample.at_ms);
     let query = sample.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let arrow = if sample.way == Way::Outbound { "→" } else { "←" };
     let status = sample.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
@@ -310,7 +337,42 @@ fn line(TapSeen { by, sample }: &TapSeen) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_control_plane_that_does_not_answer_is_not_waited_for_longer_than_was_asked() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = silent.local_addr().unwrap().to_string();
+        for (words, seconds) in [(&["--for", "2s"][..], 2), (&["--for", "1h"], 4), (&[], 4)] {
+            let line = [&["tap", "--admin", &admin], words].concat();
+            let began = Instant::now();
+            let error = watch(&Line::parse_from(line).args).await.unwrap_err();
+            assert!(format!("{error:#}").contains("no answer within"), "{error:#}");
+            assert_eq!(began.elapsed().as_secs(), seconds, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_shown_with_its_millisecond() {
+        assert_eq!(moment(1_796_046_046_064), "2026-11-30T13:40:46.064Z");
+        assert_eq!(moment(1_796_046_046_000), "2026-11-30T13:40:46.000Z");
+    }
+
+    #[test]
+    fn who_asks_for_a_name_that_is_wrong_is_told_so() {
+        assert!(asked_of(0, Some("shop/crat")).starts_with("no connected proxy is that of shop/crat; "));
+        assert_eq!(asked_of(1, Some("shop/cart")), "showing requests of 1 connected proxy");
+        assert_eq!(asked_of(7, None), "showing requests of 7 connected proxies");
+    }
 
     #[test]
     fn statuses_are_given_as_one_or_several() {

@@ -278,8 +278,11 @@ fn what_was_sent_nowhere_is_no_plaintext() {
     let together = report(vec![(edge("v1", true), counts(5, 0)), (edge("", false), unsent(2))]);
     let [row] = &together.edges[..] else { panic!("{:?}", together.edges) };
     assert_eq!((row.secured, row.requests.as_ref().unwrap().count), (Secured::MutualTls, 7));
-    assert!((row.requests.as_ref().unwrap().mtls_percent - 100.0).abs() < 1e-9);
+    assert_eq!(row.requests.as_ref().unwrap().mtls_percent, Some(100.0));
     let alone = report(vec![(edge("", false), unsent(2))]);
+    // Nobody knows how they would have gone: no number, for programs neither.
+    let said = serde_json::to_value(&alone.edges[0].requests).unwrap();
+    assert_eq!((&said["count"], said.get("mtls_percent")), (&2.into(), None), "{said}");
     assert_eq!((alone.edges[0].secured, alone.edges[0].mtls), (Secured::NotSent, false));
     let plain = report(vec![(edge("", false), counts(1, 0)), (edge("", true), counts(3, 0))]);
     assert_eq!(

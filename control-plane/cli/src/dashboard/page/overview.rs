@@ -79,12 +79,6 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     }
     lines.retain(|line| line.health.is_ill());
     lines.extend(of_endpoints(asked, facts, services));
-    for (name, clients) in out(facts) {
-        let words = html! {
-            (named_service_link(&name, asked.since)) ": endpoints get no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" }
-        };
-        lines.push(Point { health: Health::Strained, words });
-    }
     lines.extend(of_proxies(facts));
     lines.extend(of_certificates(facts));
     let errors = facts.problems.iter().filter(|problem| problem.severity == Bad::Error).count();
@@ -111,7 +105,8 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     }
 }
 
-/// Endpoints that fail where others of their service do not, or where retries hide it from the service's clients.
+/// Endpoints that get no requests; and those that fail where others of their service do not, or where retries hide it from the
+/// service's clients.
 fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
     let report = endpoints::Report::of(&facts.traffic, &facts.services, None);
     let is_ill = |row: &endpoints::Row| {
@@ -133,37 +128,46 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
         {
             continue;
         }
-        for row in rows.into_iter().filter(|row| is_ill(row)) {
+        for row in rows.into_iter().filter(|row| is_ill(row) || !row.out.is_empty()) {
             if !named.insert((&row.workload, row.address)) {
                 continue;
             }
             // What it is that fails, if there are requests and opaque connections.
             let requests_do_well = row.requests.as_ref().is_none_or(|one| one.success_percent >= WELL);
             let connections = row.connections.as_ref().filter(|_| requests_do_well);
+            let counted = Health::of(row.requests.as_ref(), row.connections.as_ref());
+            let clients = row.out.len();
             let words = html! {
                 (named_service_link(service, asked.since)) ": the endpoint "
                 @match &row.workload { Some(name) => { (name.to_string()) }, None => { (row.address.to_string()) } }
-                " fails: "
-                @if let Some(one) = connections {
-                    (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections"
-                } @else if let Some(one) = &row.requests {
-                    (count(one.failures)) " of " (count(one.count)) " requests"
+                @if clients > 0 { " gets no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" } }
+                @if counted.is_ill() {
+                    @if clients > 0 { ", and fails: " } @else { " fails: " }
+                    @if let Some(one) = connections {
+                        (count(one.failures)) " of " (count(one.count.max(one.ended))) " connections"
+                    } @else if let Some(one) = &row.requests {
+                        (count(one.failures)) " of " (count(one.count)) " requests"
+                    }
+                    ", as its own sidecar counts them"
                 }
-                ", as its own sidecar counts them"
             };
-            points.push(Point { health: Health::of_endpoint(row.state), words });
+            points.push(Point { health: counted.min(Health::of_endpoint(row.state)), words });
         }
     }
-    points
-}
-
-/// Services with endpoints that get no requests, and from how many clients.
-fn out(facts: &Facts) -> Vec<(String, usize)> {
-    let mut services = BTreeMap::<String, BTreeSet<_>>::new();
+    // Of services that are in no document of their own, such as names below a wildcard, only this is known.
+    let is_shown = |name: &str| report.endpoints.iter().any(|row| row.service == name);
+    let mut others = BTreeMap::<String, BTreeSet<_>>::new();
     for out in &facts.services.out {
-        services.entry(with_port(&out.host, out.port)).or_default().insert(&out.by);
+        others.entry(with_port(&out.host, out.port)).or_default().insert(&out.by);
     }
-    services.into_iter().map(|(name, clients)| (name, clients.len())).collect()
+    for (name, clients) in others.into_iter().filter(|(name, _)| !is_shown(name)) {
+        let clients = clients.len();
+        let words = html! {
+            (named_service_link(&name, asked.since)) ": endpoints get no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" }
+        };
+        points.push(Point { health: Health::Strained, words });
+    }
+    points
 }
 
 fn of_proxies(facts: &Facts) -> Vec<Point> {

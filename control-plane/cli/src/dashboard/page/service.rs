@@ -11,8 +11,8 @@ use crate::{
     dashboard::{
         facts::Facts,
         html::{
-            Health, count, encoded, identity, length, named_service_link, of_connections, per_second,
-            success, table, with_port,
+            Health, cards, count, encoded, identity, length, named_service_link, of_connections, per_second,
+            success, with_port,
         },
         plot::{self, Line, Plot},
     },
@@ -327,28 +327,28 @@ fn routes_of(facts: &Facts, name: &str, party: &Party) -> Markup {
         @for row in &report.routes {
             tr {
                 th scope="row" { (row.route) @if let Some(clients) = &row.clients { span.rest { " for clients of " (clients) } } }
-                td { @match (&row.backend, &row.broken) {
+                td data-label="Leads to" { @match (&row.backend, &row.broken) {
                     (None, _) => "–",
                     (Some(backend), None) => { (backend) },
                     (Some(backend), Some(why)) => { (Health::Failing.mark()) " " (backend) span.rest { " cannot be used: " (why) } },
                 } }
-                td.num { (row.configured_percent) " %" }
-                td.num { @match row.seen_percent { Some(seen) => { (shown_percent(seen)) }, None => "–" } }
+                td.num data-label="Share" { (row.configured_percent) " %" }
+                td.num data-label="Seen" { @match row.seen_percent { Some(seen) => { (shown_percent(seen)) }, None => "–" } }
                 @match (&row.requests, &row.connections) {
                     (Some(one), _) => {
                         @let [_, _, p50, p95, p99] = one.cells();
-                        td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) }
-                        td.num { (p50) } td.num { (p95) } td.num { (p99) }
+                        td.num data-label="Success" { (success(one.success_percent)) } td.num data-label="Per second" { (per_second(one.per_second)) }
+                        td.num data-label="p50" { (p50) } td.num data-label="p95" { (p95) } td.num data-label="p99" { (p99) }
                     },
-                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
-                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                    (None, Some(one)) => { td.num data-label="Success" { (success(of_connections(one))) } (unknown(4)) },
+                    (None, None) => (unknown(5)),
                 }
             }
         }
     };
     html! {
         @if !report.routes.is_empty() {
-            section aria-labelledby="routes" { h2 #routes { "Routes" } (table("Where each route leads, by the documents and as seen", &head, &rows)) (and_more(more, &format!("routes {name}"))) }
+            section aria-labelledby="routes" { h2 #routes { "Routes" } (cards("Where each route leads, by the documents and as seen", &head, &rows)) (and_more(more, &format!("routes {name}"))) }
         }
     }
 }
@@ -377,8 +377,8 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
             @let health = Health::of_endpoint(state);
             tr.{ (if health.is_ill() { health.class() } else { "" }) } {
                 th scope="row" { code { (row.address.to_string()) } }
-                td { @match &row.workload { Some(name) => { (name.to_string()) }, None => "–" } }
-                td {
+                td data-label="Workload" { @match &row.workload { Some(name) => { (name.to_string()) }, None => "–" } }
+                td data-label="State" {
                     (health.mark()) " "
                     @if state != State::Out { (state.word()) } @else {
                         "out for " (row.out.len()) @if row.out.len() == 1 { " client" } @else { " clients" }
@@ -392,11 +392,14 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
                     }
                 }
                 @match (&row.requests, &row.connections) {
-                    (Some(one), _) => { td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) } td.num { (milliseconds(one.p95_ms)) } },
-                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } },
-                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } },
+                    (Some(one), _) => {
+                        td.num data-label="Success" { (success(one.success_percent)) } td.num data-label="Per second" { (per_second(one.per_second)) }
+                        td.num data-label="p95" { (milliseconds(one.p95_ms)) }
+                    },
+                    (None, Some(one)) => { td.num data-label="Success" { (success(of_connections(one))) } (unknown(2)) },
+                    (None, None) => (unknown(3)),
                 }
-                td { @match &row.identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody: plaintext" } } } }
+                td data-label="Proves to be" { @match &row.identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody: plaintext" } } } }
             }
         }
     };
@@ -404,9 +407,14 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
         section aria-labelledby="endpoints" {
             h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it" } }
             @if report.endpoints.is_empty() { p.empty { "It has no endpoint that is known by its address." } }
-            @else { (table("Endpoints, and which of them get no requests", &head, &rows)) (and_more(more, &format!("endpoints {name}"))) }
+            @else { (cards("Endpoints, and which of them get no requests", &head, &rows)) (and_more(more, &format!("endpoints {name}"))) }
         }
     }
+}
+
+/// So many cells about which nothing is known.
+fn unknown(cells: usize) -> Markup {
+    html! { @for _ in 0..cells { td.num.nothing { "–" } } }
 }
 
 fn edge_rows(rows: &[&edges::Row], name: impl Fn(&edges::Row) -> Markup) -> Markup {
@@ -414,15 +422,16 @@ fn edge_rows(rows: &[&edges::Row], name: impl Fn(&edges::Row) -> Markup) -> Mark
         @for row in rows {
             tr {
                 th scope="row" { (name(row)) }
-                td { (secured(row.secured)) }
+                td data-label="Secured" { (secured(row.secured)) }
                 @match (&row.requests, &row.connections) {
                     (Some(one), _) => {
-                        td.num { (success(one.success_percent)) } td.num { (per_second(one.per_second)) } td.num { (milliseconds(one.p95_ms)) } td.num { (count(one.count)) }
+                        td.num data-label="Success" { (success(one.success_percent)) } td.num data-label="Per second" { (per_second(one.per_second)) }
+                        td.num data-label="p95" { (milliseconds(one.p95_ms)) } td.num data-label="Count" { (count(one.count)) }
                     },
-                    (None, Some(one)) => { td.num { (success(of_connections(one))) } td.num { "–" } td.num { "–" } td.num { (count(one.count)) } },
-                    (None, None) => { td.num { "–" } td.num { "–" } td.num { "–" } td.num { "–" } },
+                    (None, Some(one)) => { td.num data-label="Success" { (success(of_connections(one))) } (unknown(2)) td.num data-label="Count" { (count(one.count)) } },
+                    (None, None) => (unknown(4)),
                 }
-                td { @match &row.client_identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody" } } } }
+                td data-label="Client has proven to be" { @match &row.client_identity { Some(one) => { (identity(one)) }, None => { span.rest { "nobody" } } } }
             }
         }
     }
@@ -484,7 +493,7 @@ fn callers(facts: &Facts, host: &str, port: u16, report: &edges::Report) -> Mark
         section aria-labelledby="callers" {
             h2 #callers { "Who calls it" }
             @if by_clients.is_empty() && by_servers.is_empty() { p.empty { "Nobody has called it in this time." } }
-            @else { (table("Clients, and how their calls go", &head, &rows)) (and_more(more, &format!("edges --to {name} --all"))) }
+            @else { (cards("Clients, and how their calls go", &head, &rows)) (and_more(more, &format!("edges --to {name} --all"))) }
         }
     }
 }
@@ -502,7 +511,7 @@ fn called(asked: &Asked, facts: &Facts, host: &str, port: u16, report: &edges::R
     });
     html! {
         @if !calls.is_empty() {
-            section aria-labelledby="called" { h2 #called { "What it calls" } (table("Services that its workloads call", &head, &rows)) (and_more(more, "edges")) }
+            section aria-labelledby="called" { h2 #called { "What it calls" } (cards("Services that its workloads call", &head, &rows)) (and_more(more, "edges")) }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     dashboard::{
         facts::Facts,
         graph::{self, Graph, NODE},
-        html::{Health, count, kubernetes, per_second, service_url, success, table, with_window},
+        html::{Health, cards, count, kubernetes, per_second, service_url, success, with_window},
         page::service::secured,
     },
     seeing::{
@@ -123,7 +123,7 @@ pub(in crate::dashboard) fn content(asked: &Asked, facts: &Facts) -> Markup {
             (picture(asked, &map, &nodes))
         }
         @if asked.focus.is_none() && !silent.is_empty() {
-            details #silent { summary { (silent.len()) " services that nobody has called in this time" }
+            details #silent { summary { (silent.len()) @if silent.len() == 1 { " service" } @else { " services" } " that nobody has called in this time" }
                 ul.flat { @for (host, port) in silent.iter().take(MOST_ROWS) { li { a href=(with_window(&service_url(host, *port), asked.since)) { (host) ":" (port) } } } }
             }
         }
@@ -269,6 +269,7 @@ fn legend() -> Markup {
             (edge("warn", "95 % or more"))
             (edge("bad", "fewer: with its figure"))
             (edge("good plain", "plaintext"))
+            (edge("none unsent", "not sent: no endpoint, or no connection"))
             li { svg viewBox="0 0 12 12" aria-hidden="true" { g transform="translate(6 6)" { (lock("good", true)) } } "mutual TLS" }
             li { "Wider: more in a second" }
         }
@@ -501,11 +502,11 @@ fn edges_table(asked: &Asked, map: &Map) -> Markup {
         @for ((from, to), flow) in flows.iter().take(MOST_ROWS) {
             tr.{ (flow.health().class()) } {
                 th scope="row" { (name(from)) }
-                td { @match map.url(to, asked.since) { Some(url) => { a.service href=(url) { (name(to)) } }, None => { (name(to)) } } }
-                td { (secured(flow.security())) }
-                td.num { @match flow.percent() { Some(percent) => { (success(percent)) }, None => "–" } }
-                td.num { (per_second(flow.rate(asked.since))) }
-                td.num { (count(flow.count.saturating_add(flow.connections))) }
+                td data-label="To" { @match map.url(to, asked.since) { Some(url) => { a.service href=(url) { (name(to)) } }, None => { (name(to)) } } }
+                td data-label="Secured" { (secured(flow.security())) }
+                td.num data-label="Success" { @match flow.percent() { Some(percent) => { (success(percent)) }, None => "–" } }
+                td.num data-label="Per second" { (per_second(flow.rate(asked.since))) }
+                td.num data-label="Count" { (count(flow.count.saturating_add(flow.connections))) }
             }
         }
     };
@@ -513,7 +514,7 @@ fn edges_table(asked: &Asked, map: &Map) -> Markup {
         @if !map.flows.is_empty() {
             section aria-labelledby="edges" {
                 h2 #edges { "Edges " span.of { "those that fail first, then the busiest" } }
-                (table("Who talks to whom", &head, &rows))
+                (cards("Who talks to whom", &head, &rows))
                 @if flows.len() > MOST_ROWS { p.note { "and " (flows.len() - MOST_ROWS) " more" } }
             }
         }
