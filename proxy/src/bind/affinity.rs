@@ -66,6 +66,11 @@ impl Signature {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// Whether `value` has the form of those that are given.
+    pub fn may_be(value: &[u8]) -> bool {
+        URL_SAFE_NO_PAD.decode_slice(value, &mut [0; 2 * HALF + 2]) == Ok(2 * HALF)
+    }
+
     /// Whether `value` is one that was given, by whichever proxy has the key. Each is written in one way alone.
     pub fn is_ours(&self, value: &[u8]) -> bool {
         let mut bytes = [0; 2 * HALF + 2];

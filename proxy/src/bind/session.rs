@@ -117,6 +117,11 @@ impl BoundSession {
         })
     }
 
+    /// Whether `value` has the form of tokens, of whatever key. What has not is the app's own.
+    pub fn is_token(value: &[u8]) -> bool {
+        URL_SAFE_NO_PAD.decode_slice(value, &mut [0; SEALED + 2]) == Ok(SEALED)
+    }
+
     /// The session that `token` names; `None` if it names none that goes on.
     pub fn read(&self, token: &[u8]) -> Option<Session> {
         let mut sealed = [0; SEALED + 2];
@@ -213,6 +218,18 @@ mod tests {
         assert!(read.backend == backend("a") && read.backend != backend("b"));
         assert_eq!(bound(2, None, None).read(token.as_bytes()), None);
         assert_ne!(bound(1, None, None).token(&session).unwrap(), token, "each has a nonce of its own");
+    }
+
+    #[test]
+    fn a_token_is_told_from_what_an_app_sets_by_its_form() {
+        let token =
+            bound(1, None, None).token(&Session::at(backend("a"), ([10, 0, 0, 1], 80).into())).unwrap();
+
+        assert!(BoundSession::is_token(token.as_bytes()));
+        assert!(BoundSession::is_token("A".repeat(token.len()).as_bytes()), "of another key, or spoilt");
+        for of_app in ["", "8C1A4E0F2B7D", &token[1..], &format!("{token}A"), &"!".repeat(token.len())] {
+            assert!(!BoundSession::is_token(of_app.as_bytes()), "{of_app}");
+        }
     }
 
     #[test]

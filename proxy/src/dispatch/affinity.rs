@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::{
     balance::address_bytes,
-    bind::{Affinity, AffinityCookie, BoundBackend},
+    bind::{Affinity, AffinityCookie, BoundBackend, Signature},
     step::Conn,
     worker::Worker,
 };
@@ -86,12 +86,16 @@ fn of_values<'v, V: Iterator<Item = &'v [u8]>>(
     let Some(signature) = &cookie.signature else {
         return values().next().map(|value| (xxh3_64(value), true));
     };
-    let ours = values().find(|value| signature.is_ours(value));
-    ours.map(|value| (xxh3_64(value), true)).or_else(|| {
+    let mut proven = values().filter(|value| Signature::may_be(value)).take(MOST_PROVEN);
+    proven.find(|value| signature.is_ours(value)).map(|value| (xxh3_64(value), true)).or_else(|| {
         let other = values().find(|value| !value.is_empty());
         other.map(|value| (signature.hash(value), false))
     })
 }
+
+/// Of how many values of one cookie it is proven whether they are ours: all of ours are signed with one key, so that the
+/// first is enough, unless the app's own looks like it.
+const MOST_PROVEN: usize = 2;
 
 /// How many values of one cookie are looked at.
 const MOST_VALUES: usize = 8;
@@ -186,6 +190,11 @@ mod tests {
         assert_eq!(of(&given, &format!("user=1; user={ours}")), Some((hash, true)));
         assert_eq!(of(&given, "user=; user=\"1\"; user=2"), Some((signature.hash(b"1"), false)));
         assert_ne!(signature.hash(b"1"), xxh3_64(b"1"), "whoever knows the function does not know the hash");
+        // Of what is made up so that it looks like ours, no more is looked into than there is reason to.
+        let made_up = "A".repeat(ours.len());
+        let after = |count| format!("{}user={ours}", format!("user=1; user={made_up}; ").repeat(count));
+        assert_eq!(of(&given, &after(1)), Some((hash, true)));
+        assert_eq!(of(&given, &after(2)), Some((signature.hash(b"1"), false)));
         assert_eq!(of(&given, "user="), None);
         assert_eq!(of(&given, "other=1"), None);
         assert_eq!(of(&cookie(None), "user=1"), Some((xxh3_64(b"1"), true)), "of the app's own alone");

@@ -47,6 +47,10 @@ impl<'a> Kept<'a> {
                 choose(worker, &share.backend, tried, at, asked)?
             }
         };
+        let told = |(bound, session): &(&BoundSession, Option<Session>)| {
+            session.is_some() || !session::is_the_apps(bound, http)
+        };
+        let session = session.filter(told);
         let tells = cookie.is_some() || session.is_some();
         Ok((
             Self(tells.then(|| Box::new(Telling { cookie: cookie.map(|cookie| *cookie), session }))),

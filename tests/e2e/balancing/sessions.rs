@@ -3,12 +3,19 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use http::{StatusCode, header::SET_COOKIE};
-use selvedge_demo::call::{self, Answer, Call};
+use http::{HeaderName, HeaderValue, StatusCode, header::SET_COOKIE};
+use selvedge_demo::{
+    call::{self, Answer, Call},
+    workload::{AppKind, Spec},
+};
 use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
+use tokio::net::TcpListener;
 
 use super::{pod_of, specs};
-use crate::SELVEDGE;
+use crate::{
+    SELVEDGE,
+    retries::server::{answer, serve},
+};
 
 const HOST: &str = "shop.example.com";
 
@@ -141,6 +148,48 @@ async fn a_session_of_a_header_ends_when_it_is_idle_for_too_long() {
         servers.insert(pod_of(&through(&gateway, with(&token)).await));
     }
     assert!(servers.len() > 1, "{servers:?}");
+}
+
+#[tokio::test]
+async fn what_an_app_sets_itself_is_not_replaced_by_a_session() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.service("reviews", 9080);
+    mesh.start_control_plane().await.unwrap();
+    let server = Spec { app: AppKind::None, ..Spec::server("reviews-1", "reviews", 9080) };
+    mesh.add([server]).await.unwrap();
+    let listener = TcpListener::bind(mesh.workload("reviews-1").app).await.unwrap();
+    // As apps do that keep a session: who has none is given one, and who asks for /plain is given nothing.
+    serve(listener, |_, request| {
+        let mut answer = answer(200, "here".to_owned());
+        if request.uri().path() != "/plain" {
+            answer.headers_mut().insert(SET_COOKIE, HeaderValue::from_static("cart=of-the-app; Path=/"));
+            let name = HeaderName::from_static("x-cart");
+            answer.headers_mut().insert(name, HeaderValue::from_static("of-the-app"));
+        }
+        async move { answer }
+    });
+    mesh.write("edge.yaml", &documents("{sessionName: cart}")).unwrap();
+    let gateway = Gateway::start(&mesh, "default/edge", &[80]).await;
+    let set = |answer: &Answer| -> Vec<String> {
+        let all = answer.headers.get_all(SET_COOKIE).iter().chain(answer.headers.get_all("x-cart"));
+        all.map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+    for (persistence, carried, (name, value)) in [
+        ("{sessionName: cart}", "set-cookie", ("cookie", "cart=of-the-app")),
+        ("{type: Header, sessionName: X-Cart}", "x-cart", ("x-cart", "of-the-app")),
+    ] {
+        mesh.write("edge.yaml", &documents(persistence)).unwrap();
+        let plain =
+            async || gateway.call(80, call::to(HOST, "/plain")).await.map_err(|error| error.to_string());
+        begun(&plain, |answer| Some(answer.headers.get(carried)?.to_str().unwrap().to_owned())).await;
+
+        for _ in 0..4 {
+            let answer = through(&gateway, call::to(HOST, "/")).await;
+            assert_eq!(set(&answer), ["cart=of-the-app; Path=/", "of-the-app"], "{persistence}");
+            let answer = through(&gateway, call::to(HOST, "/plain").header(name, value)).await;
+            assert!(set(&answer).is_empty(), "{persistence}: {}", answer.summary());
+        }
+    }
 }
 
 #[tokio::test]
