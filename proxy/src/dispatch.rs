@@ -29,7 +29,7 @@ use self::{
 use crate::{
     balance::{Held, Limit, Outcome},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
-    body::{Body, Exceeded, InFlight, Progress},
+    body::{Blamed, Body, Exceeded, InFlight, Progress},
     connect::{SendError, Terms},
     error::{Failure, Reason},
     step::{AnswerFacts, Conn, Error, Response, Taken},
@@ -114,7 +114,7 @@ pub fn is_endpoints_fault(conn: &Conn, http: &http::Request<Body>) -> bool {
 
 /// No `async fn`, which would hold its arguments twice.
 fn send(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     http: Box<http::Request<Body>>,
     attempt: &Attempt<'_>,
 ) -> impl Future<Output = Result<Response, Error>> {
@@ -199,7 +199,7 @@ fn end(span: trace::Attempted, result: &Result<Response, Error>) {
 
 /// The result of an attempt, from what was `sent` back.
 fn ended(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     attempt: &Attempt<'_>,
     mut facts: AnswerFacts,
     in_flight: InFlight,
@@ -209,6 +209,14 @@ fn ended(
         Ok(mut http) => {
             facts.reason = named_by_peer(&http);
             http.body_mut().end().in_flight = Some(in_flight);
+            if let Some(endpoint) =
+                facts.endpoint.as_ref().filter(|_| attempt.share.backend.ejection.is_some())
+                && !http.body().is_empty()
+            {
+                let (share, endpoint) = (Arc::clone(attempt.share), Arc::clone(endpoint));
+                let judge = Rc::<Worker>::clone(worker);
+                http.body_mut().end().blamed = Some(Blamed { judge, share, endpoint });
+            }
             if let Some(progress) = attempt.progress {
                 progress.sent();
                 if !http.body().is_empty() {

@@ -35,6 +35,8 @@ pub struct Failure {
     pub what: Cow<'static, str>,
     /// Whether the request certainly never reached an app.
     pub undelivered: bool,
+    /// Whether it ended what was in progress, so that this is tried again as what breaks off by itself.
+    pub broke_off: bool,
     /// The gRPC status, if it is another than the reason's.
     grpc: Option<u8>,
     /// The HTTP status, if it is another than the reason's.
@@ -47,7 +49,8 @@ impl Failure {
     /// A failure with its reason's own judgement of whether the app was reached.
     pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
         let (what, told_from) = (what.into(), 0);
-        Self { reason, what, undelivered: reason.proves_undelivered(), grpc: None, status: None, told_from }
+        let undelivered = reason.proves_undelivered();
+        Self { reason, what, undelivered, broke_off: false, grpc: None, status: None, told_from }
     }
 
     /// The same failure, of which the client is told only what ends `what`: the last `told` bytes. Logs have all of it.
@@ -109,6 +112,12 @@ impl Failure {
             _ => 13,
         });
         self
+    }
+
+    /// The same failure, for which we have ended what was in progress: an app may have seen it.
+    #[must_use]
+    pub fn breaking_off(self) -> Self {
+        Self { undelivered: false, broke_off: true, ..self }
     }
 
     /// The same failure, of which it is known that no app saw the request.

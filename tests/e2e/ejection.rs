@@ -1,9 +1,16 @@
 //! Which failures eject an endpoint, and when ejected ones are called all the same.
 
-use selvedge_demo::{apps::reviews, call, workload::Spec};
+use selvedge_demo::{
+    apps::reviews,
+    call,
+    workload::{AppKind, Spec},
+};
 use selvedge_tests::{Mesh, SOON, poll};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{SELVEDGE, raw::Raw};
 
@@ -182,4 +189,71 @@ async fn reason_of_ejection(mesh: &Mesh, name: &str) -> String {
         reason.ok_or_else(|| all.to_string())
     })
     .await
+}
+
+/// Answers each connection's first request with the beginning of an answer, and breaks off.
+async fn break_off(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        // Who has gone is told nothing.
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nthe beginning").await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_break_off_count_as_attempts_without_an_answer() {
+    let broken = Spec { app: AppKind::None, ..Spec::server("reviews-a", "reviews", 9080) };
+    let whole = Spec::server("reviews-b", "reviews", 9080);
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), broken, whole]).await;
+    let listener = TcpListener::bind(mesh.workload("reviews-a").app).await.unwrap();
+    tokio::spawn(break_off(listener));
+    let all = "baseEjectionTime: 300s, maxEjectionPercent: 100";
+    // An answer's head is an answer: what counts apart is not counted here.
+    let apart =
+        "consecutive5xxErrors: 1, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures";
+    poll(SOON, "the whole one answers", async || answering(&mesh).await.map(drop)).await;
+    in_force_once_called(&mesh, &format!("{apart}: 0, {all}")).await;
+    let mut broken_off = 0;
+    while broken_off < 8 {
+        broken_off += usize::from(answering(&mesh).await.is_err());
+    }
+    assert!(!is_ejected(&mesh, "reviews-a").await);
+
+    for detection in [format!("{apart}: 1, {all}"), format!("consecutiveGatewayErrors: 1, {all}")] {
+        in_force_once_called(&mesh, "").await;
+        in_force_once_called(&mesh, &detection).await;
+        poll(SOON, "it is ejected", async || {
+            let _ = answering(&mesh).await;
+            if is_ejected(&mesh, "reviews-a").await { Ok(()) } else { Err(detection.clone()) }
+        })
+        .await;
+        assert!(!is_ejected(&mesh, "reviews-b").await);
+        for _ in 0..8 {
+            assert_eq!(answering(&mesh).await.as_deref(), Ok("reviews-b"));
+        }
+    }
+}
+
+/// Has the caller follow this `outlierDetection`, or none, whoever answers meanwhile.
+async fn in_force_once_called(mesh: &Mesh, detection: &str) {
+    let policy = match detection {
+        "" => "connectionPool: {tcp: {maxConnections: 100}}".to_owned(),
+        detection => format!("outlierDetection: {{{detection}}}"),
+    };
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec: {{host: reviews, \
+         trafficPolicy: {{{policy}}}}}\n"
+    );
+    let version = async || {
+        let config =
+            mesh.workload("caller").admin_json("/config").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(config["versions"].to_string())
+    };
+    let before = version().await.unwrap();
+    mesh.write("eject.yaml", &rule).unwrap();
+    poll(SOON, "the rule is in force", async || {
+        let after = version().await?;
+        if after != before { Ok(()) } else { Err(after) }
+    })
+    .await;
 }

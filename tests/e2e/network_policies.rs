@@ -362,3 +362,23 @@ async fn an_opaque_connection_of_the_app_ends_when_a_policy_forbids_it() {
     let ended = within("the end", refused.read(&mut read)).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_request_that_a_policy_ends_before_its_answer_counts_for_that_and_not_as_a_reset() {
+    let around = Around::new().await;
+    let mut asked = Vec::new();
+    for caller in CALLERS {
+        let request = format!("POST / HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 0\r\n\r\n");
+        asked.push((caller, around.asked(caller, request).await));
+    }
+
+    around.mesh.write("own.yaml", &policy("{podSelector: {}, policyTypes: [Egress], egress: []}")).unwrap();
+
+    for (caller, (client, _app)) in &mut asked {
+        let (head, _) = client.head().await;
+        assert!(
+            head.starts_with("HTTP/1.1 403 ") && head.contains("selvedge-error: policy"),
+            "{caller}: {head}"
+        );
+    }
+}

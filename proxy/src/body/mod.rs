@@ -43,10 +43,10 @@ pub use self::{
 };
 use crate::{
     balance::{Begun, Held, Load},
-    bind::{BoundEndpoint, Permit, Target},
+    bind::{BoundEndpoint, BoundShare, Permit, Target},
     budget::{Budget, Ledger},
     clients::UnderWay,
-    error::{Failure, Reason},
+    error::{Failure, Reason, SaidBy},
     fields::{self, grpc_message},
     io::Duplex,
     telemetry::{BodySize, Passed, Record},
@@ -127,6 +127,40 @@ impl Peeked {
     }
 }
 
+/// That an answer does not come to its end, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct BrokenOff {
+    reason: Reason,
+    what: &'static str,
+    /// What it came from, if we have not ended it ourselves.
+    #[source]
+    cause: Option<BodyError>,
+}
+
+/// Why an answer whose body has failed with `error` does not come to its end.
+pub fn reason_of(error: &BodyError) -> Reason {
+    error.downcast_ref::<BrokenOff>().map_or(Reason::Reset, |broken| broken.reason)
+}
+
+/// Who judges endpoints by answers that break off.
+pub trait Judge: std::fmt::Debug {
+    /// The connection to `endpoint` has failed, as `last` says, before an answer of it to a request of `share` had come to its
+    /// end.
+    fn broke_off(&self, share: &BoundShare, endpoint: &BoundEndpoint, last: &str);
+}
+
+/// Against whom it counts if an answer breaks off, and with whom.
+#[derive(Debug)]
+pub struct Blamed {
+    /// Who counts it.
+    pub judge: Rc<dyn Judge>,
+    /// What the request is a share of.
+    pub share: Arc<BoundShare>,
+    /// Who answers.
+    pub endpoint: Arc<BoundEndpoint>,
+}
+
 /// What happens once, when a body has ended or was given up.
 #[derive(Debug, Default)]
 pub struct End {
@@ -136,6 +170,8 @@ pub struct End {
     pub in_flight: Option<InFlight>,
     /// The request's record, to be finished.
     pub record: Option<Record>,
+    /// Against whom it counts if it breaks off; `None`: nobody asks.
+    pub blamed: Option<Blamed>,
     /// The tunnel that the answered request opened by CONNECT.
     pub tunnel: Option<Box<dyn OpenTunnel>>,
     /// When the body is ended if it has not ended by itself: with the status that gRPC has for that, or with an error.
@@ -190,6 +226,28 @@ impl End {
         }
     }
 
+    /// It has failed with `error`: notes why, and counts it against whom it is the fault of. Returns why, and words for that.
+    fn broke(&mut self, error: &BodyError) -> (Reason, &'static str) {
+        let refusal = self.lease.as_ref().and_then(Lease::refusal);
+        let let_go = matches!(error.downcast_ref::<Interrupted>(), Some(Interrupted::LetGo));
+        let (reason, what) = match (refusal, let_go) {
+            (Some(Failure { reason: Reason::Overflow, .. }), _) | (None, true) => {
+                (Reason::Overflow, "too much of the connection's answers was not read")
+            }
+            (Some(failure), _) => (failure.reason, "nothing more may come from the server"),
+            (None, false) => (Reason::Reset, "the connection broke before the answer's end"),
+        };
+        if let Some(record) = &mut self.record {
+            record.broken_off(reason);
+        }
+        if let Some(Blamed { judge, share, endpoint }) = self.blamed.take()
+            && reason.blames_endpoint(SaidBy::Us)
+        {
+            judge.broke_off(&share, &endpoint, what);
+        }
+        (reason, what)
+    }
+
     /// Its client has made room for more.
     fn taken(&mut self) {
         if let Some(bytes) = self.held.take()
@@ -212,6 +270,7 @@ impl End {
             lease.give_back(now);
         }
         self.in_flight = None;
+        self.blamed = None;
         self.under_way = None;
         self.finish_record(whole, now);
     }
@@ -468,7 +527,7 @@ impl Body {
             Ok(Frame::trailers(trailers))
         } else {
             self.kind = Kind::Cut;
-            Err(what.into())
+            Err(BrokenOff { reason, what, cause: None }.into())
         };
         self.finish(false);
         last
@@ -477,20 +536,13 @@ impl Body {
     /// The connection that the body came on broke, or we have ended it. A reset by the app's server is passed on as a
     /// reset, because its code says what it means.
     fn broke(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
-        let refusal = self.end.as_ref().and_then(|end| end.lease.as_ref()).and_then(Lease::refusal);
-        let let_go = matches!(error.downcast_ref::<Interrupted>(), Some(Interrupted::LetGo));
-        let (reason, what) = match (refusal, let_go) {
-            (Some(failure), _) => (failure.reason, "nothing more may come from the server"),
-            (None, true) => (Reason::Overflow, "too much of the connection's answers was not read"),
-            (None, false) => (Reason::Reset, "the connection broke before the answer's end"),
-        };
-        if let Some(record) = self.end.as_mut().and_then(|end| end.record.as_mut()) {
-            record.broken_off(reason);
-        }
-        let is_grpc = self.end.as_ref().is_some_and(|end| end.is_grpc) && !is_reset_of_peer(&*error);
+        // A request's is for whoever carries it.
+        let Some(end) = &mut self.end else { return Err(error) };
+        let (reason, what) = end.broke(&error);
+        let is_grpc = end.is_grpc && !is_reset_of_peer(&*error);
         if !is_grpc {
             self.finish(false);
-            return Err(error);
+            return Err(BrokenOff { reason, what, cause: Some(error) }.into());
         }
         // In fixed words: whoever called may be a stranger.
         tracing::debug!(%error, "{what}");
@@ -648,12 +700,12 @@ impl Drop for Body {
         // So does HTTP/1 where all of a body with a length has passed, before HTTP/2 has said that it is over.
         let has_passed = || matches!(&self.kind, Kind::Arriving(body) if body.size_hint().exact() == Some(0));
         let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_)) || has_passed();
-        let has_broken = matches!(self.kind, Kind::Failed(_));
-        if !whole
-            && !has_broken
-            && let Some(record) = self.end.as_mut().and_then(|end| end.record.as_mut())
-        {
-            record.given_up();
+        if !whole && let Some(end) = &mut self.end {
+            if let Kind::Failed(error) = &self.kind {
+                end.broke(error);
+            } else if let Some(record) = &mut end.record {
+                record.given_up();
+            }
         }
         self.finish(whole);
     }
@@ -668,3 +720,6 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
         drop(tokio::task::spawn_local(future));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,6 +174,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     fn end(&mut self, cx: &mut Context<'_>, frame: Frame) -> io::Error {
         let Self { peer, side, .. } = *self;
         self.ledger.budget().flooded(side);
+        self.ledger.flooded();
         tracing::info!(%peer, ?side, kind = frame.kind, "ended an HTTP/2 connection that sends too many frames without content");
         if self.leaving.frames.is_between() {
             let highest = if side == Side::Server { self.calm.highest() } else { 0 };

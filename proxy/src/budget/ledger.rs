@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::{Budget, unfinished};
+use crate::error::{Failure, Reason};
 
 /// The default connection window (RFC 9113, section 6.9.2): what the first update does not have to add.
 const DEFAULT_WINDOW: i64 = 65_535;
@@ -31,6 +32,8 @@ pub struct Ledger {
     bodies: Cell<usize>,
     /// Whether nothing is to be read any more.
     cut: Cell<bool>,
+    /// Why we have ended it ourselves, if that is because of what came on it.
+    ended: Cell<Option<Reason>>,
     /// The task that waits for more bytes.
     reader: RefCell<Option<Waker>>,
     /// The bodies themselves, each at its place, so that they can be dropped while others hold them to read from.
@@ -56,6 +59,7 @@ impl Ledger {
             unreturned: Cell::new(i64::from(window) - DEFAULT_WINDOW),
             bodies: Cell::new(0),
             cut: Cell::new(false),
+            ended: Cell::new(None),
             reader: RefCell::default(),
             kept: RefCell::default(),
             free: RefCell::default(),
@@ -85,6 +89,22 @@ impl Ledger {
             *waiting = Some(reader.clone());
         }
         false
+    }
+
+    /// Why we have ended the connection because of what came on it; `None`: we have not.
+    pub fn ended(&self) -> Option<Failure> {
+        self.ended.get().map(|reason| {
+            let what = match reason {
+                Reason::Overflow => "too much of the connection's answers was not read",
+                _ => "the server sent too many frames without content",
+            };
+            Failure::new(reason, what)
+        })
+    }
+
+    /// The other side sends more than it may.
+    pub(super) fn flooded(&self) {
+        self.ended.set(Some(Reason::Protocol));
     }
 
     /// Bytes that it holds.
@@ -127,6 +147,7 @@ impl Ledger {
     pub(super) fn give_up(&self) {
         self.unfinished.set(0);
         self.budget.unfinished(self.room.take(), 0);
+        self.ended.set(Some(Reason::Overflow));
         self.cut();
     }
 
@@ -188,6 +209,7 @@ impl Ledger {
 
     /// Drops everything that is held. The connection ends, and its bodies break off.
     pub(super) fn let_go(&self) {
+        self.ended.set(Some(Reason::Overflow));
         let bodies: Vec<Incoming> = self.kept.borrow_mut().iter_mut().filter_map(Option::take).collect();
         drop(bodies);
         self.set(0);

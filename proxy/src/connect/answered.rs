@@ -6,6 +6,7 @@ use super::rewrite;
 use crate::{
     bind::Target,
     body::Body,
+    budget::is_flood,
     error::{Failure, Reason},
     fields::Framing,
 };
@@ -25,12 +26,32 @@ impl From<Failure> for SendError {
     }
 }
 
-/// What an error of hyper's means for the request that it came to.
-pub(super) fn failed(target: &Target, error: &hyper::Error) -> Failure {
+/// What an error of hyper's means for the request that it came to. `ended` says why we have ended its connection, if we have:
+/// all that hyper knows is that it broke.
+pub(super) fn failed(
+    target: &Target,
+    error: &hyper::Error,
+    ended: impl FnOnce() -> Option<Failure>,
+) -> Failure {
+    let failure = said(target, error);
+    if failure.reason != Reason::Reset || failure.undelivered {
+        return failure;
+    }
+    ended().map_or(failure, Failure::breaking_off)
+}
+
+/// What hyper says.
+fn said(target: &Target, error: &hyper::Error) -> Failure {
     let dial = target.dial;
     let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     if let Some(failure) = http2.and_then(|error| of_http2(dial, error)) {
         return failure;
+    }
+    if is_flood(error) {
+        let what = format!(
+            "the connection to {dial} was ended, because it sent too much that is no answer: {error}"
+        );
+        return Failure::new(Reason::Protocol, what);
     }
     if let Some(alert) = alert(error) {
         // In TLS 1.3 a client learns only now that the server did not accept its certificate; the server

@@ -63,7 +63,7 @@ pub(super) fn send(
             match connection.driven.ask(&mut connection.sender, *request).await {
                 Ok(response) => return received(target, connection, response, asked),
                 Err(mut error) => {
-                    let failure = failed(target, error.error());
+                    let failure = failed(target, error.error(), || connection.lifetime.refusal());
                     match error.take_message() {
                         Some(unsent) if reused => *request = unsent,
                         Some(unsent) => {

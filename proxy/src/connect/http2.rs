@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     bind::Target,
-    body::{Body, Lease},
+    body::{Body, Lease, Shared},
     step::HttpVersion,
 };
 
@@ -82,7 +82,7 @@ pub(super) fn send(
                     return Ok(response);
                 }
                 Err(mut error) => {
-                    let failure = failed(target, error.error());
+                    let failure = failed(target, error.error(), || connection.load.refusal());
                     match error.take_message() {
                         Some(unsent) if moves < MOVES => {
                             moves += 1;

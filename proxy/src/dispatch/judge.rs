@@ -4,8 +4,8 @@ use std::{fmt, time::Instant};
 
 use crate::{
     balance::{Ejected, Outcome},
-    bind::{BoundBackend, BoundEndpoint},
-    body::Body,
+    bind::{BoundBackend, BoundEndpoint, BoundShare},
+    body::{Body, Judge},
     error::{Reason, SELVEDGE_ERROR, SaidBy},
     fields::{get_rare, grpc_status, is_grpc},
     step::{Error, Response},
@@ -65,6 +65,13 @@ impl fmt::Display for Said<'_> {
     }
 }
 
+impl Judge for Worker {
+    /// As in Envoy, it counts as an attempt without an answer, besides the answer's head.
+    fn broke_off(&self, share: &BoundShare, endpoint: &BoundEndpoint, last: &str) {
+        record(self, &share.backend, endpoint, Outcome::NoAnswer, &last);
+    }
+}
+
 /// Counts for or against an endpoint; `last` says how the attempt ended, should it be ejected for it.
 pub(crate) fn count(
     worker: &Worker,
@@ -81,6 +88,17 @@ pub(crate) fn count(
     {
         name.doubt();
     }
+    record(worker, backend, endpoint, outcome, last);
+}
+
+/// Counts against an endpoint, where that is done.
+fn record(
+    worker: &Worker,
+    backend: &BoundBackend,
+    endpoint: &BoundEndpoint,
+    outcome: Outcome,
+    last: &dyn fmt::Display,
+) {
     let Some(ejection) = &backend.ejection else { return };
     let ejected = ejection.record(&endpoint.health, outcome, Instant::now(), &mut worker.rng.borrow_mut());
     if let Some(ejected) = ejected {

@@ -23,7 +23,7 @@ use selvedge_api::rls::{
 use crate::{
     arrival::Arrival,
     bind::{BoundGlobal, BoundShare, LimitServer},
-    body::Body,
+    body::{Body, reason_of},
     dispatch::{Attempt, Attempting, Beside, Tried, dispatch},
     error::{Failure, Reason},
     facts,
@@ -200,7 +200,7 @@ async fn read(Response { http, facts }: Response) -> (Outcome, Result<RateLimitR
                 outcome.grpc_status = frame.trailers_ref().and_then(grpc_status).or(outcome.grpc_status);
             }
             Err(error) => {
-                outcome.reason = outcome.reason.or(Some(Reason::Reset));
+                outcome.reason = outcome.reason.or(Some(reason_of(&error)));
                 return (outcome, Err(format!("its answer broke off: {error}")));
             }
         }

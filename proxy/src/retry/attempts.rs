@@ -342,8 +342,11 @@ fn grpc_status_of(answer: &mut http::Response<Body>, policy: &RetryPolicy) -> Op
 }
 
 fn without_answer(failed: &error::Failure) -> AttemptOutcome {
-    let failure =
-        if failed.undelivered { Some(Failure::NotDelivered) } else { failed.reason.for_retries(SaidBy::Us) };
+    let failure = match failed {
+        error::Failure { undelivered: true, .. } => Some(Failure::NotDelivered),
+        error::Failure { broke_off: true, .. } => Some(Failure::Reset),
+        failed => failed.reason.for_retries(SaidBy::Us),
+    };
     AttemptOutcome {
         status: None,
         grpc_status: None,
@@ -372,7 +375,9 @@ mod tests {
         let peers = |reason: Reason| {
             AttemptOutcome::answer_of_peer(reason.status().as_u16(), None, reason.for_retries(SaidBy::Peer))
         };
-        use Reason::{AppUnreachable, ConnectFailure, Draining, Overflow, Policy, Protocol, Reset, Timeout};
+        use Reason::{
+            AppUnreachable, ConnectFailure, Draining, Identity, Overflow, Policy, Protocol, Reset, Timeout,
+        };
 
         for reason in [AppUnreachable, ConnectFailure, Draining] {
             assert!(again(post, &ours(reason)) && again(post, &peers(reason)), "{reason}");
@@ -384,6 +389,10 @@ mod tests {
             assert!(!again(get, &outcome), "{outcome:?}");
         }
         assert!(again(post, &without_answer(&error::Failure::new(Reset, "").never_delivered())));
+        for reason in [Identity, Policy, Overflow] {
+            let ended_by_us = without_answer(&error::Failure::new(reason, "").breaking_off());
+            assert!(again(get, &ended_by_us) && !again(post, &ended_by_us), "{reason}");
+        }
     }
 
     #[test]

@@ -57,3 +57,6 @@ pub use self::{
     unknown::Unknown,
     watched::{LineFormat, RouteLog, Watched},
 };
+
+#[cfg(test)]
+pub(crate) use self::finish::tests as records;

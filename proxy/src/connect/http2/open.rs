@@ -140,7 +140,8 @@ async fn open_for(
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let allowed = connection.current_max_send_streams();
     let lifetime = opened.lifetime.clone();
-    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests, lifetime.clone()));
+    let kept = (lifetime.clone(), Rc::clone(&ledger));
+    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests, kept));
     let open = open::counted(target, settings);
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let driven = drive(connection, dial, lifetime, counted, Rc::clone(&load), Rc::clone(&ledger));

@@ -63,6 +63,7 @@ pub(super) struct Load {
     /// How many more requests it may take; `None`: any number.
     left: Cell<Option<u32>>,
     lifetime: Lifetime,
+    ledger: Rc<Ledger>,
     /// Whose it is, and where among them.
     pool: Weak<Pool>,
     place: usize,
@@ -75,7 +76,7 @@ impl Load {
         place: usize,
         allowed: usize,
         left: Option<u32>,
-        lifetime: Lifetime,
+        (lifetime, ledger): (Lifetime, Rc<Ledger>),
     ) -> Self {
         Self {
             streams: Cell::new(0),
@@ -83,6 +84,7 @@ impl Load {
             idle_since: Cell::new(Instant::now()),
             left: Cell::new(left),
             lifetime,
+            ledger,
             pool: Weak::clone(pool),
             place,
         }
@@ -102,7 +104,7 @@ impl Shared for Load {
     }
 
     fn refusal(&self) -> Option<Failure> {
-        self.lifetime.refusal()
+        self.lifetime.refusal().or_else(|| self.ledger.ended())
     }
 }
 

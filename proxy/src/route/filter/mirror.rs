@@ -21,7 +21,7 @@ use crate::{
     arrival::Arrival,
     balance::Copying,
     bind::{BoundFilters, BoundMirror, BoundShare},
-    body::{Body, CopyWatch, Ending},
+    body::{Body, CopyWatch, Ending, reason_of},
     dispatch::{Attempt, Attempting, Beside, Tried, dispatch, is_endpoints_fault},
     error::Reason,
     fields::grpc_status,
@@ -184,8 +184,8 @@ async fn answered(result: Result<Response, crate::step::Error>) -> Outcome {
     while read < ANSWER_LIMIT {
         match body.frame().await {
             None => break,
-            Some(Err(_)) => {
-                outcome.reason = outcome.reason.or(Some(Reason::Reset));
+            Some(Err(error)) => {
+                outcome.reason = outcome.reason.or(Some(reason_of(&error)));
                 break;
             }
             Some(Ok(frame)) => match frame.into_data() {

@@ -31,12 +31,12 @@ impl ClientConnection for Frontend {
     }
 }
 
-pub(in crate::telemetry) fn series() -> Arc<Series> {
+pub(crate) fn series() -> Arc<Series> {
     Arc::new(Series::new(None, 1, Arc::new(Durations::new(None, 1))))
 }
 
 /// The record of a request that came in just now, from who has proven to be a frontend.
-pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
+pub(crate) fn begun(unknown: &Arc<Series>) -> Record {
     begun_with(unknown, &Arc::default())
 }
 
@@ -162,6 +162,11 @@ fn only(series: &Series) -> End {
     let counts = series.counts();
     assert_eq!(counts.values().sum::<u64>(), 1, "{counts:?}");
     counts.into_keys().next().flatten().expect("one end")
+}
+
+/// Why that is: the word for metrics.
+pub(crate) fn only_reason(series: &Series) -> Option<&'static str> {
+    only(series).error_type()
 }
 
 #[test]
