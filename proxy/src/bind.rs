@@ -33,7 +33,7 @@ pub use self::affinity::{Affinity, AffinityCookie, CookieText, Signature};
 pub use self::egress::{Denied, Egress, Permit, Refused, judged, withdrawn};
 pub use self::filters::{BoundBasic, BoundFilters, BoundMirror};
 pub use self::gateway::{BoundListener, BoundPort, BoundTls, Life};
-pub use self::limits::{BoundGlobal, BoundLimits, Exceeded, LastKey, LimitServer, Limiters};
+pub use self::limits::{BoundGlobal, BoundLimits, Exceeded, LastKey, Left, LimitServer, Limiters};
 pub use self::others::{Other, Others};
 pub use self::places::Places;
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};

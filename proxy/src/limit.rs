@@ -25,7 +25,7 @@ pub use self::concurrency::concurrency;
 use self::global::refused;
 pub(crate) use self::global::{Added, Asking};
 use crate::{
-    bind::{BoundLimits, Exceeded},
+    bind::{BoundLimits, Exceeded, Left},
     buckets::Refused,
     error::{Failure, Reason},
     fields::{GRPC_PUSHBACK, is_grpc},
@@ -70,14 +70,15 @@ impl<S: Step<Request>> Service<Request> for Limited<S> {
         let asks = worker.view.with(|table| match &table.limits {
             None => Ok(None),
             Some(limits) => {
-                refusal(worker, limits, &request)?;
-                Ok((!limits.globals.is_empty()).then(|| Arc::clone(limits)))
+                let left = refusal(worker, limits, &request)?;
+                let asks = !limits.globals.is_empty();
+                Ok((asks || left.is_some()).then(|| (Arc::clone(limits), left)))
             }
         });
         match asks {
             Ok(None) => Either::Left(self.inner.call(request)),
-            Ok(Some(limits)) => {
-                let asked = asked(Rc::clone(worker), limits, request, self.inner.clone());
+            Ok(Some((limits, left))) => {
+                let asked = asked(Rc::clone(worker), limits, left, request, self.inner.clone());
                 Either::Right(Either::Left(asked.boxed_local()))
             }
             Err(error) => Either::Right(Either::Right(ready(Err(error)))),
@@ -85,24 +86,27 @@ impl<S: Step<Request>> Service<Request> for Limited<S> {
     }
 }
 
-/// Asks the servers of `limits` about `request`, and lets it go on to what is `next` if they do.
+/// Asks the servers of `limits` about `request`, if there are any, and lets it go on to what is `next` if they do. The client is
+/// told what is `left`.
 async fn asked(
     worker: Rc<Worker>,
     limits: Arc<BoundLimits>,
+    left: Option<Left>,
     mut request: Request,
     mut next: impl Step<Request>,
 ) -> Result<Response, Error> {
     let conn = Rc::clone(&request.conn);
     let port = conn.entry().map_or(0, |entry| entry.port);
     let asking = Asking { worker: &worker, limits: &limits, port, conn: &conn, route: None };
-    let added = asking.ask(&mut request.http).await?;
+    let mut added = asking.ask(&mut request.http).await?;
+    added.note(left);
     let mut result = next.call(request).await;
     added.to(&mut result);
     result
 }
 
-fn refusal(worker: &Worker, limits: &BoundLimits, request: &Request) -> Result<(), Error> {
-    let Some(entry) = request.conn.entry() else { return Ok(()) };
+fn refusal(worker: &Worker, limits: &BoundLimits, request: &Request) -> Result<Option<Left>, Error> {
+    let Some(entry) = request.conn.entry() else { return Ok(None) };
     take(worker, limits, entry.port, &request.conn, &request.http, request.at)
 }
 
@@ -118,7 +122,7 @@ pub(crate) fn give_back<B>(worker: &Worker, conn: &Conn, http: &http::Request<B>
     });
 }
 
-/// Takes a token from each of `limits` for a request on `conn` to `port`.
+/// Takes a token from each of `limits` for a request on `conn` to `port`. Returns what is left that the client is told of.
 ///
 /// # Errors
 /// If one has none. The error has the headers that say when to try again.
@@ -129,7 +133,7 @@ pub(crate) fn take<B>(
     conn: &Conn,
     http: &http::Request<B>,
     at: std::time::Instant,
-) -> Result<(), Error> {
+) -> Result<Option<Left>, Error> {
     let address = Some(conn.client_address(http));
     let asker = Asker { address, identity: conn.identity(), headers: http.headers(), route: None };
     let dry_run = |exceeded: Exceeded<'_>| report(worker, conn, asker, &exceeded, Says::WouldDeny.into());
@@ -164,6 +168,19 @@ fn error(exceeded: &Exceeded<'_>, grpc: bool) -> Error {
     let what =
         format!("{document}: more than {} requests in {} ({by})", quota.requests, format_duration(quota.per));
     beyond(&what, quota.burst, again, grpc)
+}
+
+/// Says in `headers` what is `left`, unless they say something of the kind already: a limit that is nearer to the app has been
+/// asked later.
+fn tell(left: Left, headers: &mut HeaderMap) {
+    if [LIMIT, REMAINING, RESET].iter().any(|name| headers.contains_key(name)) {
+        return;
+    }
+    headers.insert(LIMIT, HeaderValue::from(left.limit));
+    headers.insert(REMAINING, HeaderValue::from(left.remaining));
+    if let Some(reset) = left.reset {
+        headers.insert(RESET, HeaderValue::from(whole(reset)));
+    }
 }
 
 /// The answer to a request that is beyond a limit, as `what` says, of so many at once.

@@ -234,3 +234,62 @@ async fn a_gateway_counts_a_request_once_and_none_that_a_limit_of_its_route_refu
     }
     assert_eq!(status("alice", "/").await, Ok(StatusCode::TOO_MANY_REQUESTS));
 }
+
+#[tokio::test]
+async fn every_answer_says_how_much_is_left_if_the_document_says_so() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]).await;
+    mesh.write("edge.yaml", AT_GATEWAY).expect("a writable directory");
+    let gateway = Gateway::start(&mesh, "default/edge", &[80]).await;
+    let at_edge = async |user: &str, path: &str| {
+        let call = call::to("shop.example.com", path).header("x-user", user);
+        told(gateway.call(80, call).await.map_err(|error| error.to_string())?)
+    };
+    let at_sidecar = async || {
+        let answer = mesh.workload("caller").call(call::to("reviews:9080", "/")).await;
+        told(answer.map_err(|error| error.to_string())?)
+    };
+    let none: [String; 3] = Default::default();
+    poll(SOON, "the gateway serves", async || {
+        let told = at_edge("looks", "/").await?;
+        if told == none { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+
+    let telling = AT_GATEWAY.replace("spec:\n  targetRefs", "spec:\n  tell: Always\n  targetRefs");
+    mesh.write("edge.yaml", &telling).expect("a writable directory");
+    let mut looks = 0;
+    poll(SOON, "it tells", async || {
+        looks += 1;
+        let told = at_edge(&format!("looks-{looks}"), "/").await?;
+        if told[..2] == ["10", "9"] { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let reset = |told: &[String; 3]| told[2].parse::<u64>().is_ok_and(|seconds| seconds > 0);
+    let paid = at_edge("alice", "/pay").await.unwrap();
+    assert!(paid[..2] == ["1", "0"] && reset(&paid), "the limit of the route is nearer: {paid:?}");
+    let looked = at_edge("alice", "/").await.unwrap();
+    assert!(looked[..2] == ["10", "8"] && reset(&looked), "{looked:?}");
+
+    assert_eq!(at_sidecar().await.unwrap(), none);
+    let service = "apiVersion: selvedge.io/v1alpha1\nkind: RateLimit\nmetadata: {name: app}\nspec:\n  tell: Always\n  \
+                   targetRefs: [{kind: Service, name: reviews}]\n  limits: [{requests: 500, per: 24h}]\n";
+    mesh.write("limits.yaml", service).expect("a writable directory");
+    let before = poll(SOON, "the sidecar tells", async || {
+        let told = at_sidecar().await?;
+        if told[0] == "500" && reset(&told) { Ok(told) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let after = at_sidecar().await.unwrap();
+    assert_eq!(after[1].parse::<u32>().unwrap() + 1, before[1].parse().unwrap());
+}
+
+/// What a client is told of limits in an answer that none of them refuses.
+fn told(answer: call::Answer) -> Result<[String; 3], String> {
+    if answer.status != StatusCode::OK {
+        return Err(answer.summary());
+    }
+    Ok(["limit", "remaining", "reset"].map(|name| {
+        let value = answer.headers.get(format!("x-ratelimit-{name}"));
+        value.map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
+    }))
+}

@@ -40,6 +40,8 @@ pub struct RateLimit {
     pub ports: Option<BTreeSet<u16>>,
     /// Whether it refuses nothing, and only counts and logs what it would refuse.
     pub dry_run: bool,
+    /// Whether every answer says how much is left, and not those alone that refuse.
+    pub tells_all: bool,
     /// Its limits, those of each client first: who is beyond its own does not use up what all share.
     pub limits: Vec<Limit>,
     /// The server that is asked when a request is within them; `None`: nobody is.
@@ -50,13 +52,19 @@ impl RateLimit {
     /// Those of one document; they are put in their order.
     pub fn new(name: Arc<str>, ports: Option<BTreeSet<u16>>, dry_run: bool, mut limits: Vec<Limit>) -> Self {
         limits.sort_by_key(|limit| limit.by == By::Everyone);
-        Self { name, ports, dry_run, limits, global: None }
+        Self { name, ports, dry_run, tells_all: false, limits, global: None }
     }
 
     /// The same, and what a server is asked.
     #[must_use]
     pub fn with_global(self, global: Option<Global>) -> Self {
         Self { global, ..self }
+    }
+
+    /// The same, of which every answer says how much is left, if it `tells_all`.
+    #[must_use]
+    pub fn telling(self, tells_all: bool) -> Self {
+        Self { tells_all, ..self }
     }
 
     /// The limits that are for a request of `asker`, in words.

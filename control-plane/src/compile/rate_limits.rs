@@ -87,7 +87,9 @@ impl<'a> RateLimits<'a> {
             limits.all.push(Compiled {
                 document,
                 server,
-                limit: RateLimit::new(name, None, spec.dry_run, spec.limits.clone()).with_global(global),
+                limit: RateLimit::new(name, None, spec.dry_run, spec.limits.clone())
+                    .with_global(global)
+                    .telling(spec.tells_all),
                 targets: Targets::new(namespace, &spec.selector, services, settings),
                 selects_one: Cell::new(false),
                 is_for_services: !spec.targets.is_empty()

@@ -39,6 +39,8 @@ pub struct RateLimitSpec {
     pub services: Vec<String>,
     /// Whether it refuses nothing.
     pub dry_run: bool,
+    /// Whether every answer says how much is left.
+    pub tells_all: bool,
     /// Its limits.
     pub limits: Vec<Limit>,
     /// The server that is asked as well; `None`: nobody is.
@@ -69,8 +71,17 @@ pub(super) struct Yaml {
     selector: SelectorYaml,
     target_refs: Vec<TargetYaml>,
     dry_run: bool,
+    tell: TellWord,
     limits: Vec<LimitYaml>,
     global: Option<global::Yaml>,
+}
+
+/// Whose answers say how much is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+enum TellWord {
+    #[default]
+    Refused,
+    Always,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,7 +105,7 @@ struct LimitYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RateLimitSpec, FieldError> {
-    let Yaml { selector, target_refs, dry_run, limits, global } = yaml;
+    let Yaml { selector, target_refs, dry_run, tell, limits, global } = yaml;
     let selector = selector.read(reading)?;
     if !selector.is_empty() && !target_refs.is_empty() {
         return Err(wrong(
@@ -132,7 +143,12 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RateLimitSpec, FieldErr
     };
     let services = targets.iter().filter_map(service).collect();
     let global = global.map(|global| global.read(&targets)).transpose()?;
-    Ok(RateLimitSpec { selector, targets, services, dry_run, limits, global })
+    let tells_all = tell == TellWord::Always;
+    if tells_all && dry_run {
+        let message = "has no effect with dryRun, which nobody is to notice; remove one of them";
+        reading.warning("spec.tell", message);
+    }
+    Ok(RateLimitSpec { selector, targets, services, dry_run, tells_all, limits, global })
 }
 
 impl TargetYaml {

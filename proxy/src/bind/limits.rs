@@ -23,7 +23,7 @@ use selvedge_model::{
 use self::global::Servers;
 pub use self::global::{BoundGlobal, LimitServer};
 use super::Destination;
-use crate::buckets::{Bucket, Buckets, Key, Overflow, Rate, Refused};
+use crate::buckets::{Bucket, Buckets, Key, Overflow, Rate, Refused, Taken};
 
 /// What holds buckets from one table to the next.
 #[derive(Debug, Default)]
@@ -82,6 +82,8 @@ struct BoundLimit {
     document: Arc<str>,
     ports: Option<BTreeSet<u16>>,
     dry_run: bool,
+    /// Whether every answer says how much is left.
+    tells_all: bool,
     limit: Limit,
     /// Its own, and one for each of its exceptions.
     own: Metered,
@@ -100,6 +102,24 @@ struct Metered {
 /// identity's, and most workloads have one such limit.
 #[derive(Debug, Default)]
 pub struct LastKey(Cell<Option<(u64, Key)>>);
+
+/// What is left of a limit, for a client to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// How many requests may come at once.
+    pub limit: u32,
+    /// How many of them are left.
+    pub remaining: u32,
+    /// In what time all are back; `None`: nobody knows.
+    pub reset: Option<Duration>,
+}
+
+impl Left {
+    /// That of which less is left.
+    pub fn least(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        [one, other].into_iter().flatten().min_by_key(|left| left.remaining)
+    }
+}
 
 /// A request that is beyond a limit.
 #[derive(Debug)]
@@ -149,6 +169,7 @@ impl Limiters {
             document: Arc::clone(&of.name),
             ports: of.ports.clone(),
             dry_run: of.dry_run,
+            tells_all: of.tells_all && !of.dry_run,
             own: metered(limit.quota, None),
             exceptions: exceptions.map(|one| metered(one.quota, Some(one.identities.clone()))).collect(),
             limit: limit.clone(),
@@ -194,7 +215,7 @@ impl Known {
 
 impl BoundLimits {
     /// Takes a token for a request of `asker` to `port` that came at `now` from each limit which is for it. If one has none,
-    /// nothing is taken. `last` is that of the asker's identity. `note` is told of what only a dry run would refuse.
+    /// nothing is taken. Returns what is left of the limit that has the least, of those that the client is told of. `last` is that of the asker's identity. `note` is told of what only a dry run would refuse.
     ///
     /// # Errors
     /// The limit that has none.
@@ -205,10 +226,17 @@ impl BoundLimits {
         last: Option<&LastKey>,
         now: Instant,
         mut note: impl FnMut(Exceeded<'_>),
-    ) -> Result<(), Exceeded<'_>> {
+    ) -> Result<Option<Left>, Exceeded<'_>> {
+        let mut least = None;
         for (place, bound) in self.all.iter().enumerate() {
             let Some(whose) = bound.whose(port, asker) else { continue };
-            let Err(exceeded) = bound.take(&whose, last, now) else { continue };
+            let exceeded = match bound.take(&whose, last, now) {
+                Ok(left) => {
+                    least = Left::least(least, left);
+                    continue;
+                }
+                Err(exceeded) => exceeded,
+            };
             if bound.dry_run {
                 note(exceeded);
                 continue;
@@ -216,7 +244,7 @@ impl BoundLimits {
             give_back(&self.all[..place], port, asker);
             return Err(exceeded);
         }
-        Ok(())
+        Ok(least)
     }
 
     /// Gives back what a request of `asker` to `port` has taken, which a server refuses.
@@ -257,7 +285,13 @@ impl BoundLimit {
         }
     }
 
-    fn take(&self, whose: &Whose<'_>, last: Option<&LastKey>, now: Instant) -> Result<(), Exceeded<'_>> {
+    /// Takes a token. What is left, if the client is to know.
+    fn take(
+        &self,
+        whose: &Whose<'_>,
+        last: Option<&LastKey>,
+        now: Instant,
+    ) -> Result<Option<Left>, Exceeded<'_>> {
         let metered = self.metered(whose);
         let Metered { rate, quota, state } = metered;
         let now = state.buckets.clock(now);
@@ -267,7 +301,10 @@ impl BoundLimit {
         };
         let exceeded =
             |refused| Exceeded { document: &self.document, quota: *quota, by: &self.limit.by, refused };
-        taken.map(drop).map_err(exceeded)
+        let left = |Taken { remaining, full_after }| {
+            self.tells_all.then_some(Left { limit: quota.burst, remaining, reset: Some(full_after) })
+        };
+        taken.map(left).map_err(exceeded)
     }
 
     fn give_back(&self, whose: &Whose<'_>) {

@@ -14,9 +14,9 @@ use selvedge_model::{
     policy::Says,
 };
 
-use super::{LIMIT, REMAINING, RESET, counted, server, whole};
+use super::{LIMIT, REMAINING, RESET, counted, server, tell, whole};
 use crate::{
-    bind::{BoundGlobal, BoundLimits},
+    bind::{BoundGlobal, BoundLimits, Left},
     body::Body,
     error::{Failure, Reason},
     fields::{self, GRPC_PUSHBACK, is_grpc},
@@ -40,15 +40,33 @@ pub(crate) struct Asking<'a> {
     pub(crate) route: Option<&'a str>,
 }
 
-/// What servers want the client to be told, besides the answer.
+/// What the client is told, besides the answer.
 #[derive(Debug, Default)]
-pub(crate) struct Added(Option<Box<HeaderMap>>);
+pub(crate) struct Added {
+    /// What servers want it to be told.
+    fields: Option<Box<HeaderMap>>,
+    /// What is left of a limit.
+    left: Option<Left>,
+}
 
 impl Added {
+    /// Notes that so much is `left` of one more limit.
+    pub(crate) fn note(&mut self, left: Option<Left>) {
+        self.left = Left::least(self.left, left);
+    }
+
+    /// What is left of a limit.
+    pub(crate) fn left(&self) -> Option<Left> {
+        self.left
+    }
+
     /// Tells it with `result`.
     pub(crate) fn to(self, result: &mut Result<Response, Error>) {
-        if let Some(added) = self.0 {
+        if let Some(added) = self.fields {
             append(headers_of(result), &added);
+        }
+        if let Some(left) = self.left {
+            tell(left, headers_of(result));
         }
     }
 }
@@ -59,7 +77,7 @@ impl Asking<'_> {
     /// # Errors
     /// If one refuses it, or does not answer and its document says that nothing goes on then.
     pub(crate) async fn ask(&self, http: &mut http::Request<Body>) -> Result<Added, Error> {
-        let (mut added, mut told_app) = (HeaderMap::new(), Vec::new());
+        let (mut added, mut told_app, mut left) = (HeaderMap::new(), Vec::new(), None);
         for bound in self.limits.globals.iter().filter(|bound| bound.is_for(self.port)) {
             let told = bound.global.descriptors(self.asker(http));
             if told.is_empty() {
@@ -76,6 +94,7 @@ impl Asking<'_> {
                 Ok((_, answer)) => {
                     told_app.push(fields_of(&answer.request_headers_to_add));
                     append(&mut added, &fields_of(&answer.response_headers_to_add));
+                    left = Left::least(left, bound.tells_all.then(|| least(&answer.statuses)).flatten());
                     None
                 }
                 Err(why) => self.unanswered(bound, &why),
@@ -89,7 +108,7 @@ impl Asking<'_> {
         for fields in &told_app {
             replace(http.headers_mut(), fields);
         }
-        Ok(Added((!added.is_empty()).then(|| Box::new(added))))
+        Ok(Added { fields: (!added.is_empty()).then(|| Box::new(added)), left })
     }
 
     fn asker<'h>(&'h self, http: &'h http::Request<Body>) -> Asker<'h> {
@@ -173,6 +192,15 @@ fn when(statuses: &[DescriptorStatus], grpc: bool) -> HeaderMap {
         }
     }
     headers
+}
+
+/// What is left of that limit of which the least is left, as far as the server says it.
+fn least(statuses: &[DescriptorStatus]) -> Option<Left> {
+    let known = statuses.iter().filter_map(|status| {
+        let limit = status.current_limit.as_ref()?.requests_per_unit;
+        Some(Left { limit, remaining: status.limit_remaining, reset: reset(status) })
+    });
+    known.min_by_key(|left| left.remaining)
 }
 
 /// In what time the limit of `status` begins anew.
@@ -262,6 +290,8 @@ mod tests {
         let statuses =
             [status(Code::OverLimit, 3, 5), status(Code::OverLimit, 7, 9), status(Code::Ok, 50, 1)];
 
+        let least = Left { limit: 5, remaining: 0, reset: Some(Duration::new(3, 1)) };
+        assert_eq!((super::least(&statuses), super::least(&[])), (Some(least), None));
         let headers = when(&statuses, true);
 
         let told = |name: &str| headers[name].to_str().unwrap().to_owned();

@@ -15,6 +15,7 @@ pub(super) const ROWS: &[Row] = &[
         Test("a_header_tells_clients_apart_and_those_without_it_share_one_limit"),
     ),
     ("RateLimit", "spec.limits[].**", Test("each_identity_has_its_own_limit_and_is_told_when_to_try_again")),
+    ("RateLimit", "spec.tell", Test("every_answer_says_how_much_is_left_if_the_document_says_so")),
     ("RateLimit", "spec.dryRun", Test("a_grpc_client_is_told_in_its_own_words_and_a_dry_run_refuses_nobody")),
     (
         "RateLimit",

@@ -18,6 +18,7 @@ impl From<&RateLimit> for wire::RateLimit {
             name: limit.name.to_string(),
             ports: limit.ports.as_ref().map(|ports| wire::LimitedPorts { numbers: numbers(ports) }),
             dry_run: limit.dry_run,
+            tells_all: limit.tells_all,
             limits: limit.limits.iter().map(Into::into).collect(),
             global: limit.global.as_ref().map(Into::into),
         }
@@ -35,7 +36,8 @@ impl TryFrom<wire::RateLimit> for RateLimit {
         };
         let ports = limit.ports.map(ports).transpose()?;
         let global = limit.global.map(TryInto::try_into).transpose()?;
-        Ok(Self::new(Arc::from(limit.name), ports, limit.dry_run, all(limit.limits)?).with_global(global))
+        let read = Self::new(Arc::from(limit.name), ports, limit.dry_run, all(limit.limits)?);
+        Ok(read.with_global(global).telling(limit.tells_all))
     }
 }
 

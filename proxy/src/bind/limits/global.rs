@@ -38,6 +38,8 @@ pub struct BoundGlobal {
     pub ports: Option<BTreeSet<u16>>,
     /// Whether it refuses nothing.
     pub dry_run: bool,
+    /// Whether every answer says how much is left.
+    pub tells_all: bool,
     /// What is asked.
     pub global: Global,
     /// Who is asked. `None`: nobody may be.
@@ -50,7 +52,8 @@ impl BoundGlobal {
         let global = limit.global.clone()?;
         let server = global.server.as_ref().map(|authority| servers.find(authority, &limit.name));
         let (document, ports, dry_run) = (Arc::clone(&limit.name), limit.ports.clone(), limit.dry_run);
-        Some(Self { document, ports, dry_run, global, server })
+        let tells_all = limit.tells_all && !dry_run;
+        Some(Self { document, ports, dry_run, tells_all, global, server })
     }
 
     /// Whether it is for requests to `port`.

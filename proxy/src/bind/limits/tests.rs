@@ -35,6 +35,26 @@ fn each_client_has_its_own_and_all_share_what_is_for_all() {
 }
 
 #[test]
+fn of_the_limits_that_a_client_is_told_of_it_hears_of_the_tightest() {
+    let by_address = |requests| vec![Limit::new(By::ClientAddress, quota(requests))];
+    let told = |documents: &[RateLimit]| {
+        let limits = Limiters::default().bind(documents).unwrap();
+        let headers = HeaderMap::new();
+        let address = Some("10.0.0.1".parse().unwrap());
+        let asker = Asker { address, identity: None, headers: &headers, route: None };
+        let left = limits.take(80, asker, None, Instant::now(), |_| {}).unwrap();
+        left.map(|left| (left.limit, left.remaining, left.reset.is_some()))
+    };
+    let [wide, tight] = [document("a", false, by_address(10)), document("b", false, by_address(3))];
+
+    assert_eq!(told(&[wide.clone(), tight.clone()]), None);
+    assert_eq!(told(&[wide.clone().telling(true), tight.clone()]), Some((10, 9, true)));
+    assert_eq!(told(&[wide.clone().telling(true), tight.telling(true)]), Some((3, 2, true)));
+    let dry_run = RateLimit { dry_run: true, ..document("c", false, by_address(1)).telling(true) };
+    assert_eq!(told(&[wide.telling(true), dry_run]), Some((10, 9, true)), "it is to be noticed by nobody");
+}
+
+#[test]
 fn an_edit_of_something_else_changes_no_bucket() {
     let limiters = Limiters::default();
     let by_address = |requests| Limit::new(By::ClientAddress, quota(requests));

@@ -91,15 +91,20 @@ where
             limit::give_back(&worker, &matched.conn, &matched.http);
             at_rule(matched, error)
         };
-        taken.map_err(|error| refused(error, &matched))?;
+        added.note(taken.map_err(|error| refused(error, &matched))?);
         if !limits.globals.is_empty() {
             // Boxed, so that rules that ask nobody carry nothing for it.
             let asked = Box::pin(ask(&worker, limits, &mut matched)).await;
-            added = asked.map_err(|error| refused(error, &matched))?;
+            let before = std::mem::replace(&mut added, asked.map_err(|error| refused(error, &matched))?);
+            added.note(before.left());
         }
     }
     let origin = match filters.ready.crossing(matched.http.method(), matched.http.headers()) {
-        Crossing::Preflight(headers) => return Ok(answered(&matched, answer::preflight(headers))),
+        Crossing::Preflight(headers) => {
+            let mut answer = Ok(answered(&matched, answer::preflight(headers)));
+            added.to(&mut answer);
+            return answer;
+        }
         Crossing::Goes(origin) => origin,
     };
     let asked = match &filters.basic {

@@ -14,9 +14,10 @@ use super::{identity, port_number, shared_text};
 
 pub(super) fn rate_limit() -> impl Strategy<Value = RateLimit> {
     let ports = option::of(btree_set(port_number(), 0..3));
-    (shared_text(), ports, any::<bool>(), vec(limit(), 0..3), option::of(global())).prop_map(
-        |(name, ports, dry_run, limits, global)| {
-            RateLimit::new(name, ports, dry_run, limits).with_global(global)
+    let told = (any::<bool>(), any::<bool>());
+    (shared_text(), ports, told, vec(limit(), 0..3), option::of(global())).prop_map(
+        |(name, ports, (dry_run, tells_all), limits, global)| {
+            RateLimit::new(name, ports, dry_run, limits).with_global(global).telling(tells_all)
         },
     )
 }
