@@ -76,6 +76,9 @@ pub struct TlsOrigination {
     /// `credentialName`, as a `DestinationRule` writes it. It is for gateways, of which each has another Secret of that name: where
     /// their rules are made, it is taken out, and what the Secret holds is put into `trusted` and `certificate`.
     pub credential: Option<Credential>,
+    /// The namespace of the `DestinationRule` that names files, if one does. Gateways have files that are not for the rules of
+    /// every namespace: where their rules are made, it is taken out.
+    pub files_named_by: Option<Arc<str>>,
     /// What the gateway that calls shows, if it is asked for a certificate: the one of that Secret. It is sent to that gateway
     /// alone.
     pub certificate: Option<CertificateName>,

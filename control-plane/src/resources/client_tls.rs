@@ -127,8 +127,8 @@ impl TlsYaml {
                 );
                 return Err(wrong(format!("{field}.credentialName"), message));
             }
-            let message = "is acted on at gateways. Sidecars have no such Secret: they go by the files that caCertificates, \
-                           clientCertificate and privateKey name";
+            let message = "is acted on at gateways. Sidecars have no such Secret: they believe the operating system's authorities, \
+                           and show no certificate; write a rule for them that names files, and has an exportTo of its own";
             reading.not_acted_on(format!("{field}.credentialName"), message);
         }
         if self.insecure_skip_verify {
@@ -153,14 +153,15 @@ impl TlsYaml {
                 None
             }
         };
+        // Istio's word for what is the default here.
+        let trusted =
+            self.ca_certificates.filter(|path| path != "system").map_or(Trusted::System, Trusted::File);
+        let names_files = client.is_some() || matches!(trusted, Trusted::File(_));
         Ok(UpstreamTls::Originate(TlsOrigination {
             sni: self.sni,
             subject_alt_names: self.subject_alt_names,
-            // Istio's word for what is the default here.
-            trusted: self
-                .ca_certificates
-                .filter(|path| path != "system")
-                .map_or(Trusted::System, Trusted::File),
+            trusted,
+            files_named_by: names_files.then(|| Arc::from(reading.namespace)),
             client,
             insecure_skip_verify: self.insecure_skip_verify,
             credential,

@@ -305,6 +305,7 @@ fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
                     client,
                     insecure_skip_verify,
                     credential: None,
+                    files_named_by: None,
                     certificate,
                     shown: None,
                     policy,

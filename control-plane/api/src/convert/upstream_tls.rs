@@ -79,6 +79,7 @@ impl TryFrom<wire::TlsOrigination> for TlsOrigination {
             client,
             insecure_skip_verify: origination.insecure_skip_verify,
             credential: None,
+            files_named_by: None,
             certificate,
             // Only the gateway itself knows what it shows.
             shown: None,

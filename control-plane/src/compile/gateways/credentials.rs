@@ -1,9 +1,10 @@
-//! `credentialName` of a `DestinationRule`: at a gateway, what it means is in a Secret.
+//! `credentialName` of a `DestinationRule`: at a gateway, what it means is in a Secret. And files that a rule names: at a gateway
+//! they are the gateway's own.
 //!
 //! As in Istio, the Secret is in the namespace of the gateway's workload, whichever namespace the rule is in, and sidecars have
 //! none. Its certificate is sent to the gateways that show it, and to nobody else. Unlike in Istio, a rule of another namespace,
 //! that is not the root namespace, needs a `ReferenceGrant` there: otherwise whoever adds rules and routes could have requests of
-//! his own sent with a partner's certificate.
+//! his own sent with a partner's certificate. For the same reason a rule of another namespace may name no files at all.
 
 use std::{
     cell::RefCell,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use selvedge_model::{
-    Backend, Credential, GivenAuthorities, Trusted, UpstreamTls, gateway::ServerCertificate,
+    Backend, Credential, GivenAuthorities, TlsOrigination, Trusted, UpstreamTls, gateway::ServerCertificate,
 };
 
 use super::{
@@ -39,7 +40,7 @@ pub(super) struct Credentials<'a> {
     grants: &'a Grants<'a>,
     /// Whether there is a workload: without one nobody knows in which namespace the Secrets are.
     is_served: bool,
-    /// Why what is named cannot be used, by the namespace of the rule and the name.
+    /// Why what is named cannot be used, by the namespace of the rule and the name of the Secret or the file.
     refused: RefCell<BTreeMap<(Arc<str>, String), Refused>>,
 }
 
@@ -64,6 +65,19 @@ impl<'a> Credentials<'a> {
     /// is not called at all.
     pub(super) fn resolve(&self, backend: &mut Backend) -> Option<&'a Arc<ServerCertificate>> {
         let Some(UpstreamTls::Originate(settings)) = &mut backend.policy.tls else { return None };
+        if let Some(by) = settings.files_named_by.take().filter(|by| self.is_served && !self.has(by)) {
+            let file = first_file(settings).unwrap_or_default();
+            let why = format!(
+                "a rule of the namespace {by} cannot name files of a gateway in {}; write credentialName with a Secret there, or \
+                 move the rule there or to the root namespace",
+                self.namespace
+            );
+            // Nor is it looked for.
+            (settings.client, settings.trusted) = (None, Trusted::System);
+            backend.broken.get_or_insert_with(|| why.clone());
+            self.refused.borrow_mut().entry((by, file)).or_insert_with(|| Refused::new(why));
+            return None;
+        }
         let credential = settings.credential.take().filter(|_| self.is_served)?;
         match self.find(&credential) {
             Ok(held) => {
@@ -83,6 +97,11 @@ impl<'a> Credentials<'a> {
                 None
             }
         }
+    }
+
+    /// Whether the rules of `namespace` may have the gateway use what it has itself.
+    fn has(&self, namespace: &str) -> bool {
+        namespace == self.namespace || namespace == self.root
     }
 
     /// The authorities are in `ca.crt` of the Secret, or if it has none of the one beside it. If neither has, those of the
@@ -125,8 +144,7 @@ impl<'a> Credentials<'a> {
             return;
         }
         for rule in rules.filter(|rule| is_for(rule, self.namespace)) {
-            for (field, credential) in named(rule) {
-                let named = (Arc::clone(&credential.named_by), credential.secret.clone());
+            for (field, named) in named(rule).into_iter().map(|(field, named)| (field, named.key())) {
                 let Some(Refused { why, at_object, .. }) = refused.get(&named) else { continue };
                 let told =
                     format!("{why} (so gateways in the namespace {} send nothing there)", self.namespace);
@@ -141,12 +159,41 @@ fn is_for(rule: &Rule, client: &str) -> bool {
     rule.spec.export_to.includes(&rule.name.namespace, Some(client))
 }
 
+/// Something of a gateway's that a rule names.
+enum OfGateway<'r> {
+    Secret(&'r Credential),
+    /// The first file that is named in a place, and the namespace of the rule.
+    File(String, &'r Arc<str>),
+}
+
+impl OfGateway<'_> {
+    /// By what it is found why it cannot be used.
+    fn key(&self) -> (Arc<str>, String) {
+        match self {
+            Self::Secret(credential) => (Arc::clone(&credential.named_by), credential.secret.clone()),
+            Self::File(file, by) => (Arc::clone(by), file.clone()),
+        }
+    }
+}
+
+fn first_file(settings: &TlsOrigination) -> Option<String> {
+    let of_client = settings.client.as_ref().map(|client| client.certificate.clone());
+    of_client.or_else(|| match &settings.trusted {
+        Trusted::File(file) => Some(file.clone()),
+        Trusted::System | Trusted::Given(_) => None,
+    })
+}
+
 /// What `rule` names, and where.
-fn named(rule: &Rule) -> Vec<(String, &Credential)> {
-    fn of_blocks<'r>(blocks: &'r PolicyBlocks, field: &str, all: &mut Vec<(String, &'r Credential)>) {
+fn named(rule: &Rule) -> Vec<(String, OfGateway<'_>)> {
+    fn of_blocks<'r>(blocks: &'r PolicyBlocks, field: &str, all: &mut Vec<(String, OfGateway<'r>)>) {
         if let Some(UpstreamTls::Originate(settings)) = &blocks.tls {
-            let credential = settings.credential.as_ref();
+            let credential = settings.credential.as_ref().map(OfGateway::Secret);
             all.extend(credential.map(|credential| (format!("{field}.tls.credentialName"), credential)));
+            let name = if settings.client.is_some() { "clientCertificate" } else { "caCertificates" };
+            if let Some((file, by)) = first_file(settings).zip(settings.files_named_by.as_ref()) {
+                all.push((format!("{field}.tls.{name}"), OfGateway::File(file, by)));
+            }
         }
         for of_port in blocks.ports.values() {
             of_blocks(of_port, &format!("{field}.portLevelSettings[{}]", of_port.place), all);
@@ -163,10 +210,17 @@ fn named(rule: &Rule) -> Vec<(String, &Credential)> {
 /// Adds the Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the
 /// one beside it is not known before it is asked for.
 pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>) {
-    let rules: Vec<(&Rule, Vec<(String, &Credential)>)> = resources
+    let secrets = |rule: &'a Rule| {
+        let of_secret = |named: OfGateway<'a>| match named {
+            OfGateway::Secret(credential) => Some(credential),
+            OfGateway::File(..) => None,
+        };
+        named(rule).into_iter().filter_map(|(_, named)| of_secret(named)).collect::<Vec<_>>()
+    };
+    let rules: Vec<(&Rule, Vec<&Credential>)> = resources
         .destination_rules
         .iter()
-        .map(|rule| (&**rule, named(rule)))
+        .map(|rule| (&**rule, secrets(rule)))
         .filter(|(_, named)| !named.is_empty())
         .collect();
     if rules.is_empty() {
@@ -177,7 +231,7 @@ pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>)
     for namespace in namespaces {
         for (rule, credentials) in rules.iter().filter(|(rule, _)| is_for(rule, namespace)) {
             let named = all.entry(&*rule.name.namespace).or_default();
-            for (_, credential) in credentials {
+            for credential in credentials {
                 let beside = format!("{}{AUTHORITIES_SUFFIX}", credential.secret);
                 named.extend([credential.secret.clone(), beside].map(|name| WantedObject {
                     kind: "Secret",

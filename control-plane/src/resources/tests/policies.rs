@@ -150,6 +150,7 @@ fn a_destination_rule_says_how_tls_is_begun() {
         subject_alt_names: vec!["y.example".into()],
         trusted: Trusted::File("/ca.pem".into()),
         client: Some(client),
+        files_named_by: Some("default".into()),
         insecure_skip_verify: false,
         ..TlsOrigination::default()
     };

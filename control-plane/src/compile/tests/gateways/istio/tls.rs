@@ -237,3 +237,32 @@ fn a_rule_of_another_namespace_needs_a_grant_to_have_the_gateway_show_a_certific
         assert!(told.starts_with("spec.trafficPolicy.tls.credentialName") && told.contains(why), "{told}");
     }
 }
+
+#[test]
+fn a_rule_of_another_namespace_has_the_gateway_use_no_file() {
+    let base =
+        http("shop/gw", "'*'") + &virtual_service("shop/a", "'*'", &all("far.other.svc.cluster.local"));
+    for (field, tls) in [
+        ("clientCertificate", "mode: MUTUAL, clientCertificate: /c.pem, privateKey: /k.pem"),
+        ("caCertificates", "mode: SIMPLE, caCertificates: /ca.pem"),
+    ] {
+        let of = |namespace: &str| {
+            let spec = format!("{{host: far.other.svc.cluster.local, trafficPolicy: {{tls: {{{tls}}}}}}}");
+            let (mesh, problems) =
+                served(&format!("{base}{}", istio("DestinationRule", &format!("{namespace}/rule"), &spec)));
+            let mut backends = edge(&mesh).virtual_hosts.values().flat_map(|host| &host.backends).cloned();
+            let backend = backends.find(|backend| backend.policy.tls.is_some()).unwrap();
+            let Some(UpstreamTls::Originate(settings)) = backend.policy.tls else { panic!("{backend:?}") };
+            let names_files = settings.client.is_some() || settings.trusted != Trusted::System;
+            (names_files, backend.broken, errors(&problems).concat())
+        };
+
+        for namespace in ["shop", "istio-system"] {
+            assert_eq!(of(namespace), (true, None, String::new()), "{namespace} {tls}");
+        }
+        let (names_files, broken, told) = of("other");
+        let why = "a rule of the namespace other cannot name files of a gateway in shop";
+        assert!(!names_files && broken.as_deref().is_some_and(|broken| broken.contains(why)), "{broken:?}");
+        assert!(told.starts_with(&format!("spec.trafficPolicy.tls.{field}")) && told.contains(why), "{told}");
+    }
+}
