@@ -17,7 +17,7 @@ fn rules(edits: u64) -> String {
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews}}\nspec: {{hosts: [reviews], \
          http: [{{timeout: {}s, retries: {{attempts: {}}}, route: [{{destination: {{host: reviews}}}}]}}]}}\n---\n\
          apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  host: reviews\n  \
-         trafficPolicy:\n    loadBalancer: {{consistentHash: {{httpHeaderName: x-user, maglev: {{}}}}}}\n    \
+         trafficPolicy:\n    loadBalancer: {{consistentHash: {{httpHeaderName: x-user, maglev: {{tableSize: 65537}}}}}}\n    \
          connectionPool: {{tcp: {{connectTimeout: {}s}}, http: {{http2MaxRequests: {}}}}}\n    outlierDetection: \
          {{consecutive5xxErrors: 1, baseEjectionTime: 600s, interval: {}s, maxEjectionPercent: 100}}\n",
         1_000 + turn(0),
@@ -58,10 +58,22 @@ async fn ejected(mesh: &Mesh) -> Vec<String> {
     ejected.map(|one| one["address"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn connections(mesh: &Mesh) -> f64 {
+/// How many connections the caller's sidecar has made, and how many of them it has no longer.
+async fn connections(mesh: &Mesh) -> (f64, f64) {
     let caller = mesh.workload("caller");
-    let made = caller.metric("selvedge_outbound_connections_total").await.unwrap();
-    made.unwrap_or_default()
+    let metrics = caller.admin("/metrics").await.unwrap().text();
+    let sum = |name: &str| -> f64 {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    let made: f64 = metrics
+        .lines()
+        .filter(|line| {
+            line.starts_with("selvedge_outbound_connections_total") && line.contains("result=\"ok\"")
+        })
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    (made, made - sum("selvedge_outbound_connections_open "))
 }
 
 #[tokio::test]
@@ -79,7 +91,12 @@ async fn a_thousand_edits_under_load_close_no_connection_and_forget_no_ejection(
     })
     .await;
     let assigned = users(&mesh).await.unwrap();
-    let before = connections(&mesh).await;
+    let (made, closed) = connections(&mesh).await;
+    let applied = async || {
+        let applied = "selvedge_configuration_transactions_applied_total";
+        mesh.workload("caller").metric(applied).await.unwrap().unwrap_or_default()
+    };
+    let before = applied().await;
 
     let load = Plan::new(mesh.workload("caller").outbound, "reviews:9080").connections(4).pace(200.0).start();
     for edit in 1..=EDITS {
@@ -93,9 +110,13 @@ async fn a_thousand_edits_under_load_close_no_connection_and_forget_no_ejection(
     let report = load.stop().await;
 
     assert_eq!(report.failed(), 0, "{}", report.summary());
+    let after = connections(&mesh).await;
+    assert_eq!(after.1, closed, "no connection was closed");
     // More requests at once may need more connections, and nothing else does.
-    let made = connections(&mesh).await - before;
-    assert!(made <= 8.0, "{made} connections were made");
+    assert!(after.0 - made <= 8.0, "{} connections were made", after.0 - made);
+    // What is written while the control plane waits for more comes as one change.
+    let changes = applied().await - before;
+    assert!(changes >= EDITS as f64 / 20.0, "{changes} changes were taken into use");
     let closed = mesh.workload("caller").metric("selvedge_outbound_connections_cut_total").await.unwrap();
     assert_eq!(closed.unwrap_or_default(), 0.0);
 }

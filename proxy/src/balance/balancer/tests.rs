@@ -125,6 +125,41 @@ fn endpoints_get_shares_as_their_weights_say() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn each_endpoint_gets_the_share_that_its_weight_says_and_none_starves(
+        weights in prop::collection::vec(1..=20_u32, 2..=12),
+        seed in any::<u64>(),
+    ) {
+        const PICKS: u32 = 20_000;
+        let candidates = endpoints(&vec![true; weights.len()]);
+        let sum: u32 = weights.iter().sum();
+        for how in
+            [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::PeakEwma, LoadBalancer::RoundRobin]
+        {
+            let (balancer, mut rng) = (balancer(how.clone(), &weights), fastrand::Rng::with_seed(seed));
+            let mut taken = vec![0_u32; weights.len()];
+            for _ in 0..PICKS {
+                taken[balancer.pick(&candidates, &first(), &mut rng).expect("all are available")] += 1;
+            }
+
+            let expected = weights.iter().map(|weight| f64::from(PICKS) * f64::from(*weight) / f64::from(sum));
+            let off: Vec<f64> = taken.iter().zip(expected).map(|(seen, expected)| {
+                (f64::from(*seen) - expected).powi(2) / expected
+            }).collect();
+            let statistic: f64 = off.iter().sum();
+            // With 11 degrees of freedom, 60 is passed once in a hundred million times.
+            prop_assert!(statistic < 60.0, "{how:?}: {statistic}, {taken:?} for {weights:?}");
+            prop_assert!(taken.iter().all(|seen| *seen > 0), "{how:?}: {taken:?} for {weights:?}");
+            if how == LoadBalancer::RoundRobin {
+                prop_assert!(statistic < 0.1, "each in its turn: {statistic}, {taken:?} for {weights:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_heavier_endpoint_bears_more_load() {
     let two = endpoints(&[true; 2]);
