@@ -330,7 +330,7 @@ async fn a_service_with_client_affinity_keeps_each_client_at_one_endpoint() {
 #[tokio::test]
 async fn the_keys_of_an_app_that_fails_go_elsewhere_and_come_home() {
     let mut mesh = Mesh::of(SELVEDGE, specs(3)).await;
-    let policy = "{loadBalancer: {consistentHash: {httpHeaderName: x-user, maglev: {}}}, outlierDetection: \
+    let policy = "{loadBalancer: {consistentHash: {httpHeaderName: x-user, maglev: {tableSize: 65537}}}, outlierDetection: \
                   {consecutive5xxErrors: 1, baseEjectionTime: 2s, maxEjectionPercent: 100}}";
     mesh.write("rule.yaml", &rule(policy)).unwrap();
     for user in 0..4 {

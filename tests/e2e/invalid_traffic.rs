@@ -1,4 +1,4 @@
-//! Every `DestinationRule` and `ServiceEntry` that Istio's validation refuses is refused by `selvedge check`, with its path,
+//! Every `DestinationRule`, `ServiceEntry`, `VirtualService`, `WorkloadEntry` and `Gateway` that Istio's validation refuses is refused by `selvedge check`, with its path,
 //! the line and what to do, and by the validating webhook, which runs the same code.
 
 use crate::invalid::all_are_refused;
@@ -57,6 +57,8 @@ const RULES: &[Row] = &[
         "exportTo: ['.', other] # <-\nworkloadSelector: {matchLabels: {a: b}}",
         ["is for clients in its own namespace alone", "remove one of the two"],
     ),
+    ("exportTo: ['.', default] # <-", ["is given twice", "keep one of them"]),
+    ("exportTo: ['~'] # <-", ["is for nobody", "remove the document"]),
     // Balancers.
     ("trafficPolicy:\n  loadBalancer:\n    simple: FASTEST # <-", ["is not known here", "use one of"]),
     (
@@ -188,6 +190,10 @@ const RULES: &[Row] = &[
         ["is not a way to ask", "use CONNECT or POST"],
     ),
     ("trafficPolicy:\n  tunnel: {targetHost: a.b, targetPort: 0} # <-", ["is not a port", "use 1 to 65535"]),
+    (
+        "trafficPolicy:\n  loadBalancer:\n    consistentHash:\n      useSourceIp: true\n      maglev: {} # <-",
+        ["has no tableSize", "write tableSize: 65537"],
+    ),
     // TLS.
     ("trafficPolicy:\n  tls: {mode: STRICT} # <-", ["is not known here", "use one of"]),
     (
@@ -223,6 +229,7 @@ const HOSTS: &[Row] = &[
     ("host: 'a*.b' # <-", ["is not a host", "write a DNS name"]),
     ("host: -a # <-", ["is not a host", "write a DNS name"]),
     ("host: '' # <-", ["is empty", "name a host"]),
+    ("host: 10.0.0.1 # <-", ["is an address", "write the name"]),
 ];
 
 /// The whole `spec`.
@@ -277,8 +284,95 @@ const ENTRIES: &[Row] = &[
     ),
     ("hosts: [a.test]\nresolution: BOTH # <-", ["is not known here", "use one of"]),
     (
+        "hosts: [a.test]\nports: [{number: 80, name: my_port}] # <-",
+        ["is not the name of a port", "use at most 63"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: DNS\naddresses: [10.0.0.1/32] # <-",
+        ["has a range", "write resolution: NONE"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: DYNAMIC_DNS\naddresses: [10.0.0.0/8] # <-",
+        ["has a range", "write resolution: NONE"],
+    ),
+    (
+        "hosts: [a.test, b.test]\nresolution: STATIC\nports: [{number: 80, name: http}] # <-",
+        ["there are several hosts", "write a document for each"],
+    ),
+    (
+        "hosts: ['*.a.test'] # <-\nresolution: DNS\nworkloadSelector: {labels: {a: b}}",
+        ["is not a name that DNS can be asked for", "list endpoints"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: STATIC\nworkloadSelector: {labels: {a: '*'}} # <-",
+        ["is not a label with a value", "write both out"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: STATIC\nports: [{number: 80, name: http}]\n\
+         endpoints: [{address: 1.2.3.4, labels: {a: b c}}] # <-",
+        ["is not a label's value", "use at most 63"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: DNS\nendpoints: [{address: 'unix:///a'}] # <-",
+        ["is a Unix socket", "write resolution: STATIC"],
+    ),
+    (
+        "hosts: [a.test]\nresolution: STATIC\nports: [{number: 80, name: a}, {number: 81, name: b}]\n\
+         endpoints: [{address: 'unix:///a'}] # <-",
+        ["can serve one port alone", "give the entry one port"],
+    ),
+    ("hosts: [a.test]\nexportTo: ['~', b] # <-", ["exports to nobody", "remove one of them"]),
+    (
         "hosts: [a.test]\nresolution: STATIC\nworkloadSelector: {labels: {a: b}} # <-\nendpoints: [{address: 1.2.3.4}]",
         ["is given together with endpoints", "keep one of them"],
+    ),
+];
+
+/// The whole `spec`.
+const WORKLOADS: &[Row] = &[
+    ("ports: {http: 80} # <-", ["address is missing", "add it"]),
+    ("address: a b # <-", ["neither an IP address", "correct it"]),
+    ("address: unix:///a/ # <-", ["is not the place of a Unix socket", "write unix:///PATH"]),
+    ("address: unix://a # <-", ["is not the place of a Unix socket", "write unix:///PATH"]),
+    ("address: unix://@a\nports: {http: 80} # <-", ["which has none", "remove it"]),
+    ("address: 1.2.3.4\nports: {http: 70000} # <-", ["is not a port", "use 1 to 65535"]),
+    ("address: 1.2.3.4\nports: {'a@b': 80} # <-", ["is not the name of a port", "use at most 63"]),
+    ("address: 1.2.3.4\nlabels: {a: b c} # <-", ["is not a label's value", "use at most 63"]),
+];
+
+/// One server of a gateway.
+const SERVERS: &[Row] = &[
+    ("port: {number: 80, name: a, protocol: HTTP}\nhosts: [] # <-", ["is empty", "name at least one host"]),
+    (
+        "port: {number: 80, name: a, protocol: HTTP}\nhosts: [web] # <-",
+        ["is a short name", "write the whole name"],
+    ),
+    (
+        "port: {number: 80, name: a, protocol: HTTP}\nhosts: ['*a.test'] # <-",
+        ["is no host", "write a DNS name"],
+    ),
+    ("port: {number: 80, protocol: HTTP} # <-\nhosts: ['*']", ["is missing", "name the port"]),
+    ("port: {number: 80, name: a, protocol: SPDY} # <-\nhosts: ['*']", ["is not a protocol", "use HTTP"]),
+    (
+        "port: {number: 80, name: a, protocol: HTTP, targetPort: 81} # <-\nhosts: ['*']",
+        ["has no meaning here", "remove it"],
+    ),
+    (
+        "port: {number: 80, name: a, protocol: HTTP}\nhosts: ['*']\nbind: here # <-",
+        ["is not an IP address", "remove it"],
+    ),
+    (
+        "port: {number: 80, name: a, protocol: HTTP}\nhosts: ['*']\nbind: unix:///a # <-",
+        ["is a Unix socket", "remove it"],
+    ),
+    ("port: {number: 80, name: a, protocol: HTTPS} # <-\nhosts: ['*']", ["is missing", "needs it"]),
+    (
+        "port: {number: 80, name: a, protocol: HTTP}\nhosts: ['*']\ntls: {mode: SIMPLE, credentialName: a} # <-",
+        ["belongs to servers of HTTPS", "change port.protocol"],
+    ),
+    (
+        "port: {number: 443, name: a, protocol: HTTPS}\nhosts: ['*']\ntls: {mode: SIMPLE} # <-",
+        ["is missing", "name a Secret"],
     ),
 ];
 
@@ -327,6 +421,81 @@ const ROUTES: &[Row] = &[
         ["is finer than a millisecond", "write it as"],
     ),
     ("hosts: [a]\nhttp:\n- route: [{weight: 1}] # <-", ["destination is missing", "add it"]),
+    (
+        "hosts: [a]\nhttp:\n- timeout: 0s # <-\n  route: [{destination: {host: a}}]",
+        ["is shorter than 1ms", "leave it out"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- retries: {attempts: 1, perTryTimeout: 0s} # <-\n  route: [{destination: {host: a}}]",
+        ["is shorter than 1ms", "leave it out"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- retries: {attempts: 1, retryOn: '5xx, reset'} # <-\n  route: [{destination: {host: a}}]",
+        ["is not a retry condition", "no spaces"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- retries: {attempts: 0, retryRemoteLocalities: true} # <-\n  route: [{destination: {host: a}}]",
+        ["no attempts", "add attempts"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- fault: {delay: {fixedDelay: 0s, percentage: {value: 1}}} # <-\n  route: [{destination: {host: a}}]",
+        ["is shorter than 1ms", "remove the delay"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- fault: {delay: {fixedDelay: 1s, percentage: {value: 0.00001}}} # <-\n  route: [{destination: {host: a}}]",
+        ["one in a million", "write 0, or more"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- fault: {abort: {grpcStatus: '14', percentage: {value: 1}}} # <-\n  route: [{destination: {host: a}}]",
+        ["is not the name of a gRPC status", "write for example"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- corsPolicy: {allowOrigins: [{exact: '*'}], maxAge: 0s} # <-\n  route: [{destination: {host: a}}]",
+        ["is shorter than 1ms", "leave it out"],
+    ),
+    ("hosts: [a]\nhttp:\n- route: [{destination: {host: a b}}] # <-", ["is not a host", "write a DNS name"]),
+    (
+        "hosts: [a]\nhttp:\n- route: [{destination: {host: 10.0.0.1}}] # <-",
+        ["is an address", "write the name"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- route: [{destination: {host: a, subset: v_1}}] # <-",
+        ["is not the name of a subset", "use at most 63"],
+    ),
+    (
+        "hosts: [a]\nhttp:\n- mirror: {host: a b} # <-\n  route: [{destination: {host: a}}]",
+        ["is not a host", "write a DNS name"],
+    ),
+    ("hosts: [a]\ntcp:\n- route: [{destination: {host: a b}}] # <-", ["is not a host", "write a DNS name"]),
+    (
+        "hosts: [a]\nhttp:\n- match: [{uri: {regex: '/a.*'}}] # <-\n  delegate: {name: b}",
+        ["cannot be put together", "use exact or prefix"],
+    ),
+    (
+        "http:\n- match: [{headers: {x: {regex: a.*}}}] # <-\n  route: [{destination: {host: a}}]",
+        ["cannot be put together", "use exact or prefix"],
+    ),
+    (
+        "hosts: [a]\nexportTo: ['~'] # <-\nhttp: [{route: [{destination: {host: a}}]}]",
+        ["is for nobody", "remove"],
+    ),
+    // TLS that does not end here.
+    (
+        "hosts: [a.test]\ntls:\n- match: [{sniHosts: [b.test]}] # <-\n  route: [{destination: {host: a}}]",
+        ["b.test is not among spec.hosts", "add it there"],
+    ),
+    (
+        "hosts: [a.test]\ntls:\n- match: [{sniHosts: ['*.test']}] # <-\n  route: [{destination: {host: a}}]",
+        ["*.test is not among spec.hosts", "add it there"],
+    ),
+    (
+        "hosts: [a]\ntls:\n- match: [{sniHosts: [a.default.svc.cluster.local]}] # <-\n  route: [{destination: {host: a}}]",
+        ["is not among spec.hosts", "add it there"],
+    ),
+    (
+        "hosts: [a]\ntls:\n- match: [{sniHosts: ['a b']}] # <-\n  route: [{destination: {host: a}}]",
+        ["is not a host", "write a DNS name"],
+    ),
 ];
 
 /// The document of a kind with this spec.
@@ -344,5 +513,10 @@ fn every_invalid_rule_for_traffic_is_refused_with_its_line_and_what_to_do_by_che
     let hosts = HOSTS.iter().map(|(spec, words)| (document("DestinationRule", spec), *words));
     let entries = ENTRIES.iter().map(|(spec, words)| (document("ServiceEntry", spec), *words));
     let routes = ROUTES.iter().map(|(spec, words)| (document("VirtualService", spec), *words));
-    all_are_refused(rules.chain(hosts).chain(entries).chain(routes));
+    let workloads = WORKLOADS.iter().map(|(spec, words)| (document("WorkloadEntry", spec), *words));
+    let servers = SERVERS.iter().map(|(server, words)| {
+        let server = server.replace('\n', "\n  ");
+        (document("Gateway", &format!("selector: {{a: b}}\nservers:\n- {server}")), *words)
+    });
+    all_are_refused(rules.chain(hosts).chain(entries).chain(routes).chain(workloads).chain(servers));
 }

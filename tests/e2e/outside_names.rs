@@ -159,7 +159,7 @@ async fn a_workload_keeps_its_mutual_tls_whatever_a_document_says_of_a_name_that
     for name in ["declared.test", "a.wild.test", "external.test", "moves.test"] {
         dns.set_with_ttl(name, &[ip], 1);
     }
-    let ports = format!("ports: [{{number: 81, name: http, targetPort: {port}}}]");
+    let ports = format!("ports: [{{number: 81, name: http, protocol: HTTP, targetPort: {port}}}]");
     let declared =
         entry("declared", &format!("hosts: [declared.test, moves.test], {ports}, resolution: DNS"));
     let wild = format!("hosts: ['*.wild.test'], ports: [{{number: {port}, name: http}}], resolution: NONE");

@@ -185,7 +185,8 @@ async fn by_server_name() {
              \x20   route: [{destination: {host: db, subset: v2}}]\n\
              \x20 tcp:\n\
              \x20 - route: [{destination: {host: db, subset: v1}}]\n",
-        ),
+        )
+        .replace("hosts: [db]", "hosts: [db, \"*.test\"]"),
     );
 
     soon_answers(&mesh, "client", hello("two.test"), "db-2").await;

@@ -1,6 +1,6 @@
 //! `DestinationRule`: how clients treat a host, and which subsets its endpoints form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use selvedge_model::{
     HealthCheck, Hedge, HttpTunnel, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget, UpstreamTls,
@@ -23,7 +23,7 @@ use super::{
     selector::SelectorYaml,
     through::{ProxyProtocolYaml, TunnelYaml},
     typed::FieldError,
-    values::{host_pattern, port_number},
+    values::{called_host, port_number, subset_name},
 };
 
 /// What the names of our own annotations begin with.
@@ -31,9 +31,6 @@ const OUR_ANNOTATIONS: &str = "config.selvedge.io/";
 
 /// Where a rule says which clients it is for.
 pub(super) const SELECTOR: &str = "spec.workloadSelector";
-
-/// The longest name of a subset, in bytes.
-const LONGEST_NAME: usize = 63;
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
@@ -197,8 +194,8 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     if yaml.host.is_empty() {
         return Err(wrong("spec.host", "is empty; name a host"));
     }
-    host_pattern(&yaml.host, "spec.host")?;
-    let export_to = export_to::read(yaml.export_to.clone())?;
+    called_host(&yaml.host, "spec.host")?;
+    let export_to = export_to::read_known(yaml.export_to.clone(), reading.namespace)?;
     let (selector, export_to) = match yaml.workload_selector {
         Some(selector) => {
             let selector = selected(selector, reading)?;
@@ -215,13 +212,14 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     };
     let policy = read_whole(yaml.traffic_policy, "spec.trafficPolicy", false, annotated, reading)?;
     let mut subsets: Vec<Subset> = Vec::new();
+    let mut names = HashSet::new();
     for (index, subset) in yaml.subsets.into_iter().enumerate() {
         let field = format!("spec.subsets[{index}]");
         subset_name(&subset.name, &format!("{field}.name"))?;
         for (name, value) in &subset.labels {
             label_selector::check(name, value, &format!("{field}.labels.{name}"))?;
         }
-        if subsets.iter().any(|other| other.name == subset.name) {
+        if !names.insert(subset.name.clone()) {
             let message = format!("{:?} is defined twice; the first is used", subset.name);
             reading.error(format!("{field}.name"), message);
             continue;
@@ -273,23 +271,6 @@ fn of_selected(is_given: bool, export_to: &ExportTo, reading: &Reading<'_>) -> R
         return Err(wrong("spec.exportTo", message));
     }
     Ok(ExportTo::own())
-}
-
-/// Refuses what cannot be the name of a subset: as in Istio, what is no DNS label.
-fn subset_name(name: &str, field: &str) -> Result<(), FieldError> {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let ends = [name.bytes().next(), name.bytes().next_back()];
-    if name.is_empty() {
-        return Err(wrong(field, "is empty; name the subset"));
-    }
-    if name.len() > LONGEST_NAME || !name.bytes().all(is_inner) || ends.contains(&Some(b'-')) {
-        let message = format!(
-            "{name:?} is not the name of a subset; use at most {LONGEST_NAME} letters, digits and '-', a letter or digit \
-             first and last"
-        );
-        return Err(wrong(field, message));
-    }
-    Ok(())
 }
 
 /// The `trafficPolicy` at `field`, if there is one. As in Istio, one that says nothing is a mistake.

@@ -92,14 +92,14 @@ impl ExportTo {
 }
 
 /// Reads `spec.exportTo`: `*` is everybody, `.` the document's own namespace, `~` nobody, anything else a namespace.
-pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
+pub(super) fn read(words: Option<Vec<String>>, own: &str) -> Result<ExportTo, FieldError> {
     let words = words.unwrap_or_default();
     if words.is_empty() {
         return Ok(ExportTo::default());
     }
     let mut read = ExportTo { everywhere: false, own: false, namespaces: BTreeSet::new() };
     let several = words.len() > 1;
-    if let Some(index) = given_twice(&words) {
+    if let Some(index) = given_twice(&words, own) {
         let message = format!("{:?} is given twice; keep one of them", words[index]);
         return Err(wrong(format!("spec.exportTo[{index}]"), message));
     }
@@ -129,9 +129,19 @@ pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
 }
 
 /// The place of the first of `words` that another one before it says already.
-fn given_twice(words: &[String]) -> Option<usize> {
+fn given_twice(words: &[String], own: &str) -> Option<usize> {
     let mut given = BTreeSet::new();
-    words.iter().position(|word| !given.insert(word))
+    words.iter().position(|word| !given.insert(if word == "." { own } else { word }))
+}
+
+/// The same for what somebody must know of, which only a service need not be.
+pub(super) fn read_known(words: Option<Vec<String>>, own: &str) -> Result<ExportTo, FieldError> {
+    if let Some(index) = words.iter().flatten().position(|word| word == "~") {
+        let message =
+            "~ is for nobody, which only a ServiceEntry can be; write \".\", or remove the document";
+        return Err(wrong(format!("spec.exportTo[{index}]"), message));
+    }
+    read(words, own)
 }
 
 /// RFC 1123 labels, as Kubernetes names namespaces.
@@ -148,7 +158,7 @@ mod tests {
     use super::*;
 
     fn to(words: &[&str]) -> ExportTo {
-        read(Some(words.iter().map(ToString::to_string).collect())).unwrap()
+        read(Some(words.iter().map(ToString::to_string).collect()), "own").unwrap()
     }
 
     #[test]
@@ -177,8 +187,9 @@ mod tests {
 
     #[test]
     fn nobody_together_with_somebody_and_what_is_no_namespace_are_refused() {
-        for words in [["~", "a"], ["A", "b"], ["a", "b c"]] {
-            assert!(read(Some(words.iter().map(ToString::to_string).collect())).is_err(), "{words:?}");
+        for words in [["~", "a"], ["A", "b"], ["a", "b c"], [".", "own"], ["a", "a"]] {
+            assert!(read(Some(words.iter().map(ToString::to_string).collect()), "own").is_err(), "{words:?}");
         }
+        assert!(read_known(Some(vec!["~".to_owned()]), "own").is_err());
     }
 }

@@ -334,7 +334,10 @@ impl HashYaml {
 
 impl MaglevYaml {
     fn read(&self, field: &str) -> Result<HashTable, FieldError> {
-        let Some(size) = self.table_size else { return Ok(HashTable::MAGLEV) };
+        // As in Istio, whose validation asks for it, although its guide names a default.
+        let Some(size) = self.table_size.filter(|size| *size > 0) else {
+            return Err(wrong(field, "has no tableSize; write tableSize: 65537, which is the usual one"));
+        };
         // Istio: less than 5,000,011, although Envoy takes that, too.
         let in_range = u32::try_from(size).ok().filter(|size| (1..HashTable::LARGEST_MAGLEV).contains(size));
         let prime = in_range.filter(|size| is_prime(*size));

@@ -1,6 +1,9 @@
 //! `ServiceEntry`: a service that Kubernetes does not know, with its endpoints, or where to look for them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use selvedge_model::{HealthCheck, Host, Protocol};
@@ -15,7 +18,7 @@ use super::{
     locality_setting::{DISTRIBUTION_ANNOTATION, TrafficDistribution, traffic_distribution},
     service::{known_protocol, protocol_of},
     typed::FieldError,
-    values::port_number,
+    values::{port_name, port_number},
     workload_entry,
 };
 
@@ -146,7 +149,7 @@ enum ResolutionWord {
 }
 
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntrySpec, FieldError> {
-    let export_to = export_to::read(yaml.export_to)?;
+    let export_to = export_to::read(yaml.export_to, reading.namespace)?;
     let resolution = match yaml.resolution {
         ResolutionWord::Static => Resolution::Static,
         ResolutionWord::Dns => Resolution::Dns { one_address: false },
@@ -155,29 +158,23 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
     };
     let hosts = read_hosts(yaml.hosts)?;
     let (addresses, ranges) = read_addresses(&yaml.addresses)?;
-    if !ranges.is_empty() && matches!(resolution, Resolution::Dns { .. }) {
+    let written_as_range = yaml.addresses.iter().any(|address| address.contains('/'));
+    let takes_ranges = matches!(yaml.resolution, ResolutionWord::None | ResolutionWord::Static);
+    if written_as_range && !takes_ranges {
         let message = "has a range, and DNS says which addresses are called; write resolution: NONE or STATIC, or single \
                        addresses";
         return Err(wrong("spec.addresses", message));
     }
-    if let Some(index) =
-        told_apart_by_nothing(&yaml.ports).filter(|_| hosts.len() > 1 && resolution != Resolution::Requested)
+    if let Some(index) = told_apart_by_nothing(&yaml.ports)
+        .filter(|_| hosts.len() > 1 && yaml.resolution != ResolutionWord::None)
     {
         let message =
             "carries bytes that name no host, and there are several hosts; write a document for each of them";
         return Err(wrong(format!("spec.ports[{index}].protocol"), message));
     }
-    let mut ports: Vec<EntryPort> = Vec::new();
-    for (index, port) in yaml.ports.into_iter().enumerate() {
-        let field = format!("spec.ports[{index}]");
-        let port = read_port(port, &field)?;
-        if ports.iter().any(|other| other.number == port.number || other.name == port.name) {
-            return Err(wrong(field, "has the number or name of another port; both must be unique"));
-        }
-        ports.push(port);
-    }
+    let ports = read_ports(yaml.ports)?;
     let endpoints = read_endpoints(yaml.workload_selector, yaml.endpoints, reading)?;
-    fits(resolution, &hosts, &endpoints)?;
+    fits(resolution, &hosts, &endpoints, ports.len())?;
     let listed = if let EntryEndpoints::Inline(list) = &endpoints { list.len() } else { 0 };
     let each = listed.saturating_add(addresses.len()).saturating_add(ranges.len()).saturating_add(1);
     let needed = hosts.len().saturating_mul(ports.len().max(1)).saturating_mul(each);
@@ -217,11 +214,26 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
     })
 }
 
-/// The first of `ports` at which nothing that is sent says which host is meant.
+/// The first of `ports` at which nothing that is sent says which host is meant, as far as its protocol says. As in Istio, that
+/// must be written down.
 fn told_apart_by_nothing(ports: &[PortYaml]) -> Option<usize> {
     let is_bytes =
-        |word: &str| ["tcp", "mongo", "mysql", "redis"].contains(&word.to_ascii_lowercase().as_str());
-    ports.iter().position(|port| port.protocol.as_deref().is_some_and(is_bytes))
+        |word: &str| ["", "tcp", "mongo", "mysql", "redis"].contains(&word.to_ascii_lowercase().as_str());
+    ports.iter().position(|port| is_bytes(port.protocol.as_deref().unwrap_or_default()))
+}
+
+fn read_ports(yaml: Vec<PortYaml>) -> Result<Vec<EntryPort>, FieldError> {
+    let (mut ports, mut numbers, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+    for (index, port) in yaml.into_iter().enumerate() {
+        let field = format!("spec.ports[{index}]");
+        let port = read_port(port, &field)?;
+        let is_new = numbers.insert(port.number);
+        if !names.insert(port.name.clone()) || !is_new {
+            return Err(wrong(field, "has the number or name of another port; both must be unique"));
+        }
+        ports.push(port);
+    }
+    Ok(ports)
 }
 
 fn read_endpoints(
@@ -234,6 +246,14 @@ fn read_endpoints(
             let message = "is given together with endpoints; keep one of them";
             return Err(wrong("spec.workloadSelector", message));
         }
+        for (name, value) in &selector.labels {
+            if name.is_empty() || name.contains('*') || value.contains('*') {
+                let message = format!(
+                    "{name}={value} is not a label with a value, which stand for themselves; write both out"
+                );
+                return Err(wrong(format!("spec.workloadSelector.labels.{name}"), message));
+            }
+        }
         return Ok(EntryEndpoints::Selected(selector.labels));
     }
     let mut read = Vec::new();
@@ -245,7 +265,12 @@ fn read_endpoints(
 }
 
 /// Whether the endpoints can be found in the way that is asked for.
-fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) -> Result<(), FieldError> {
+fn fits(
+    resolution: Resolution,
+    hosts: &[String],
+    endpoints: &EntryEndpoints,
+    ports: usize,
+) -> Result<(), FieldError> {
     let list = match endpoints {
         EntryEndpoints::Inline(list) => list.as_slice(),
         EntryEndpoints::Selected(_) | EntryEndpoints::Hosts => &[],
@@ -259,10 +284,18 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
                 let message = format!("{name} is not an IP address; write resolution: DNS");
                 return Err(wrong(format!("spec.endpoints[{index}].address"), message));
             }
+            if let Some(index) = list.iter().position(|one| one.address.is_none()).filter(|_| ports != 1) {
+                let message = "is a Unix socket, which can serve one port alone; give the entry one port";
+                return Err(wrong(format!("spec.endpoints[{index}].address"), message));
+            }
         }
         Resolution::Dns { one_address } => {
+            if let Some(index) = list.iter().position(|one| one.address.is_none()) {
+                let message = "is a Unix socket, which DNS says nothing of; write resolution: STATIC";
+                return Err(wrong(format!("spec.endpoints[{index}].address"), message));
+            }
             let wildcard = hosts.iter().position(|host| host.starts_with('*'));
-            if let Some(index) = wildcard.filter(|_| list.is_empty() && !selected) {
+            if let Some(index) = wildcard.filter(|_| list.is_empty()) {
                 let message = format!(
                     "{} is not a name that DNS can be asked for; list endpoints, or write resolution: DYNAMIC_DNS or NONE",
                     hosts[index]
@@ -290,8 +323,9 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
 
 /// Refuses endpoints with a port that the entry does not have.
 fn ports_are_known(list: &[WorkloadEntrySpec], ports: &[EntryPort]) -> Result<(), FieldError> {
+    let known: HashSet<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     for (index, endpoint) in list.iter().enumerate() {
-        if let Some(name) = endpoint.ports.keys().find(|name| ports.iter().all(|port| port.name != **name)) {
+        if let Some(name) = endpoint.ports.keys().find(|name| !known.contains(name.as_str())) {
             let message = "is the port of an endpoint, and the entry has no port of this name; add it to spec.ports, or correct the \
                            name";
             return Err(wrong(format!("spec.endpoints[{index}].ports.{name}"), message));
@@ -318,15 +352,16 @@ fn read_hosts(yaml: Vec<String>) -> Result<Vec<String>, FieldError> {
 
 fn read_addresses(yaml: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldError> {
     let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
+    let (mut known, mut known_ranges) = (HashSet::new(), HashSet::new());
     for (index, text) in yaml.iter().enumerate() {
         // The smallest range is an address.
         let range = text.parse::<IpNet>().map(|range| canonical(range.trunc()));
         let single = range.as_ref().ok().filter(|range| range.prefix_len() == range.max_prefix_len());
         let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
         match (address.or(single.map(IpNet::addr)), range) {
-            (Some(address), _) if addresses.contains(&address) => {}
+            (Some(address), _) if !known.insert(address) => {}
             (Some(address), _) => addresses.push(address),
-            (None, Ok(range)) if ranges.contains(&range) => {}
+            (None, Ok(range)) if !known_ranges.insert(range) => {}
             (None, Ok(range)) => ranges.push(range),
             (None, Err(_)) => {
                 let message = format!("{text:?} is neither an IP address nor a range such as 10.0.0.0/8");
@@ -346,6 +381,7 @@ fn canonical(range: IpNet) -> IpNet {
 
 fn read_port(yaml: PortYaml, field: &str) -> Result<EntryPort, FieldError> {
     let number = port_number(yaml.number, &format!("{field}.number"))?;
+    port_name(&yaml.name, &format!("{field}.name"))?;
     let target = match yaml.target_port {
         None | Some(0) => number,
         Some(target) => port_number(target, &format!("{field}.targetPort"))?,

@@ -14,6 +14,11 @@ use super::{document::wrong, typed::FieldError};
 /// So many characters of a regular expression that cannot be used are repeated in the message.
 const SHOWN_OF_A_REGEX: usize = 100;
 
+/// The longest label of a DNS name, in bytes.
+const LONGEST_LABEL: usize = 63;
+/// The longest regular expression that Istio takes, in bytes.
+pub(super) const LONGEST_REGEX: usize = 1_024;
+
 /// Ports on which whatever is spoken is carried as it is: numbers and ranges, such as `3306,7000-7009`.
 pub(super) const OPAQUE_PORTS_ANNOTATION: &str = "config.selvedge.io/opaque-ports";
 
@@ -62,6 +67,18 @@ impl<'de> Deserialize<'de> for GoDuration {
         let text = DurationText { parse: parse_duration, examples: "1h2m3s, 0.5s or 250ms" };
         deserializer.deserialize_any(text).map(Self)
     }
+}
+
+/// A time that may not be 0, because that says nothing, or is said by leaving it out, as `remedy` has it. As in Istio.
+pub(super) fn more_than_nothing(
+    GoDuration(time): GoDuration,
+    field: &str,
+    remedy: &str,
+) -> Result<Duration, FieldError> {
+    if time.is_zero() {
+        return Err(wrong(field, format!("is shorter than 1ms; {remedy}")));
+    }
+    Ok(time)
 }
 
 /// A length of time as a text, in the form that `parse` takes.
@@ -179,6 +196,11 @@ pub(super) struct StringMatchYaml {
 }
 
 impl StringMatchYaml {
+    /// Whether it is a regular expression.
+    pub(super) fn is_regex(&self) -> bool {
+        self.regex.is_some()
+    }
+
     /// What is asked for; `field` is where it stands.
     pub(super) fn read(self, field: &str) -> Result<StringMatch, FieldError> {
         match (self.exact, self.prefix, self.regex) {
@@ -188,6 +210,10 @@ impl StringMatchYaml {
                 format!("{field}.regex"),
                 "is empty; write .* for any text, or exact: \"\" for none",
             )),
+            (None, None, Some(regex)) if regex.len() > LONGEST_REGEX => {
+                let message = format!("is longer than {LONGEST_REGEX} bytes; use prefix, or several matches");
+                Err(wrong(format!("{field}.regex"), message))
+            }
             (None, None, Some(regex)) => {
                 full_regex(&regex, &format!("{field}.regex")).map(StringMatch::Regex)
             }
@@ -294,6 +320,62 @@ pub(super) fn host_pattern(text: &str, field: &str) -> Result<(), FieldError> {
     match is_host {
         true => Ok(()),
         false => Err(wrong(field, format!("{text:?} is not a host; write a DNS name, or *. and a domain"))),
+    }
+}
+
+/// Refuses what is neither a name that can be called nor a pattern of such names. As in Istio no address is one: a service of
+/// it has a name.
+pub(super) fn called_host(text: &str, field: &str) -> Result<(), FieldError> {
+    host_pattern(text, field)?;
+    if matches!(text.parse(), Ok(Host::Ip(_))) {
+        let message = format!("{text} is an address; write the name of the service that has it");
+        return Err(wrong(field, message));
+    }
+    Ok(())
+}
+
+/// Whether `text` is a label of DNS (RFC 1123), in whichever case.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=LONGEST_LABEL).contains(&text.len())
+        && text.bytes().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether `path` is where a Unix socket can be: the whole path of a file, or a name in no file system, behind an `@`.
+pub(super) fn is_socket(path: &str) -> bool {
+    path.starts_with('@') || path.starts_with('/') && !path.ends_with('/')
+}
+
+/// Refuses what is not the name of a port, as Istio has it.
+pub(super) fn port_name(name: &str, field: &str) -> Result<(), FieldError> {
+    match is_dns_label(name) {
+        true => Ok(()),
+        false => {
+            let message = format!(
+                "{name:?} is not the name of a port; use at most {LONGEST_LABEL} letters, digits and '-', a letter or digit first \
+                 and last"
+            );
+            Err(wrong(field, message))
+        }
+    }
+}
+
+/// Refuses what is not the name of a subset, as Istio has it.
+pub(super) fn subset_name(name: &str, field: &str) -> Result<(), FieldError> {
+    if name.is_empty() {
+        return Err(wrong(field, "is empty; name the subset"));
+    }
+    match is_dns_label(name) {
+        true => Ok(()),
+        false => {
+            let message = format!(
+                "{name:?} is not the name of a subset; use at most {LONGEST_LABEL} letters, digits and '-', a letter or digit \
+                 first and last"
+            );
+            Err(wrong(field, message))
+        }
     }
 }
 

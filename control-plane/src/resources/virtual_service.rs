@@ -15,7 +15,7 @@ use super::{
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     telemetry_annotations,
     typed::FieldError,
-    values::{host_pattern, port_number},
+    values::{called_host, host_pattern, port_number, subset_name},
 };
 
 mod answers;
@@ -163,16 +163,16 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
         return Err(wrong("spec.hosts", "has no routes; give http, tls or tcp, or remove the document"));
     }
     telemetry_annotations::check(reading, yaml.http.len())?;
-    let export_to = export_to::read(yaml.export_to)?;
+    let export_to = export_to::read_known(yaml.export_to, reading.namespace)?;
     let followed_by = gateways::read(yaml.gateways.as_deref(), "spec.gateways", reading.namespace)?;
     check_hosts(&yaml.hosts, followed_by.as_ref().is_none_or(|followed| followed.sidecars))?;
     let mut http = Vec::new();
     for (index, route) in yaml.http.into_iter().enumerate() {
-        http.push(http::read(route, index, reading)?);
+        http.push(http::read(route, index, yaml.hosts.is_empty(), reading)?);
     }
-    let mut tcp = tcp::read(yaml.tls, Layer::Tls, reading)?;
-    tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, reading)?);
-    let hosts = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let hosts: Vec<String> = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let mut tcp = tcp::read(yaml.tls, Layer::Tls, &hosts, reading)?;
+    tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, &hosts, reading)?);
     Ok(VirtualServiceSpec { export_to, hosts, followed_by: followed_by.unwrap_or_default(), http, tcp })
 }
 
@@ -271,11 +271,16 @@ fn read_target(yaml: TargetYaml, index: usize, field: &str) -> Result<Destinatio
     if yaml.host.is_empty() || yaml.host == "*" {
         return Err(wrong(format!("{field}.host"), "names nothing; name a host"));
     }
+    called_host(&yaml.host, &format!("{field}.host"))?;
+    let subset = yaml.subset.filter(|subset| !subset.is_empty());
+    if let Some(subset) = &subset {
+        subset_name(subset, &format!("{field}.subset"))?;
+    }
     let port = yaml.port.map(|port| port_number(port.number, &format!("{field}.port.number")));
     Ok(Destination {
         index,
         host: yaml.host.to_ascii_lowercase(),
-        subset: yaml.subset.filter(|subset| !subset.is_empty()),
+        subset,
         port: port.transpose()?,
         weight: 0,
         headers: Headers::default(),

@@ -18,7 +18,7 @@ use super::{
     locality_setting::locality,
     telemetry_annotations::{ACCESS_LOG_ANNOTATION, ACCESS_LOG_FILTER_ANNOTATION, TRACE_SAMPLING_ANNOTATION},
     typed::FieldError,
-    values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
+    values::{OPAQUE_PORTS_ANNOTATION, is_socket, opaque_ports, port_name, port_number},
 };
 
 /// The label that says that a workload has a sidecar.
@@ -93,7 +93,13 @@ pub(super) fn read(
 ) -> Result<WorkloadEntrySpec, FieldError> {
     let address = read_address(&yaml.address, &format!("{field}.address"), reading)?;
     let mut ports = BTreeMap::new();
+    let is_socket = address.is_none();
     for (name, number) in yaml.ports {
+        if is_socket {
+            let message = "is a port, and the address is a Unix socket, which has none; remove it";
+            return Err(wrong(format!("{field}.ports.{name}"), message));
+        }
+        port_name(&name, &format!("{field}.ports.{name}"))?;
         let port = port_number(number, &format!("{field}.ports.{name}"))?;
         ports.insert(name, port);
     }
@@ -105,6 +111,9 @@ pub(super) fn read(
         label_selector::check(name, value, &format!("{field}.labels"))?;
     }
     let said_here = yaml.labels.contains_key(TLS_MODE_LABEL);
+    for (name, value) in &yaml.labels {
+        label_selector::check(name, value, &format!("{field}.labels.{name}"))?;
+    }
     let mut labels = metadata.labels.clone();
     labels.extend(yaml.labels);
     let service_account = yaml.service_account.unwrap_or_else(|| "default".to_owned());
@@ -168,7 +177,12 @@ fn is_meshed(labels: &BTreeMap<String, String>) -> bool {
 }
 
 fn read_address(text: &str, field: &str, reading: &mut Reading<'_>) -> Result<Option<Host>, FieldError> {
-    if text.starts_with("unix://") {
+    if let Some(path) = text.strip_prefix("unix://") {
+        if !is_socket(path) {
+            let message =
+                format!("{path:?} is not the place of a Unix socket; write unix:///PATH, or unix://@NAME");
+            return Err(wrong(field, message));
+        }
         let message = "is a Unix socket, which is not acted on: nothing is sent there";
         reading.not_acted_on(field, message);
         return Ok(None);

@@ -73,7 +73,7 @@ impl Algorithm {
             Self::RoundRobin => "simple: ROUND_ROBIN",
             Self::Random => "simple: RANDOM",
             Self::RingHash => "consistentHash: {httpHeaderName: x-tenant, ringHash: {minimumRingSize: 1024}}",
-            Self::Maglev => "consistentHash: {httpHeaderName: x-tenant, maglev: {}}",
+            Self::Maglev => "consistentHash: {httpHeaderName: x-tenant, maglev: {tableSize: 65537}}",
         }
     }
 

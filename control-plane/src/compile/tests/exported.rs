@@ -40,7 +40,6 @@ fn a_virtual_service_is_followed_by_those_whom_it_is_for() {
         ("['.']", ["other", "db", "db"]),
         ("[a]", ["db", "other", "db"]),
         ("['.', a]", ["other", "other", "db"]),
-        ("['~']", ["db", "db", "db"]),
     ] {
         let (mesh, problems) = compiled(&format!("{SERVICES}{}", to_other("shop", "one", export_to)));
 

@@ -160,7 +160,7 @@ fn reviewed(mesh: &Mesh, port: u16) -> usize {
 #[test]
 fn a_virtual_service_sends_tls_by_its_server_name() {
     let spec = r#"
-  hosts: [db]
+  hosts: [db, "*.wild.example", one.example]
   tls:
   - match: [{sniHosts: ["*.wild.example"]}]
     route: [{destination: {host: other}}]
@@ -192,6 +192,10 @@ fn what_tcp_and_tls_routes_get_wrong_is_said() {
         (
             "tcp: [{match: [{sourceSubnet: 10.0.0.1}], route: [{destination: {host: db}}]}]",
             "the whole match is left out",
+        ),
+        (
+            "tls: [{match: [{sniHosts: [db, a.example]}], route: [{destination: {host: db}}]}]",
+            "a.example is not among spec.hosts",
         ),
         ("tls: [{match: [{sniHosts: [\"a*b\"]}], route: [{destination: {host: db}}]}]", "is not a host"),
     ] {

@@ -48,6 +48,12 @@ pub(super) fn read(text: &str, field: &str) -> Result<ServerHost, FieldError> {
             return Err(wrong(field, format!("{namespace:?} is no namespace; write one, or . or *")));
         }
     };
+    if host != "*" && !host.contains('.') {
+        let message = format!(
+            "{host:?} is a short name, which no client asks a gateway for; write the whole name, or *"
+        );
+        return Err(wrong(field, message));
+    }
     let hostname = host.parse().ok().filter(|_| !host.is_empty());
     let hostname = hostname.ok_or_else(|| {
         wrong(field, format!("{host:?} is no host; write a DNS name, *. before one, or * for all"))

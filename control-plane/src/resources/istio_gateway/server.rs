@@ -95,9 +95,9 @@ impl Yaml {
 
     /// Says what is read over.
     fn report(&self, field: &str, reading: &mut Reading<'_>) -> Result<(), FieldError> {
-        if self.port.target_port.is_some() {
-            let message = "is not acted on: a gateway listens where its workload says; remove it";
-            reading.not_acted_on(format!("{field}.port.targetPort"), message);
+        if self.port.target_port.is_some_and(|port| port != 0) {
+            let message = "has no meaning here: a gateway listens where its workload says; remove it";
+            return Err(wrong(format!("{field}.port.targetPort"), message));
         }
         if self.default_endpoint.is_some() {
             let message = "is not acted on: a gateway has no app of its own; write a VirtualService";
@@ -107,7 +107,11 @@ impl Yaml {
         let field = format!("{field}.bind");
         match bind.parse::<IpAddr>() {
             Ok(address) if address.is_unspecified() => {}
-            Err(_) if !bind.starts_with("unix://") => {
+            Err(_) if bind.strip_prefix("unix://").is_some() => {
+                let message = "is a Unix socket, which has no port; remove it, or port.number";
+                return Err(wrong(field, message));
+            }
+            Err(_) => {
                 return Err(wrong(field, format!("{bind:?} is not an IP address; write one, or remove it")));
             }
             _ => {

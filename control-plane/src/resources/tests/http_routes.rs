@@ -146,7 +146,7 @@ fn retries_are_read_as_istio_reads_them() {
     assert_eq!(retry("    retries: {attempts: 0}\n").attempts, 0);
     assert_eq!(retry("    retries: {attempts: 3}\n").on, RetryOn::istio_default());
     let listed = retry(
-        "    retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'gateway-error, reset,unavailable,503,retriable-status-codes'}\n",
+        "    retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'gateway-error,reset,unavailable,503,retriable-status-codes'}\n",
     );
     assert_eq!(listed.per_try_timeout, Some(Duration::from_secs(2)));
     assert!(listed.on.gateway_error && listed.on.reset && !listed.on.connect_failure);
@@ -179,7 +179,7 @@ fn every_word_of_retry_on_is_acted_on_or_reported() {
         assert_eq!(told(&decoded), [("spec.http[0].retries.retryOn", 8, Severity::NotActedOn)], "{word}");
         assert!(routes(&decoded)[0].retry.as_ref().unwrap().on.reset);
     }
-    for word in ["99", "599", "5XX", "often"] {
+    for word in ["99", "599", "5XX", "often", "5xx, reset", "5xx,", " 5xx"] {
         assert_eq!(refused(&read(word)).0, "spec.http[0].retries.retryOn", "{word}");
     }
     let remote = forwarding("    retries: {attempts: 1, retryRemoteLocalities: true}\n");
@@ -189,7 +189,12 @@ fn every_word_of_retry_on_is_acted_on_or_reported() {
 
 #[test]
 fn retries_without_attempts_are_refused_if_they_say_how() {
-    for words in ["{attempts: 0, perTryTimeout: 1s}", "{retryOn: 5xx}", "{attempts: 0, retryOn: 5xx}"] {
+    for words in [
+        "{attempts: 0, perTryTimeout: 1s}",
+        "{retryOn: 5xx}",
+        "{attempts: 0, retryOn: 5xx}",
+        "{attempts: 0, retryRemoteLocalities: true}",
+    ] {
         assert_eq!(refused(&forwarding(&format!("    retries: {words}\n"))).0, "spec.http[0].retries");
     }
     assert_eq!(told(&forwarding("    retries: {attempts: 0}\n")), []);

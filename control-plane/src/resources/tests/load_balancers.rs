@@ -40,7 +40,7 @@ fn what_a_load_balancer_says_is_read_as_istio_reads_it() {
         ("{simple: PASSTHROUGH}", LoadBalancer::Passthrough),
         ("{consistentHash: {httpHeaderName: X-User}}", hash(header(), HashTable::Ring { minimum: 1024 })),
         (
-            "{consistentHash: {httpHeaderName: x-user, maglev: {}}}",
+            "{consistentHash: {httpHeaderName: x-user, maglev: {tableSize: 65537}}}",
             hash(header(), HashTable::Maglev { size: 65_537 }),
         ),
         (
@@ -90,6 +90,12 @@ fn what_istio_refuses_of_a_load_balancer_is_refused() {
             "{consistentHash: {useSourceIp: true, maglev: {tableSize: 5000011}}}",
             ".consistentHash.maglev.tableSize",
             "below 5000011",
+        ),
+        ("{consistentHash: {useSourceIp: true, maglev: {}}}", ".consistentHash.maglev", "has no tableSize"),
+        (
+            "{consistentHash: {useSourceIp: true, maglev: {tableSize: 0}}}",
+            ".consistentHash.maglev",
+            "has no tableSize",
         ),
         ("{consistentHash: {httpHeaderName: 'a b'}}", ".consistentHash.httpHeaderName", "header"),
         ("{consistentHash: {httpCookie: {ttl: 1s}}}", ".consistentHash.httpCookie.name", "name the cookie"),

@@ -46,6 +46,12 @@ pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result
     if max_age.is_some_and(|time| time.subsec_nanos() != 0) {
         return Err(wrong(format!("{field}.maxAge"), "is not in whole seconds; write for example 600s"));
     }
+    if max_age.is_some_and(|time| time.is_zero()) {
+        return Err(wrong(
+            format!("{field}.maxAge"),
+            "is shorter than 1ms; leave it out for the browser's own",
+        ));
+    }
     let allow_origins = read_origins(yaml.allow_origins, yaml.allow_origin, field)?;
     if allow_origins.is_empty() {
         reading.warning(field, "names no origin, so no page may call; add allowOrigins");

@@ -12,7 +12,7 @@ use super::answers;
 use crate::resources::{
     document::{Reading, wrong},
     typed::{FieldError, Present},
-    values::GoDuration,
+    values::{GoDuration, more_than_nothing},
 };
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for GrpcStatus {
             type Value = GrpcStatus;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a gRPC status, such as UNAVAILABLE or 14")
+                f.write_str("the name of a gRPC status, such as UNAVAILABLE")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<GrpcStatus, E> {
@@ -95,6 +95,9 @@ const GRPC_STATUSES: [(&str, u16); 17] = [
     ("UNAUTHENTICATED", 401),
 ];
 
+/// The least share of requests that a fault may have, in percent.
+const LEAST_PERCENT: f64 = 0.0001;
+
 pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Fault, FieldError> {
     if yaml.delay.is_none() && yaml.abort.is_none() {
         return Err(wrong(field, "is empty; give delay or abort"));
@@ -115,10 +118,11 @@ fn read_delay(yaml: &DelayYaml, field: &str, reading: &mut Reading<'_>) -> Resul
         return Err(wrong(format!("{field}.exponentialDelay"), "is not acted on; write fixedDelay"));
     }
     let fraction = read_share(yaml.percentage, yaml.percent, field, reading)?;
-    let Some(GoDuration(time)) = yaml.fixed_delay else {
+    let Some(time) = yaml.fixed_delay else {
         reading.warning(field, "says no fixedDelay, so nothing is delayed");
         return Ok(None);
     };
+    let time = more_than_nothing(time, &format!("{field}.fixedDelay"), "remove the delay")?;
     Ok(Some(Delay { time, fraction }))
 }
 
@@ -136,7 +140,8 @@ fn read_abort(yaml: &AbortYaml, field: &str, reading: &mut Reading<'_>) -> Resul
         }
         (None, Some(GrpcStatus(name))) => {
             let (grpc, status) = grpc_status(name).ok_or_else(|| {
-                let message = format!("{name:?} is not a gRPC status; write for example UNAVAILABLE or 14");
+                let message =
+                    format!("{name:?} is not the name of a gRPC status; write for example UNAVAILABLE");
                 wrong(format!("{field}.grpcStatus"), message)
             })?;
             Ok(Some(Abort { status, grpc: Some(grpc), fraction }))
@@ -150,9 +155,7 @@ fn read_abort(yaml: &AbortYaml, field: &str, reading: &mut Reading<'_>) -> Resul
 
 /// The number of the gRPC status `text`, and the HTTP status that stands for it.
 fn grpc_status(text: &str) -> Option<(u8, u16)> {
-    let text = if text == "CANCELED" { "CANCELLED" } else { text };
-    let number = text.parse::<usize>().ok();
-    let number = number.or_else(|| GRPC_STATUSES.iter().position(|(name, _)| *name == text))?;
+    let number = GRPC_STATUSES.iter().position(|(name, _)| *name == text)?;
     let (_, status) = GRPC_STATUSES.get(number)?;
     Some((u8::try_from(number).ok()?, *status))
 }
@@ -165,6 +168,12 @@ fn read_share(
     reading: &mut Reading<'_>,
 ) -> Result<Fraction, FieldError> {
     let share = read_percent(percentage, percent, field, "percentage", "percent")?;
+    if let Some(PercentYaml { value }) =
+        percentage.filter(|yaml| yaml.value > 0.0 && yaml.value < LEAST_PERCENT)
+    {
+        let message = format!("{value} is less than {LEAST_PERCENT}, one in a million; write 0, or more");
+        return Err(wrong(format!("{field}.percentage.value"), message));
+    }
     Ok(share.unwrap_or_else(|| {
         reading.warning(field, "says no percentage, which means no request at all; add percentage.value");
         Fraction::NONE

@@ -20,7 +20,7 @@ use super::{
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    values::GoDuration,
+    values::{GoDuration, more_than_nothing},
 };
 
 /// One entry of `http`.
@@ -50,7 +50,7 @@ pub struct HttpRoute {
     pub mirrors: Mirrors,
     /// The document whose routes count in its place.
     pub delegate: Option<DelegateTo>,
-    /// Time for the whole request, retries included; zero = none.
+    /// Time for the whole request, retries included.
     pub timeout: Option<Duration>,
     /// When a failed attempt is followed by another.
     pub retry: Option<RetryPolicy>,
@@ -100,11 +100,17 @@ struct ShareYaml {
 pub(super) fn read(
     mut yaml: RouteYaml,
     index: usize,
+    is_delegate: bool,
     reading: &mut Reading<'_>,
 ) -> Result<HttpRoute, FieldError> {
     let field = format!("spec.http[{index}]");
     let below = |name: &str| format!("{field}.{name}");
     yaml.given().check(&field)?;
+    if is_delegate || yaml.delegates() {
+        for (place, yaml) in yaml.matches.iter().enumerate() {
+            yaml.refuse_regexes(&format!("{field}.match[{place}]"))?;
+        }
+    }
     let mirrors = mirrors::read(yaml.take_mirrors(), &field)?;
     let (matches, left_out) = read_matches(yaml.matches, &field, reading)?;
     let redirect = yaml.redirect.map(|yaml| answers::read_redirect(yaml, &below("redirect"))).transpose()?;
@@ -123,7 +129,10 @@ pub(super) fn read(
         cors: None,
         mirrors,
         delegate: yaml.delegate.map(|to| read_delegate(to, &below("delegate"))).transpose()?,
-        timeout: yaml.timeout.map(|time| time.0),
+        timeout: yaml
+            .timeout
+            .map(|time| more_than_nothing(time, &below("timeout"), "leave it out for no limit"))
+            .transpose()?,
         retry: None,
     };
     if let Some(yaml) = yaml.headers {

@@ -39,6 +39,35 @@ pub(super) struct Yaml {
     gateways: Option<Vec<String>>,
 }
 
+impl Yaml {
+    /// Refuses regular expressions, where the match is put together with another one (`delegate`). As in Istio.
+    pub(super) fn refuse_regexes(&self, field: &str) -> Result<(), FieldError> {
+        let of_request = [
+            ("uri", &self.uri),
+            ("scheme", &self.scheme),
+            ("method", &self.method),
+            ("authority", &self.authority),
+        ];
+        let of_request =
+            of_request.into_iter().filter_map(|(name, asked)| Some((name.to_owned(), asked.as_ref()?)));
+        let maps = [
+            ("headers", &self.headers),
+            ("withoutHeaders", &self.without_headers),
+            ("queryParams", &self.query_params),
+        ];
+        let of_maps = maps
+            .into_iter()
+            .flat_map(|(name, map)| map.iter().map(move |(key, asked)| (format!("{name}.{key}"), asked)));
+        match of_request.chain(of_maps).find(|(_, asked)| asked.is_regex()) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = "cannot be put together with what the other document of a delegation asks; use exact or prefix";
+                Err(wrong(format!("{field}.{name}.regex"), message))
+            }
+        }
+    }
+}
+
 /// What one entry of `match` asks.
 pub(super) enum Asked {
     /// Something that can be checked.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::super::{
     document::{Reading, wrong},
     typed::FieldError,
-    values::GoDuration,
+    values::{GoDuration, more_than_nothing},
 };
 
 #[derive(Debug, Deserialize)]
@@ -21,8 +21,10 @@ pub(super) struct Yaml {
 
 pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
     let default = RetryPolicy::default();
-    let says_how =
-        yaml.retry_on.as_deref().is_some_and(|on| !on.is_empty()) || yaml.per_try_timeout.is_some();
+    let remote = format!("{field}.retryRemoteLocalities");
+    let says_how = yaml.retry_on.as_deref().is_some_and(|on| !on.is_empty())
+        || yaml.per_try_timeout.is_some()
+        || reading.unknown.iter().any(|unknown| unknown.field == remote);
     match yaml.attempts {
         Some(0) | None if says_how => {
             return Err(wrong(field, "says how to retry, and no attempts; add attempts, or remove the rest"));
@@ -30,7 +32,7 @@ pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Resul
         None => reading.warning(field, "gives no attempts, which means 0; add attempts to retry"),
         Some(_) => {}
     }
-    let on = match yaml.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
+    let on = match yaml.retry_on.as_deref().filter(|conditions| !conditions.is_empty()) {
         None => default.on.clone(),
         Some(conditions) => read_conditions(conditions, &format!("{field}.retryOn"), reading)?,
     };
@@ -41,13 +43,15 @@ pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Resul
         Some(GoDuration(backoff)) => backoff,
         None => default.backoff,
     };
-    Ok(RetryPolicy {
-        attempts: yaml.attempts.unwrap_or(0),
-        on,
-        per_try_timeout: yaml.per_try_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
-        backoff,
-        ..default
-    })
+    let per_try = |time| {
+        more_than_nothing(
+            time,
+            &format!("{field}.perTryTimeout"),
+            "leave it out for the timeout of the route alone",
+        )
+    };
+    let per_try_timeout = yaml.per_try_timeout.map(per_try).transpose()?;
+    Ok(RetryPolicy { attempts: yaml.attempts.unwrap_or(0), on, per_try_timeout, backoff, ..default })
 }
 
 /// Whether `code` is a status that HTTP has a name for.
@@ -57,7 +61,7 @@ fn is_known(code: u16) -> bool {
 
 fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> Result<RetryOn, FieldError> {
     let mut on = RetryOn::default();
-    for word in conditions.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    for word in conditions.split(',') {
         match word {
             "5xx" => on.any_5xx = true,
             "gateway-error" => on.gateway_error = true,
@@ -80,7 +84,8 @@ fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> 
                 Ok(status) if is_known(status) => on.status_codes.push(status),
                 _ => {
                     let message = format!(
-                        "{code:?} is not a retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503"
+                        "{code:?} is not a retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503, \
+                         with commas and no spaces between them"
                     );
                     return Err(wrong(field, message));
                 }

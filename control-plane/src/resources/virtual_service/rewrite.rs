@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::resources::{
     document::wrong,
     typed::FieldError,
-    values::{is_path_and_query, wrong_regex},
+    values::{LONGEST_REGEX, is_path_and_query, wrong_regex},
 };
 
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,10 @@ pub(super) fn read(yaml: Yaml, field: &str) -> Result<Rewrite, FieldError> {
 fn read_regex(yaml: &RegexYaml, field: &str) -> Result<PathRewrite, FieldError> {
     if yaml.pattern.is_empty() || yaml.rewrite.is_empty() {
         return Err(wrong(field, "needs both match and rewrite"));
+    }
+    if yaml.pattern.len() > LONGEST_REGEX {
+        let message = format!("is longer than {LONGEST_REGEX} bytes; make it shorter");
+        return Err(wrong(format!("{field}.match"), message));
     }
     RegexRewrite::new(&yaml.pattern, &yaml.rewrite).map(PathRewrite::Regex).map_err(|error| match error {
         RegexRewriteError::Pattern(error) => wrong_regex(format!("{field}.match"), &yaml.pattern, error),

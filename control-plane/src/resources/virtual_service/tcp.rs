@@ -1,8 +1,8 @@
 //! `tls` and `tcp`: which opaque connections to a host go where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use selvedge_model::{Layer, TcpMatch};
+use selvedge_model::{Host, Layer, TcpMatch};
 use serde::Deserialize;
 
 use super::{Destination, DestinationYaml, PortMatch, gateways, read_destinations};
@@ -10,7 +10,7 @@ use crate::resources::{
     document::{Reading, wrong},
     label_selector,
     typed::FieldError,
-    values::port_number,
+    values::{host_pattern, port_number},
 };
 
 /// One entry of `tls` or `tcp`.
@@ -65,20 +65,42 @@ struct MatchYaml {
     gateways: Option<Vec<String>>,
 }
 
+/// The hosts of a document, by which names are found that are among them. There may be very many of either.
+struct Hosts<'h>(HashSet<&'h str>);
+
+impl<'h> Hosts<'h> {
+    fn of(hosts: &'h [String]) -> Self {
+        Self(hosts.iter().map(|host| without_dot(host)).collect())
+    }
+
+    /// Whether `name`, a name or a pattern of names in lower case, is one of them, or below one.
+    fn include(&self, name: &str) -> bool {
+        let (Self(hosts), name) = (self, without_dot(name));
+        if hosts.contains(name) || hosts.contains("*") {
+            return true;
+        }
+        let rest = name.strip_prefix('*').unwrap_or(name);
+        let ends = (0..=rest.len()).filter_map(|start| rest.get(start..));
+        ends.map(|end| format!("*{end}")).any(|wide| hosts.contains(wide.as_str()))
+    }
+}
+
 /// The routes of one list.
 pub(super) fn read(
     list: Vec<RouteYaml>,
     layer: Layer,
+    hosts: &[String],
     reading: &mut Reading<'_>,
 ) -> Result<Vec<TcpRoute>, FieldError> {
-    let read = |(index, yaml)| read_route(yaml, index, layer, reading);
+    let hosts = Hosts::of(hosts);
+    let read = |(index, yaml)| read_route(yaml, index, (layer, &hosts), reading);
     list.into_iter().enumerate().map(read).collect()
 }
 
 fn read_route(
     yaml: RouteYaml,
     index: usize,
-    layer: Layer,
+    (layer, hosts): (Layer, &Hosts<'_>),
     reading: &mut Reading<'_>,
 ) -> Result<TcpRoute, FieldError> {
     let mut route = TcpRoute { index, layer, matches: None, left_out: false, destinations: Vec::new() };
@@ -98,6 +120,7 @@ fn read_route(
             reading.error(unchecked.field.clone(), message);
         }
         let read = read_match(yaml, place, (layer, reading.namespace), &field)?;
+        among_hosts(&read.condition.server_names, hosts, &field)?;
         if unchecked.is_empty() {
             matches.push(read);
         }
@@ -108,6 +131,26 @@ fn read_route(
         return Err(wrong(field, "has no route; name at least one destination"));
     }
     Ok(route)
+}
+
+fn without_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Refuses names that TLS asks for and that are not among the document's hosts, which decide whose connections follow it. An
+/// address is asked for by nobody.
+fn among_hosts(names: &[String], hosts: &Hosts<'_>, field: &str) -> Result<(), FieldError> {
+    let is_outside = |name: &String| !matches!(name.parse(), Ok(Host::Ip(_))) && !hosts.include(name);
+    match names.iter().position(is_outside) {
+        None => Ok(()),
+        Some(index) => {
+            let message = format!(
+                "{} is not among spec.hosts, so nothing that asks for it follows this document; add it there, or correct it",
+                names[index]
+            );
+            Err(wrong(format!("{field}.sniHosts[{index}]"), message))
+        }
+    }
 }
 
 fn read_match(
@@ -125,7 +168,9 @@ fn read_match(
     }
     let mut server_names = Vec::new();
     for (index, name) in yaml.sni_hosts.iter().enumerate() {
-        server_names.push(server_name(name, &format!("{names_field}[{index}]"))?);
+        let field = format!("{names_field}[{index}]");
+        host_pattern(name, &field)?;
+        server_names.push(server_name(name, &field)?);
     }
     let mut destination_subnets = Vec::new();
     for (index, subnet) in yaml.destination_subnets.iter().enumerate() {

@@ -124,10 +124,8 @@ fn a_fault_is_for_a_share_of_requests() {
     assert_eq!(both.delay, Some(delay(500, 1_000)));
     assert_eq!(both.abort, Some(abort(555, None, 1_000_000)));
     assert_eq!(fault("{delay: {fixed_delay: 7s, percent: 25}}").0.delay, Some(delay(7_000, 250_000)));
-    for status in ["UNAVAILABLE", "'14'", "14"] {
-        let words = format!("{{abort: {{grpcStatus: {status}, percentage: {{value: 50}}}}}}");
-        assert_eq!(fault(&words).0.abort, Some(abort(503, Some(14), 500_000)));
-    }
+    let words = "{abort: {grpcStatus: UNAVAILABLE, percentage: {value: 50}}}";
+    assert_eq!(fault(words).0.abort, Some(abort(503, Some(14), 500_000)));
     let (never, warnings) = fault("{abort: {httpStatus: 500}}");
     assert_eq!((never.abort, warnings), (Some(abort(500, None, 0)), 1));
     assert_eq!(fault("{abort: {httpStatus: 500, percentage: {}}}").0.abort, Some(abort(500, None, 0)));
@@ -147,8 +145,11 @@ fn faults_that_cannot_be_made_are_refused() {
         ("{abort: {httpStatus: 99, percentage: {value: 1}}}", ".abort.httpStatus"),
         ("{abort: {httpStatus: 600, percentage: {value: 1}}}", ".abort.httpStatus"),
         ("{abort: {grpcStatus: NEVER, percentage: {value: 1}}}", ".abort.grpcStatus"),
-        ("{abort: {grpcStatus: 17, percentage: {value: 1}}}", ".abort.grpcStatus"),
-        ("{abort: {httpStatus: 500, grpcStatus: 14}}", ".abort"),
+        ("{abort: {grpcStatus: 14, percentage: {value: 1}}}", ".abort.grpcStatus"),
+        ("{abort: {grpcStatus: '14', percentage: {value: 1}}}", ".abort.grpcStatus"),
+        ("{delay: {fixedDelay: 0s, percentage: {value: 1}}}", ".delay.fixedDelay"),
+        ("{delay: {fixedDelay: 1s, percentage: {value: 0.00001}}}", ".delay.percentage.value"),
+        ("{abort: {httpStatus: 500, grpcStatus: UNAVAILABLE}}", ".abort"),
         ("{abort: {http2Error: x}}", ".abort.http2Error"),
     ] {
         let decoded = forwarding(&format!("    fault: {words}\n"));
