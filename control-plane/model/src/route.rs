@@ -63,6 +63,12 @@ impl FullRegex {
     pub fn is_match(&self, text: &str) -> bool {
         self.0.compiled().is_match(text)
     }
+
+    /// What its group `number` has of `text`, if all of that matches and there is such a group that has a part in it.
+    pub fn group<'t>(&self, text: &'t str, number: usize) -> Option<&'t str> {
+        let groups = self.0.compiled().captures_iter(text).next()?;
+        text.get(groups.get_group(number)?.range())
+    }
 }
 
 impl Serialize for FullRegex {
@@ -299,7 +305,8 @@ pub fn draw(weights: impl ExactSizeIterator<Item = u32> + Clone, rng: &mut fastr
 pub enum Order {
     /// The first in the list (Istio `VirtualService`).
     Listed,
-    /// The most specific match; among equals, the first in the list (Gateway API).
+    /// The most specific match among those of the first [tier](RouteTable::in_tiers); among equals, the first in the list
+    /// (Gateway API).
     MostSpecific,
 }
 
@@ -308,6 +315,9 @@ pub enum Order {
 pub struct RouteTable {
     order: Order,
     rules: Vec<Arc<Rule>>,
+    /// The tier of each rule, the smaller ones tried first whatever the matches ask. Empty: all are of one tier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tiers: Vec<u32>,
     /// What a client follows that none of the rules is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     for_others: Option<Box<Rule>>,
@@ -330,6 +340,19 @@ impl RouteTable {
 
     /// A table of `rules` in `order`, which other tables may have too.
     pub fn sharing(order: Order, rules: Vec<Arc<Rule>>) -> Self {
+        Self::in_tiers(order, rules, Vec::new())
+    }
+
+    /// The same, where each rule is of the tier that stands at its place in `tiers`: what is of a smaller one is tried first,
+    /// whatever the matches ask (Gateway API: the route's host name goes before all else that a request is matched by). Where
+    /// `tiers` is shorter, the last one goes on; empty: all are of one tier. In the order [`Listed`](Order::Listed) they
+    /// mean nothing.
+    pub fn in_tiers(order: Order, rules: Vec<Arc<Rule>>, mut tiers: Vec<u32>) -> Self {
+        let last = tiers.last().copied().unwrap_or_default();
+        tiers.resize(rules.len(), last);
+        if order == Order::Listed || tiers.iter().all(|tier| Some(tier) == tiers.first()) {
+            tiers.clear();
+        }
         let mut tried = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             if rule.matches.is_empty() {
@@ -340,14 +363,15 @@ impl RouteTable {
         if order == Order::MostSpecific {
             let empty = Match::default();
             tried.sort_by_key(|(rule, place)| {
-                Reverse(place.map_or(&empty, |place| &rules[*rule].matches[place]).specificity())
+                let one = place.map_or(&empty, |place| &rules[*rule].matches[place]);
+                (tiers.get(*rule).copied().unwrap_or_default(), Reverse(one.specificity()))
             });
         }
         let beginnings = tried
             .iter()
             .map(|(rule, place)| place.map_or("", |place| index::beginning(&rules[*rule].matches[place])));
         let index = (tried.len() > FEW).then(|| Index::over(beginnings.zip(0..)));
-        Self { order, rules, for_others: None, tried, index }
+        Self { order, rules, tiers, for_others: None, tried, index }
     }
 
     /// This table, in which `rule` is for clients that none of the other rules is for.
@@ -371,6 +395,11 @@ impl RouteTable {
         &self.rules
     }
 
+    /// The tier of each rule, as [`in_tiers`](Self::in_tiers) takes them. Empty: all are of one tier.
+    pub fn tiers(&self) -> &[u32] {
+        &self.tiers
+    }
+
     /// The same table for one client's sidecar: without the matches, and the rules, that are for other clients. If no
     /// rule is left, it has [the one for such clients](Self::rule_for_others), as in Istio.
     #[must_use]
@@ -379,19 +408,20 @@ impl RouteTable {
             return self;
         }
         let is_for = |one: &Match| one.client.is_match(labels, namespace);
-        let rules = self.rules.into_iter().filter_map(|mut rule| {
+        let tiers = self.tiers.into_iter().chain(std::iter::repeat(0));
+        let rules = self.rules.into_iter().zip(tiers).filter_map(|(mut rule, tier)| {
             if rule.matches.iter().all(is_for) {
-                return Some(rule);
+                return Some((rule, tier));
             }
             let own = Arc::make_mut(&mut rule);
             own.matches.retain(is_for);
-            (!own.matches.is_empty()).then_some(rule)
+            (!own.matches.is_empty()).then_some((rule, tier))
         });
-        let mut rules: Vec<Arc<Rule>> = rules.collect();
+        let (mut rules, tiers): (Vec<Arc<Rule>>, Vec<u32>) = rules.unzip();
         if rules.is_empty() {
             rules.extend(self.for_others.map(|rule| Arc::new(*rule)));
         }
-        Self::sharing(self.order, rules)
+        Self::in_tiers(self.order, rules, tiers)
     }
 
     /// Whether some match is for certain clients only, so that [`Self::for_client`] makes a difference.

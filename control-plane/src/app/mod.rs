@@ -217,7 +217,11 @@ impl ControlPlane {
             loaded: shared.loaded.clone(),
             problems: Arc::clone(&shared.problems),
         };
-        parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
+        parts.spawn(self.source.watch(
+            found,
+            self.args.default_namespace.clone(),
+            self.args.root_namespace.clone(),
+        ));
         part(&mut parts, "fetching the keys of issuers", keeper.run());
         part(&mut parts, "compiling", compiling.run(shared.loaded.clone()));
         part(&mut parts, "renewing the control plane's own certificate", renewing);

@@ -74,6 +74,7 @@ impl OpenedSource {
         self,
         found: watch::Sender<Arc<Loaded>>,
         default_namespace: String,
+        root_namespace: String,
     ) -> &'static str {
         match self {
             Self::Directory(directory) => {
@@ -82,7 +83,7 @@ impl OpenedSource {
             }
             Self::Kubernetes(cluster) => {
                 let source = Kubernetes::new(cluster.client().clone(), &default_namespace);
-                source.with(naming()).watch(found).await;
+                source.with(naming(root_namespace)).watch(found).await;
                 "watching the cluster"
             }
         }

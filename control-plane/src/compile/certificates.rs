@@ -282,9 +282,11 @@ pub fn next_advice(resources: &Resources, now: SystemTime) -> Option<SystemTime>
     known.filter_map(|known| known.facts.next_advice(now)).min()
 }
 
-/// Whether a certificate for `certified` is one for some name of `hostname`. To clients, a wildcard is one label.
+/// Whether a certificate for `certified` is one for some name of `hostname`. To clients, a wildcard is one label. Of a wildcard
+/// nobody can say which of its names an expression finds: it may be some.
 fn is_for(certified: &str, hostname: &Hostname) -> bool {
     match Hostname::of_ingress(certified) {
+        Ok(Hostname::OneBelow(_)) if matches!(hostname, Hostname::Like(_)) => true,
         Ok(certified) => certified.intersection(hostname).is_some(),
         // An address, or what nobody can call.
         Err(_) => *hostname == Hostname::Any,

@@ -59,7 +59,8 @@ pub use self::{
     certificates::{CA_SECRET, next_advice},
     clients::clients_with,
     gateways::{
-        Attached, HolderFacts, INGRESS_GATEWAY, WantedObject, our_gateways, our_ingresses, wanted_objects,
+        Attached, HolderFacts, INGRESS_GATEWAY, Overlap, WantedObject, our_gateways, our_ingresses,
+        wanted_objects,
     },
     incremental::{Compiled, Compiler},
     naming::naming,

@@ -103,7 +103,7 @@ impl RouteFilters {
                 let yaml = yaml.url_rewrite.ok_or_else(missing)?;
                 let path = yaml.path.map(|path| read_path(path, &format!("{own}.path"))).transpose()?;
                 let authority = yaml.hostname.map(|name| hostname(name, &format!("{own}.hostname")));
-                filters.rewrite = Rewrite { path, authority: authority.transpose()? };
+                filters.rewrite = Rewrite { path, adds_query: false, authority: authority.transpose()? };
             }
             FilterType::RequestMirror => {
                 let yaml = yaml.request_mirror.ok_or_else(missing)?;
@@ -183,6 +183,7 @@ fn read_redirect(yaml: RedirectYaml, field: &str) -> Result<Redirect, FieldError
         host: yaml.hostname.map(|name| hostname(name, &format!("{field}.hostname"))).transpose()?,
         port: port.map_or(RedirectPort::OfScheme, RedirectPort::Explicit),
         path: yaml.path.map(|path| read_path(path, &format!("{field}.path"))).transpose()?,
+        pieces: Vec::new(),
     })
 }
 

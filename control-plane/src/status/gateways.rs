@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{
     conditions::{condition, dated, is_error, said},
     features::FEATURES,
-    listeners::{Dating, Judged, Listeners},
+    listeners::{Dating, Judged, Listeners, OVERLAPPING},
 };
 use crate::{
+    compile::Overlap,
     problem::{Detached, Fault, Problem},
     resources::{GatewaySpec, ListenerSetSpec},
 };
@@ -54,6 +55,8 @@ pub(crate) struct GatewayFacts<'a> {
     pub(crate) problems: &'a [&'a Problem],
     /// How many routes each of its listeners has.
     pub(crate) attached: &'a [usize],
+    /// What the TLS of each overlaps with.
+    pub(crate) overlaps: &'a [Option<Overlap>],
     /// How many `ListenerSet`s are accepted.
     pub(crate) sets: usize,
     pub(crate) run: &'a Run,
@@ -69,7 +72,8 @@ impl GatewayFacts<'_> {
         let listeners = self.listeners();
         let judged = listeners.judged();
         let (accepted, programmed) = self.conditions(&judged);
-        let listeners = listeners.statuses(&judged, self.attached, false, programmed.0, dating);
+        let listeners =
+            listeners.statuses(&judged, (self.attached, self.overlaps), false, programmed.0, dating);
         let mut conditions = vec![("Accepted", accepted), ("Programmed", programmed)];
         conditions.extend(self.resolved().map(|said| (RESOLVED, said)));
         if self.spec.clients.is_any_optional() {
@@ -162,6 +166,8 @@ pub(crate) struct SetFacts<'a> {
     pub(crate) problems: &'a [&'a Problem],
     /// How many routes each of its listeners has. `None`: its gateway does not allow it.
     pub(crate) attached: Option<&'a [usize]>,
+    /// What the TLS of each overlaps with.
+    pub(crate) overlaps: &'a [Option<Overlap>],
     /// Its gateway.
     pub(crate) gateway: GatewayFacts<'a>,
 }
@@ -174,7 +180,7 @@ impl SetFacts<'_> {
         let judged = listeners.judged();
         let (accepted, programmed) = self.conditions(&judged);
         let listeners = self.attached.map_or_else(Vec::new, |attached| {
-            listeners.statuses(&judged, attached, with_ports, programmed.0, dating)
+            listeners.statuses(&judged, (attached, self.overlaps), with_ports, programmed.0, dating)
         });
         let conditions = vec![("Accepted", accepted), ("Programmed", programmed)];
         let conditions = all_dated(conditions, self.generation, &existing["conditions"], now);
@@ -275,7 +281,7 @@ pub(super) fn all_dated(
     // What other controllers say there stays.
     let before = before.as_array().into_iter().flatten();
     let is_ours = |one: &&Value| {
-        [INSECURE, RESOLVED].iter().any(|kind| one["type"] == *kind)
+        [INSECURE, RESOLVED, OVERLAPPING].iter().any(|kind| one["type"] == *kind)
             || ours.iter().any(|kind| one["type"] == *kind)
     };
     all.extend(before.filter(|one| !is_ours(one)).cloned());

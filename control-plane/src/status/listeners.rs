@@ -10,9 +10,25 @@ use super::{
     gateways::{Said, all_dated},
 };
 use crate::{
+    compile::Overlap,
     problem::{Fault, ListenerFault, Problem},
     resources::gateway::{FrontendClients, GATEWAY_GROUP, ListenerSpec},
 };
+
+/// The condition of a listener whose TLS overlaps with that of another. It is there only where that is so.
+pub(super) const OVERLAPPING: &str = "OverlappingTLSConfig";
+
+fn overlapping(overlap: &Overlap) -> (&'static str, Said) {
+    let Overlap { of_certificates, names: (own, other), with } = overlap;
+    let (reason, what) = match of_certificates {
+        true => ("OverlappingCertificates", "its certificate is for"),
+        false => ("OverlappingHostnames", "its hostname is"),
+    };
+    let message = format!(
+        "{what} {own}, and that of {with} {other}: a request for one that comes on a connection to the other is answered 421"
+    );
+    (OVERLAPPING, (true, reason, message))
+}
 
 /// What is known of the listeners of one document.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +91,7 @@ impl Listeners<'_> {
     pub(super) fn statuses(
         self,
         judged: &[Judged],
-        attached: &[usize],
+        (attached, overlaps): (&[usize], &[Option<Overlap>]),
         with_ports: bool,
         is_programmed: bool,
         dating: Dating<'_>,
@@ -84,7 +100,8 @@ impl Listeners<'_> {
             let before = dating.existing["listeners"].as_array().into_iter().flatten();
             let before = before.clone().find(|before| before["name"] == listener.name.as_str());
             let before = before.map_or(&Value::Null, |before| &before["conditions"]);
-            let conditions = judged.conditions(is_programmed);
+            let mut conditions = judged.conditions(is_programmed);
+            conditions.extend(overlaps.get(index).and_then(Option::as_ref).map(overlapping));
             let mut status = json!({
                 "name": listener.name,
                 "supportedKinds": supported(listener),

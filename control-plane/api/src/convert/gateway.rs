@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr};
 use selvedge_model::{
     ServiceKey,
     gateway::{
-        Carries, ClientValidation, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, PasswordHash,
-        PrivateKey, ServerCertificate, Termination, UserList, VirtualHost,
+        Carries, ClientValidation, GatewayPort, GatewayRole, HostPattern, Hostname, Listener, ListenerTls,
+        PasswordHash, PrivateKey, ServerCertificate, Termination, UserList, VirtualHost,
     },
 };
 
@@ -161,8 +161,12 @@ impl TryFrom<wire::VirtualHost> for VirtualHost {
     }
 }
 
-/// As it is displayed: `?.` stands for one label.
+/// As it is displayed: `?.` stands for one label, and `~` before an expression.
 fn hostname(text: &str) -> Result<Hostname, ConvertError> {
+    if let Some(pattern) = text.strip_prefix('~') {
+        let pattern = HostPattern::new(pattern).and_then(HostPattern::held);
+        return pattern.map(Hostname::Like).map_err(|error| invalid("regular expression", text, &error));
+    }
     match text.strip_prefix("?.") {
         Some(suffix) => {
             Hostname::of_ingress(&format!("*.{suffix}")).map_err(|error| invalid("host name", text, &error))
@@ -247,7 +251,8 @@ mod tests {
     use super::*;
 
     fn port_with(carries: Carries, tls: Option<ListenerTls>) -> GatewayPort {
-        let hosts = ["*", "*.example.com", "shop.example.com"].map(|text| hostname(text).unwrap());
+        let hosts =
+            ["*", "*.example.com", "shop.example.com", r"~^www\d\."].map(|text| hostname(text).unwrap());
         let hosts = hosts.into_iter().chain([Hostname::of_ingress("*.example.org").unwrap()]);
         let hosts = hosts
             .map(|hostname| VirtualHost { service: virtual_host(&hostname, "shop/edge/a", 443), hostname });

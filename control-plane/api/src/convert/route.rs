@@ -1,6 +1,6 @@
 //! Routes and what they match.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use selvedge_model::{
     ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StreamTimeouts,
@@ -200,6 +200,7 @@ impl From<&RouteTable> for wire::RouteTable {
             rules: table.rules().iter().map(|rule| (&**rule).into()).collect(),
             order: wire::Order::from(table.order()).into(),
             rule_for_others: table.rule_for_others().map(Into::into),
+            tiers: table.tiers().to_vec(),
         }
     }
 }
@@ -215,7 +216,12 @@ impl TryFrom<wire::RouteTable> for RouteTable {
                 return Err(ConvertError::Unknown { field: "route order", value: table.order });
             }
         };
-        let rules = Self::new(order, all(table.rules)?);
+        if !table.tiers.is_empty() && table.tiers.len() != table.rules.len() {
+            let text = table.tiers.len().to_string();
+            return Err(invalid("number of tiers of rules", &text, &"each rule has one, or none has"));
+        }
+        let rules: Vec<Rule> = all(table.rules)?;
+        let rules = Self::in_tiers(order, rules.into_iter().map(Arc::new).collect(), table.tiers);
         Ok(match table.rule_for_others {
             Some(rule) => rules.with_rule_for_others(rule.try_into()?),
             None => rules,

@@ -161,10 +161,15 @@ fn rule(backends: usize) -> impl Strategy<Value = Rule> {
 
 fn route_table(backends: usize) -> impl Strategy<Value = RouteTable> {
     let order = prop_oneof![Just(Order::Listed), Just(Order::MostSpecific)];
-    (order, vec(rule(backends), 0..3), any::<bool>()).prop_map(|(order, mut rules, has_one_for_others)| {
-        let for_others = if has_one_for_others { rules.pop() } else { None };
-        for_others.into_iter().fold(RouteTable::new(order, rules), RouteTable::with_rule_for_others)
-    })
+    let rules = vec(rule(backends), 0..3);
+    (order, rules, vec(0..3_u32, 0..3), any::<bool>()).prop_map(
+        |(order, mut rules, tiers, has_one_for_others)| {
+            let for_others = if has_one_for_others { rules.pop() } else { None };
+            let rules = rules.into_iter().map(Arc::new).collect();
+            let table = RouteTable::in_tiers(order, rules, tiers);
+            for_others.into_iter().fold(table, RouteTable::with_rule_for_others)
+        },
+    )
 }
 
 fn tcp_table(backends: usize) -> impl Strategy<Value = TcpTable> {

@@ -35,7 +35,7 @@ pub use self::{
     fault::{Abort, Delay, Fault, Fraction},
     headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, Piece, may_change},
     ready::{ReadyAbort, ReadyAnswer, ReadyAuthority, ReadyChanges, ReadyFilters, grpc_of},
-    redirect::{DirectResponse, Redirect, RedirectPort},
+    redirect::{DirectResponse, LocationPiece, Redirect, RedirectPort},
     rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite, with_query},
     sources::Sources,
 };
@@ -81,6 +81,15 @@ impl Filters {
             _ => None,
         };
         self.rewrite.path.iter().chain(redirected)
+    }
+
+    /// Whether it matters to some of them what the match asked of the path.
+    pub(crate) fn ask_for_match(&self) -> bool {
+        let redirects = match &self.answer {
+            Some(OwnAnswer::Redirect(redirect)) => redirect.asks_for_match(),
+            _ => false,
+        };
+        redirects || self.rewrite.path.as_ref().is_some_and(PathRewrite::asks_for_match)
     }
 }
 

@@ -35,6 +35,8 @@ pub struct ReadyFilters {
     pub request_headers: ReadyChanges,
     /// What the path becomes.
     pub path: Option<PathRewrite>,
+    /// Whether a query that the new path has stands before the request's own; otherwise it stands in its place.
+    adds_query: bool,
     /// What the authority becomes.
     pub authority: Option<ReadyAuthority>,
     /// What changes in the answer's headers.
@@ -103,6 +105,7 @@ impl ReadyFilters {
             answer: None,
             request_headers: ReadyChanges::new(&filters.request_headers, &hostname),
             path: filters.rewrite.path.clone(),
+            adds_query: filters.rewrite.adds_query,
             authority: None,
             response_headers: ReadyChanges::new(&filters.response_headers, &hostname),
             matched: Vec::new(),
@@ -110,7 +113,7 @@ impl ReadyFilters {
         if let Err(why) = ready.prepare_rest(filters) {
             ready.answer = Some(ReadyAnswer::Unusable(Arc::from(why)));
         }
-        if filters.path_rewrites().any(PathRewrite::asks_for_match) {
+        if filters.ask_for_match() {
             ready.matched = matched.collect();
         }
         Some(ready)
@@ -253,8 +256,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_says_so_and_is_not_left_out() {
-        let redirect =
-            Redirect { status: 99, scheme: None, host: None, port: RedirectPort::Default, path: None };
+        let redirect = Redirect { scheme: None, port: RedirectPort::Default, ..Redirect::to_https(99) };
         let abort = Abort { status: 1000, grpc: None, fraction: Fraction::ALL };
         for (filters, why) in [
             (Filters { answer: Some(OwnAnswer::Redirect(redirect)), ..Filters::default() }, "99 cannot"),
@@ -271,7 +273,7 @@ mod tests {
             ),
             (
                 Filters {
-                    rewrite: Rewrite { authority: Some("a b".to_owned()), path: None },
+                    rewrite: Rewrite { authority: Some("a b".to_owned()), ..Rewrite::default() },
                     ..Filters::default()
                 },
                 "\"a b\"",
@@ -290,7 +292,7 @@ mod tests {
     fn a_match_is_kept_only_for_who_asks_for_it() {
         let kept = |path| {
             let filters =
-                Filters { rewrite: Rewrite { path: Some(path), authority: None }, ..Filters::default() };
+                Filters { rewrite: Rewrite { path: Some(path), ..Rewrite::default() }, ..Filters::default() };
             let matched = [None, Some(StringMatch::Prefix("/a".to_owned()))];
             ready(&filters, matched.into_iter()).expect("a filter")
         };

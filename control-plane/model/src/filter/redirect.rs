@@ -19,18 +19,57 @@ pub struct Redirect {
     pub port: RedirectPort,
     /// The path; `None` = the request's. The query stays.
     pub path: Option<PathRewrite>,
+    /// If there are any, the whole `Location` is put together from these, and all but the status means nothing (nginx's
+    /// `return` with variables).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<LocationPiece>,
+}
+
+/// A piece of a `Location`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum LocationPiece {
+    /// As it is written.
+    Text(String),
+    /// The request's scheme.
+    Scheme,
+    /// The host that it names, without a port.
+    Host,
+    /// The same with the port, if it names one.
+    Authority,
+    /// Its path.
+    Path,
+    /// Its query, without a question mark.
+    Query,
+    /// A question mark, if it has a query.
+    QuestionMark,
+    /// What this group of the regular expression found that the match asks of the path; nothing, if there is none.
+    Group(u8),
 }
 
 impl Redirect {
     /// To the same over TLS, at the port of `https`.
     pub fn to_https(status: u16) -> Self {
         let scheme = Some("https".to_owned());
-        Self { status, scheme, host: None, port: RedirectPort::Default, path: None }
+        Self { status, scheme, host: None, port: RedirectPort::Default, path: None, pieces: Vec::new() }
+    }
+
+    /// One that is put together from pieces.
+    pub fn put_together(status: u16, pieces: Vec<LocationPiece>) -> Self {
+        Self { pieces, scheme: None, ..Self::to_https(status) }
+    }
+
+    /// Whether it matters what the match asked of the path.
+    pub fn asks_for_match(&self) -> bool {
+        let by_group = self.pieces.iter().any(|piece| matches!(piece, LocationPiece::Group(_)));
+        by_group || self.path.as_ref().is_some_and(PathRewrite::asks_for_match)
     }
 
     /// The `Location` for `request`, whose match asks `matched` of the path. The port that it was sent to is its
     /// connection's.
     pub fn location(&self, request: &facts::Request<'_>, matched: Option<&StringMatch>) -> String {
+        if !self.pieces.is_empty() {
+            return self.pieces.iter().map(|piece| piece.of(request, matched)).collect();
+        }
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
         let asked = host_and_port(request.authority);
         let (host, own_port) = self.host.as_deref().map_or((asked.0, None), host_and_port);
@@ -53,6 +92,28 @@ impl Redirect {
         match port.filter(|port| Some(*port) != port_of(scheme)) {
             Some(port) => format!("{scheme}://{host}:{port}{path}"),
             None => format!("{scheme}://{host}{path}"),
+        }
+    }
+}
+
+impl LocationPiece {
+    /// What it is for `request`, whose match asks `matched` of the path.
+    fn of<'p>(&'p self, request: &facts::Request<'p>, matched: Option<&StringMatch>) -> &'p str {
+        match self {
+            Self::Text(text) => text,
+            Self::Scheme => request.scheme,
+            Self::Host => host_and_port(request.authority).0,
+            Self::Authority => request.authority,
+            Self::Path => request.path,
+            Self::Query => request.query,
+            Self::QuestionMark if request.query.is_empty() => "",
+            Self::QuestionMark => "?",
+            Self::Group(group) => match matched {
+                Some(StringMatch::Regex(regex)) => {
+                    regex.group(request.path, (*group).into()).unwrap_or_default()
+                }
+                _ => "",
+            },
         }
     }
 }
@@ -131,7 +192,7 @@ mod tests {
 
     fn redirect(scheme: Option<&str>, host: Option<&str>, port: RedirectPort) -> Redirect {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        Redirect { status: 302, scheme: owned(scheme), host: owned(host), port, path: None }
+        Redirect { status: 302, scheme: owned(scheme), host: owned(host), port, ..Redirect::to_https(302) }
     }
 
     #[test]

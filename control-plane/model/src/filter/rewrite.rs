@@ -12,6 +12,8 @@ use crate::{
 pub struct Rewrite {
     /// The path.
     pub path: Option<PathRewrite>,
+    /// Whether a query that the new path has stands before the request's own, as in nginx; otherwise in its place.
+    pub adds_query: bool,
     /// The authority: a host, with or without a port.
     pub authority: Option<String>,
 }
@@ -86,6 +88,15 @@ fn joined(new: &str, rest: &str) -> String {
         Some(new) if rest.starts_with('/') => format!("{new}{rest}"),
         _ => format!("{new}{rest}"),
     }
+}
+
+/// `path` with `query`, behind a query that a rewrite may have given it.
+pub(super) fn with_both_queries(mut path: String, query: &str) -> String {
+    if !query.is_empty() {
+        path.push(if path.contains('?') { '&' } else { '?' });
+        path.push_str(query);
+    }
+    path
 }
 
 /// `path` with `query`. What a rewrite has given a query of its own keeps that one.

@@ -1,15 +1,20 @@
 //! Which host names a listener or a route is for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Serialize, Serializer};
 
-use crate::host::is_name;
+use crate::{FullRegex, RegexError, host::is_name};
 
 /// A set of host names, as a listener or a route writes it. Names are in lower case, without a dot at their end.
 ///
 /// The greater of two sets that have a name in common is the more specific one (Gateway API, `HTTPRoute`
-/// `spec.hostnames`): an exact name, then the wildcard with the longer suffix.
+/// `spec.hostnames`): an exact name, then the wildcard with the longer suffix; at last, what an expression finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Hostname {
     /// Every name, and requests without one.
@@ -22,6 +27,54 @@ pub enum Hostname {
     OneBelow(Arc<str>),
     /// This name.
     Exact(Arc<str>),
+    /// The names in which a regular expression is found, as nginx has them (`~…`).
+    Like(HostPattern),
+}
+
+/// A regular expression that host names are found by.
+#[derive(Debug, Clone)]
+pub struct HostPattern {
+    written: Arc<str>,
+    regex: FullRegex,
+}
+
+impl HostPattern {
+    /// Reads `pattern`, which is found anywhere in a name unless it says otherwise.
+    ///
+    /// # Errors
+    /// If it is not a regular expression that can be used.
+    pub fn new(pattern: &str) -> Result<Self, RegexError> {
+        // By itself first: with what stands around it, it could be another.
+        FullRegex::new(pattern)?;
+        Ok(Self { written: pattern.into(), regex: FullRegex::new(&format!(".*(?:{pattern}).*"))? })
+    }
+
+    /// The same, ready for requests.
+    ///
+    /// # Errors
+    /// If this process holds as many expressions as it may.
+    pub fn held(self) -> Result<Self, RegexError> {
+        Ok(Self { regex: self.regex.held()?, ..self })
+    }
+
+    /// Whether it is found in `name`.
+    pub fn is_in(&self, name: &str) -> bool {
+        self.regex.is_match(name)
+    }
+}
+
+impl PartialEq for HostPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl Eq for HostPattern {}
+
+impl Hash for HostPattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.written.hash(state);
+    }
 }
 
 /// A text is no host name that a listener or a route may have.
@@ -37,10 +90,12 @@ impl Hostname {
             Self::Below(suffix) => label_before(name, suffix).is_some(),
             Self::OneBelow(suffix) => label_before(name, suffix).is_some_and(|label| !label.contains('.')),
             Self::Exact(exact) => **exact == *name,
+            Self::Like(pattern) => pattern.is_in(name),
         }
     }
 
-    /// The names that are in both sets. `None`: there are none.
+    /// The names that are in both sets. `None`: there are none. Of an expression and a wildcard nobody can say it: they have
+    /// none.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let (less, more) = if self.rank() <= other.rank() { (self, other) } else { (other, self) };
         let is_within = match (less, more) {
@@ -51,10 +106,12 @@ impl Hostname {
                 suffix == longer || label_before(longer, suffix).is_some()
             }
             (Self::OneBelow(suffix), Self::OneBelow(other)) => suffix == other,
+            (Self::Like(one), Self::Like(other)) => one == other,
             // Every name below a longer suffix has more labels.
             (Self::OneBelow(_), Self::Below(_)) | (Self::Exact(_), Self::Below(_) | Self::OneBelow(_)) => {
                 false
             }
+            (Self::Like(_), _) | (_, Self::Like(_)) => false,
         };
         is_within.then(|| more.clone())
     }
@@ -63,9 +120,10 @@ impl Hostname {
     pub fn rank(&self) -> impl Ord + use<> {
         match self {
             Self::Any => (0, 0, 0),
-            Self::Below(suffix) => (1, suffix.len(), 0),
-            Self::OneBelow(suffix) => (1, suffix.len(), 1),
-            Self::Exact(name) => (2, name.len(), 0),
+            Self::Like(_) => (1, 0, 0),
+            Self::Below(suffix) => (2, suffix.len(), 0),
+            Self::OneBelow(suffix) => (2, suffix.len(), 1),
+            Self::Exact(name) => (3, name.len(), 0),
         }
     }
 
@@ -106,7 +164,7 @@ impl FromStr for Hostname {
     }
 }
 
-/// As documents write it; `?.example.com` for one label.
+/// As documents write it; `?.example.com` for one label, and `~` before an expression.
 impl fmt::Display for Hostname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,6 +172,7 @@ impl fmt::Display for Hostname {
             Self::Below(suffix) => write!(f, "*.{suffix}"),
             Self::OneBelow(suffix) => write!(f, "?.{suffix}"),
             Self::Exact(name) => f.write_str(name),
+            Self::Like(pattern) => write!(f, "~{}", pattern.written),
         }
     }
 }

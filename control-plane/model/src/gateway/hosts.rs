@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Hostname;
+use super::{HostPattern, Hostname};
 
-/// Sets of host names by place. A look costs one hash for each label of the name, however many sets there are.
+/// Sets of host names by place. A look costs one hash for each label of the name, however many sets there are; of a name that
+/// is in none of them, a look at each expression, too.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
     exact: HashMap<Arc<str>, usize>,
     below: HashMap<Arc<str>, usize>,
     one_below: HashMap<Arc<str>, usize>,
+    like: Vec<(HostPattern, usize)>,
     any: Option<usize>,
 }
 
@@ -26,6 +28,10 @@ impl Hosts {
                 Hostname::Below(suffix) => (&mut hosts.below, suffix),
                 Hostname::OneBelow(suffix) => (&mut hosts.one_below, suffix),
                 Hostname::Exact(name) => (&mut hosts.exact, name),
+                Hostname::Like(pattern) => {
+                    hosts.like.push((pattern.clone(), place));
+                    continue;
+                }
             };
             map.entry(Arc::clone(text)).or_insert(place);
         }
@@ -45,7 +51,8 @@ impl Hosts {
             let one = (place == 0).then(|| self.one_below.get(suffix)).flatten();
             one.or_else(|| self.below.get(suffix)).copied()
         });
-        found.or(self.any)
+        let like = || self.like.iter().find(|(pattern, _)| pattern.is_in(name)).map(|(_, place)| *place);
+        found.or_else(like).or(self.any)
     }
 }
 
@@ -90,6 +97,27 @@ mod tests {
                 None => prop_assert!(!both),
             }
         }
+    }
+
+    #[test]
+    fn an_expression_is_asked_when_no_name_and_no_wildcard_has_a_name_and_the_first_one_counts() {
+        let like = |pattern: &str| Hostname::Like(HostPattern::new(pattern).unwrap());
+        let sets = [
+            Hostname::Any,
+            like(r"^www\d+\."),
+            like("www"),
+            "*.org".parse().unwrap(),
+            "www1.net".parse().unwrap(),
+        ];
+        let hosts = Hosts::new(&sets);
+
+        for (name, place) in
+            [("www1.net", 4), ("www1.example.org", 3), ("www1.com", 1), ("a.www.com", 2), ("a.com", 0)]
+        {
+            assert_eq!(hosts.find(Some(name)), Some(place), "{name}");
+        }
+        assert_eq!(hosts.find(None), Some(0));
+        assert!(HostPattern::new("a)|(?:b").is_err(), "it stays by itself");
     }
 
     #[test]

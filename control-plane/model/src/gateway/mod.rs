@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use self::{
     certificate::{CertificateName, CertificateNameError, PrivateKey, ServerCertificate},
     choice::{Chosen, NotServed, host_of},
-    hostname::{Hostname, HostnameError},
+    hostname::{HostPattern, Hostname, HostnameError},
     hosts::Hosts,
     users::{
         PasswordHash, PasswordHashError, Scheme, UserList, UserListForm, UserListName, UserListNameError,

@@ -38,7 +38,8 @@ impl<'a> Known<'a> {
 
     /// Of a `ListenerSet` that asks for a gateway of ours.
     pub(super) fn set(&self, name: &DocumentName, generation: i64) -> Option<SetFacts<'_>> {
-        let HolderFacts { gateway: (namespace, gateway), routes } = self.attached.holders.get(name)?;
+        let HolderFacts { gateway: (namespace, gateway), routes, overlaps } =
+            self.attached.holders.get(name)?;
         let set = self.resources.listener_sets.iter().find(|set| set.name == *name)?;
         let gateway = DocumentName {
             kind: "Gateway".into(),
@@ -50,6 +51,7 @@ impl<'a> Known<'a> {
             generation,
             problems: self.problems_of(name),
             attached: routes.as_deref(),
+            overlaps,
             gateway: self.gateway_alone(&gateway, 0)?,
         })
     }
@@ -57,12 +59,14 @@ impl<'a> Known<'a> {
     /// Without its `ListenerSet`s.
     fn gateway_alone(&self, name: &DocumentName, generation: i64) -> Option<GatewayFacts<'_>> {
         let document = self.resources.gateways.iter().find(|one| one.name == *name)?;
-        let attached = self.attached.holders.get(name).and_then(|facts| facts.routes.as_deref());
+        let facts = self.attached.holders.get(name);
+        let attached = facts.and_then(|facts| facts.routes.as_deref());
         Some(GatewayFacts {
             spec: &document.spec,
             generation,
             problems: self.problems_of(name),
             attached: attached.unwrap_or_default(),
+            overlaps: facts.map(|facts| facts.overlaps.as_slice()).unwrap_or_default(),
             sets: 0,
             run: self.running.get(&(Arc::clone(&name.namespace), Arc::clone(&name.name)))?,
         })

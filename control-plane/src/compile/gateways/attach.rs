@@ -41,12 +41,21 @@ pub(super) struct Common {
 
 impl<'a, T> AtListener<'a, T> {
     /// `routes` at their host names, oldest first as they are; but before those that come to one name by a wider one of their
-    /// own, those whose own is more specific (`HTTPRoute` `spec.hostnames`).
-    pub(super) fn by_own_hostnames(routes: &[Self]) -> Vec<(&Hostname, &Self)> {
+    /// own, those whose own is more specific (`HTTPRoute` `spec.hostnames`). With each its tier, the smaller the more specific
+    /// its own name: that goes before all that a request is matched by.
+    pub(super) fn by_own_hostnames(routes: &[Self]) -> Vec<(&Hostname, u32, &Self)> {
         let mut all: Vec<(&Common, &Self)> =
             routes.iter().flat_map(|at| at.hostnames.iter().map(move |common| (common, at))).collect();
         all.sort_by_key(|(common, _)| Reverse(common.own.rank()));
-        all.into_iter().map(|(common, at)| (&common.hostname, at)).collect()
+        let (mut tier, mut own) = (0, None);
+        let mut in_tiers = Vec::with_capacity(all.len());
+        for (common, at) in all {
+            let rank = common.own.rank();
+            tier += u32::from(own.as_ref().is_some_and(|own| *own != rank));
+            own = Some(rank);
+            in_tiers.push((&common.hostname, tier, at));
+        }
+        in_tiers
     }
 }
 

@@ -108,11 +108,7 @@ impl<'a> Credentials<'a> {
     /// operating system are believed.
     fn find(&self, credential: &Credential) -> Result<Held<'a>, Refused> {
         let name = credential.secret.as_str();
-        let from = ("DestinationRule", &*credential.named_by);
-        let named = Named { group: "", kind: "Secret", namespace: self.namespace, name };
-        if from.1 != self.root && !self.grants.permit_kind(from, named) {
-            return Err(Refused::new(Grants::advice_for(from, named)));
-        }
+        permit(self.grants, self.root, credential, self.namespace)?;
         let shown = match credential.mutual {
             true => Some(self.certificates.client(self.namespace, name)?.server),
             false => None,
@@ -152,6 +148,17 @@ impl<'a> Credentials<'a> {
                 at_object.iter().for_each(|problem| problems.add((**problem).clone()));
             }
         }
+    }
+}
+
+/// Whether a rule may have gateways in `namespace` use the Secret that `credential` names there: one of that namespace, of the
+/// `root` namespace, and one that a grant permits. The one beside it goes with it.
+fn permit(grants: &Grants<'_>, root: &str, credential: &Credential, namespace: &str) -> Result<(), Refused> {
+    let from = ("DestinationRule", &*credential.named_by);
+    let named = Named { group: "", kind: "Secret", namespace, name: &credential.secret };
+    match from.1 == root || grants.permit_kind(from, named) {
+        true => Ok(()),
+        false => Err(Refused::new(Grants::advice_for(from, named))),
     }
 }
 
@@ -207,9 +214,9 @@ fn named(rule: &Rule) -> Vec<(String, OfGateway<'_>)> {
     all
 }
 
-/// Adds the Secrets that rules name which gateways follow, each in the namespace of the workloads that do. Whether there is the
-/// one beside it is not known before it is asked for.
-pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>) {
+/// Adds the Secrets that rules name and may name which gateways follow, each in the namespace of the workloads that do. Whether
+/// there is the one beside it is not known before it is asked for.
+pub(super) fn add_wanted<'a>(resources: &'a Resources, root: &str, all: &mut WantedFrom<'a>) {
     let secrets = |rule: &'a Rule| {
         let of_secret = |named: OfGateway<'a>| match named {
             OfGateway::Secret(credential) => Some(credential),
@@ -228,10 +235,17 @@ pub(super) fn add_wanted<'a>(resources: &'a Resources, all: &mut WantedFrom<'a>)
     }
     let namespaces: BTreeSet<&str> =
         super::istio::workloads(resources).into_iter().map(|(namespace, _)| namespace).collect();
+    let grants = Grants::new(resources);
     for namespace in namespaces {
         for (rule, credentials) in rules.iter().filter(|(rule, _)| is_for(rule, namespace)) {
+            let is_permitted =
+                |credential: &&&Credential| permit(&grants, root, credential, namespace).is_ok();
+            let permitted: Vec<_> = credentials.iter().filter(is_permitted).collect();
+            if permitted.is_empty() {
+                continue;
+            }
             let named = all.entry(&*rule.name.namespace).or_default();
-            for credential in credentials {
+            for credential in permitted {
                 let beside = format!("{}{AUTHORITIES_SUFFIX}", credential.secret);
                 named.extend([credential.secret.clone(), beside].map(|name| WantedObject {
                     kind: "Secret",

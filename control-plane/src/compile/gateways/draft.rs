@@ -93,6 +93,8 @@ pub(super) struct DraftHost<'a> {
     pub(super) order: Order,
     /// The rules for requests.
     pub(super) rules: Vec<Arc<Rule>>,
+    /// The tier of each of these; none: all are of one.
+    pub(super) tiers: Vec<u32>,
     /// The rules for opaque connections.
     pub(super) tcp: Vec<TcpRule>,
     /// The first document with rules here, and where it stands.
@@ -162,6 +164,7 @@ impl<'a> Draft<'a> {
                 backends,
                 order: Order::MostSpecific,
                 rules: Vec::new(),
+                tiers: Vec::new(),
                 tcp: Vec::new(),
                 first: None,
             });
@@ -241,7 +244,7 @@ impl DraftHost<'_> {
             key,
             addresses: Vec::new(),
             protocol: if self.tcp.is_empty() { Protocol::Http } else { Protocol::Tcp },
-            routes: RouteTable::sharing(self.order, self.rules),
+            routes: RouteTable::in_tiers(self.order, self.rules, self.tiers),
             tcp: TcpTable { rules: self.tcp },
             backends: self.backends.list,
         }

@@ -23,7 +23,8 @@ use super::{
     copies::Copies,
     draft::{Draft, NewListener},
     holders::{GatewayName, Holder, Holders, Standing, is_ours},
-    terminate::{Ending, add_all_wanted, termination, to_backends},
+    overlaps::overlaps,
+    terminate::{Ending, Secrets, add_all_wanted, termination, to_backends},
 };
 use crate::{
     problem::{Detached, DocumentName, Fault, ListenerFault, Problem, Severity},
@@ -135,19 +136,32 @@ impl<'a> GatewayApi<'a> {
         services
     }
 
-    /// How many routes are attached to each listener.
-    pub(super) fn attached(&self) -> BTreeMap<DocumentName, HolderFacts> {
+    /// How many routes are attached to each listener, and what its TLS overlaps with.
+    pub(super) fn attached(&self, resources: &Resources) -> BTreeMap<DocumentName, HolderFacts> {
+        let grants = Grants::new(resources);
+        let secrets = resources.secrets.iter();
+        let secrets: Secrets<'_> =
+            secrets.map(|one| ((&*one.name.namespace, &*one.name.name), &one.spec)).collect();
+        let of_gateway = |(name, holders): (&GatewayName<'a>, &Vec<Holder<'a>>)| {
+            (*name, overlaps(holders, &secrets, &grants))
+        };
+        let mut overlaps: BTreeMap<GatewayName<'a>, _> =
+            self.holders.gateways.iter().map(of_gateway).collect();
         let counts = |gateway: &GatewayName<'a>, place: usize| -> Vec<usize> {
             self.routes[gateway][place].iter().map(|one| one.http.len() + one.tcp.len()).collect()
         };
         let facts = self.holders.asking().filter_map(|((kind, namespace, name), standing)| {
-            let (gateway, routes) = match standing {
-                Standing::Ours(gateway, place) => (gateway, Some(counts(&gateway, place))),
-                Standing::NotAllowed(gateway) => (gateway, None),
+            let (gateway, routes, overlaps) = match standing {
+                Standing::Ours(gateway, place) => {
+                    let overlaps = overlaps.get_mut(&gateway).map(|all| std::mem::take(&mut all[place]));
+                    (gateway, Some(counts(&gateway, place)), overlaps.unwrap_or_default())
+                }
+                Standing::NotAllowed(gateway) => (gateway, None, Vec::new()),
                 Standing::Others => return None,
             };
             let name = DocumentName { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-            Some((name, HolderFacts { gateway: (gateway.0.into(), gateway.1.into()), routes }))
+            let gateway = (gateway.0.into(), gateway.1.into());
+            Some((name, HolderFacts { gateway, routes, overlaps }))
         });
         facts.collect()
     }
@@ -317,9 +331,9 @@ fn add_listener(ending: Ending<'_>, routes: &Routes<'_>, draft: &mut Draft<'_>, 
             first.entry(common.hostname.to_string()).or_insert(at);
         }
     }
-    for (hostname, at) in AtListener::by_own_hostnames(&routes.http) {
+    for (hostname, tier, at) in AtListener::by_own_hostnames(&routes.http) {
         let decides = first.get(&hostname.to_string()).copied().unwrap_or(at);
-        add_route(place, hostname, (at, decides), draft, problems);
+        add_route(place, (hostname, tier), (at, decides), draft, problems);
     }
     add_connections(place, (&routes.tcp, comes), draft, problems);
 }
@@ -333,7 +347,7 @@ fn add_connections(
     problems: &mut Problems,
 ) {
     let mut first: BTreeMap<String, &AtListener<'_, TcpRouteSpec>> = BTreeMap::new();
-    for (hostname, at) in AtListener::by_own_hostnames(routes) {
+    for (hostname, _, at) in AtListener::by_own_hostnames(routes) {
         let decides = *first.entry(hostname.to_string()).or_insert(at);
         if !std::ptr::eq(decides, at) {
             let message = format!(
@@ -350,11 +364,11 @@ fn add_connections(
     }
 }
 
-/// Adds the rules of a route for `hostname` to the listener at `place`. Of HTTPRoutes and GRPCRoutes for one host name, those
-/// of the kind of the oldest route `decides` count (GRPCRoute `spec`).
+/// Adds the rules of a route for `hostname` to the listener at `place`, in their tier. Of HTTPRoutes and GRPCRoutes for one
+/// host name, those of the kind of the oldest route `decides` count (GRPCRoute `spec`).
 fn add_route(
     place: usize,
-    hostname: &Hostname,
+    (hostname, tier): (&Hostname, u32),
     (at, decides): (&AtListener<'_, HttpRouteSpec>, &AtListener<'_, HttpRouteSpec>),
     draft: &mut Draft<'_>,
     problems: &mut Problems,
@@ -375,5 +389,6 @@ fn add_route(
         let mut rule = host.backends.gateway_rule(at.route, written, problems);
         rule.filters.limits = limits.of_route(at.route, written.name.as_deref(), gateway);
         host.rules.push(shared.share(rule));
+        host.tiers.push(tier);
     }
 }

@@ -16,6 +16,7 @@ mod holders;
 mod ingress;
 mod istio;
 mod loopback;
+mod overlaps;
 mod seats;
 mod shared;
 mod terminate;
@@ -30,11 +31,11 @@ use selvedge_model::{HeaderField, Match, StringMatch, WorkloadName, gateway::Gat
 use serde_json::Value;
 
 pub(super) use self::loopback::leads_home;
-pub use self::terminate::WantedObject;
 use self::{
     draft::Draft, gateway_api::GatewayApi, ingress::Ingresses, istio::IstioGateways, seats::seats,
     shared::SharedRules,
 };
+pub use self::{overlaps::Overlap, terminate::WantedObject};
 use super::{
     MeshSettings, Problems, candidates::Candidates, certificates::Certificates, clients::Selected,
     grants::Grants, keep, rate_limits::RateLimits, routes::Routing, workloads::Workloads,
@@ -51,6 +52,8 @@ pub struct HolderFacts {
     pub gateway: (Arc<str>, Arc<str>),
     /// How many routes each of its listeners has. `None`: the gateway does not allow it.
     pub routes: Option<Vec<usize>>,
+    /// What the TLS of each of its listeners overlaps with. Empty: the gateway does not allow it.
+    pub overlaps: Vec<Option<Overlap>>,
 }
 
 /// What a gateway tells apps of how its client spoke with it, or with the proxies before it that it trusts. No other client can
@@ -76,7 +79,7 @@ impl Attached {
     /// By all documents. What is wrong with routes is said elsewhere.
     pub fn new(resources: &Resources) -> Self {
         let api = GatewayApi::new(resources, &mut Problems::default());
-        Self { holders: api.attached(), ancestors: ancestors::ancestors(resources, &api) }
+        Self { holders: api.attached(resources), ancestors: ancestors::ancestors(resources, &api) }
     }
 }
 
@@ -145,13 +148,13 @@ type WantedFrom<'a> = BTreeMap<&'a str, BTreeSet<WantedObject>>;
 ///
 /// If they are too many, the first count: those that documents of their own namespace name, and then those that documents of
 /// other namespaces name, one of each namespace after the other. So nobody takes the places of others by naming much.
-pub fn wanted_objects(resources: &Resources) -> Vec<WantedObject> {
+pub fn wanted_objects(resources: &Resources, root_namespace: &str) -> Vec<WantedObject> {
     let mut known = ingress::wanted(resources);
     known.extend(terminate::of_backend_policies(resources));
     let mut named = WantedFrom::new();
     gateway_api::add_wanted(resources, &mut named);
     istio::add_wanted(resources, &mut named);
-    credentials::add_wanted(resources, &mut named);
+    credentials::add_wanted(resources, root_namespace, &mut named);
     let mut from_elsewhere = Vec::new();
     for (namespace, objects) in named {
         let (own, others): (Vec<_>, Vec<_>) =

@@ -1,7 +1,7 @@
 //! How TLS ends at a listener of a `Gateway`: with which certificates, and which its clients must show. And which one the
 //! gateway itself shows to backends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use selvedge_model::gateway::{CertificateName, ClientValidation, Hostname, Termination};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     problem::{DocumentName, Fault, ListenerFault},
     resources::{
-        Document, GatewaySpec, Resources,
+        Document, GatewaySpec, Resources, SecretSpec,
         backend_tls_policy::AuthoritiesSpec,
         gateway::{ClientsSpec, ListenerProtocol, ListenerSpec, ObjectRef},
         secret::Authorities,
@@ -122,6 +122,30 @@ fn permitted<'r>(
         return Err(NotPermitted { is_kind: false, refused });
     }
     Ok((kind, namespace))
+}
+
+/// All Secrets, by their namespaces and names.
+pub(super) type Secrets<'a> = HashMap<(&'a str, &'a str), &'a SecretSpec>;
+
+/// The names of the certificates that `listener` of `holder` shows and may name. One that is broken, and others that are not
+/// there, are nothing here.
+pub(super) fn permitted_certificates(
+    holder: Holder<'_>,
+    listener: &ListenerSpec,
+    secrets: &Secrets<'_>,
+    grants: &Grants<'_>,
+) -> Vec<Hostname> {
+    let references = listener.tls.certificates.iter().filter(|_| listener.ends_tls());
+    let permitted = references.filter_map(|reference| {
+        let (_, namespace) = permitted(holder.name(), reference, OF_SERVERS, grants).ok()?;
+        secrets.get(&(namespace, reference.name.as_str()))?.certificate.as_ref()
+    });
+    let known = permitted.filter_map(|part| match part {
+        Ok(known) => Some(known),
+        Err(broken) => broken.last_good.as_ref(),
+    });
+    let names = known.flat_map(|known| &known.facts.names);
+    names.filter_map(|name| Hostname::of_ingress(name).ok()).collect()
 }
 
 /// How TLS ends at a listener. Certificates that cannot be shown are reported; without any, nobody is served.

@@ -22,7 +22,7 @@ use crate::{
     problem::DocumentName,
     resources::{
         Document, IngressSpec, Location, Resources,
-        ingress::nginx::annotation,
+        ingress::nginx::{SSL_PASSTHROUGH, annotation},
         virtual_service::{Follower, PortMatch},
     },
 };
@@ -163,8 +163,12 @@ impl<'a> RuleLocations<'a> {
                 }
             }
         }
+        for tls in &ingress.spec.tls {
+            add(tls.field.trim_start_matches("spec."), tls.field.clone());
+        }
         add(DEFAULT_BACKEND, "spec.defaultBackend".to_owned());
         add(APP_ROOT, annotation(APP_ROOT));
+        add(SSL_PASSTHROUGH, annotation(SSL_PASSTHROUGH));
     }
 
     fn add(&mut self, name: String, place: Place<'a>, matches: Vec<WrittenMatch<'a>>) {

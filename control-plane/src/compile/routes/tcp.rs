@@ -109,7 +109,7 @@ impl Backends<'_> {
 
     /// The index of what is called instead of the backend at `index` by connections of this `layer`: those that are TLS
     /// already stay as they are.
-    fn at_layer(&mut self, index: usize, layer: Layer) -> usize {
+    pub(in super::super) fn at_layer(&mut self, index: usize, layer: Layer) -> usize {
         match layer {
             Layer::Tls => self.without_policys_tls(index),
             Layer::Tcp => index,

@@ -176,23 +176,31 @@ fn rules_of_several_routes_of_one_host_are_one_table() {
 }
 
 #[test]
-fn of_equal_matches_that_of_the_route_counts_whose_own_host_name_is_closest() {
-    for (listener, wider, closer) in [
-        ("abc.example.com", "'*.example.com'", "abc.example.com"),
-        ("abc.example.com", "", "'*.example.com'"),
-        ("'*.example.com'", "'*.com'", "'*.example.com'"),
-        ("'*.example.com'", "'*.com'", "'*.com', '*.example.com'"),
-    ] {
-        let listener = format!("{{name: http, port: 80, protocol: HTTP, hostname: {listener}}}");
-        let more = format!(
-            "{}, {{matches: [{{path: {{value: /web}}}}], backendRefs: [{{name: web, port: 80}}]}}",
-            to("web")
-        );
-        let routes = route("shop", "older", wider, &more) + &route("shop", "newer", closer, &to("api"));
-        let mesh = mesh_of(&(gateway(&listener) + &routes));
+fn the_route_whose_own_host_name_is_closest_goes_before_every_more_specific_match() {
+    let of_http = "path: {type: Exact, value: /calls.Greeter/Hello}";
+    let of_grpc = "method: {service: calls.Greeter, method: Hello}";
+    for (kind, specific) in [("HTTPRoute", of_http), ("GRPCRoute", of_grpc)] {
+        for (listener, wider, closer) in [
+            ("abc.example.com", "'*.example.com'", "abc.example.com"),
+            ("abc.example.com", "", "'*.example.com'"),
+            ("'*.example.com'", "'*.com'", "'*.example.com'"),
+            ("'*.example.com'", "'*.com'", "'*.com', '*.example.com'"),
+        ] {
+            let listener = format!("{{name: http, port: 80, protocol: HTTP, hostname: {listener}}}");
+            let route = |name: &str, hostnames: &str, rules: &str| {
+                let spec =
+                    format!("{{parentRefs: [{{name: edge}}], hostnames: [{hostnames}], rules: [{rules}]}}");
+                document(kind, "shop", name, &spec)
+            };
+            let narrow = format!("{{matches: [{{{specific}}}], backendRefs: [{{name: web, port: 80}}]}}");
+            let routes = route("older", wider, &format!("{}, {narrow}", to("web")))
+                + &route("newer", closer, &to("api"));
+            let mesh = mesh_of(&(gateway(&listener) + &routes));
 
-        assert_eq!(sent_to(&mesh, 80, "abc.example.com", "/"), "api", "{wider} {closer}");
-        assert_eq!(sent_to(&mesh, 80, "abc.example.com", "/web"), "web", "a more specific match goes first");
+            for path in ["/", "/calls.Greeter/Hello"] {
+                assert_eq!(sent_to(&mesh, 80, "abc.example.com", path), "api", "{kind} {wider} {closer}");
+            }
+        }
     }
 }
 

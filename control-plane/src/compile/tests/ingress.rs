@@ -251,7 +251,7 @@ fn what_several_ingresses_say_of_a_host_is_merged_and_of_one_path_the_oldest_dec
             &[],
             &host(
                 "a.example.com",
-                &[path("Prefix", "/b", "app2-service"), path("ImplementationSpecific", "/a", "app2-service")],
+                &[path("Prefix", "/b", "app2-service"), path("Prefix", "/a", "app2-service")],
             ),
         );
     let (mesh, problems) = served(&text);
@@ -264,6 +264,56 @@ fn what_several_ingresses_say_of_a_host_is_merged_and_of_one_path_the_oldest_dec
         told[0]
             .starts_with("spec.rules[0].http.paths[1].path: has no effect: Ingress default/old (mesh.yaml:")
     );
+}
+
+#[test]
+fn one_path_may_be_there_exact_by_segments_and_letter_by_letter() {
+    let of = |kind: &str| {
+        ingress(&kind.to_lowercase(), &[], &host("a.example.com", &[path(kind, "/a", "app1-service")]))
+    };
+    let kinds = ["ImplementationSpecific", "Prefix", "Exact"];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let (mesh, problems) = served(&order.map(|place: usize| of(kinds[place])).concat());
+
+        assert_eq!(problems, []);
+        for (path, kind) in
+            [("/a", "exact"), ("/a/b", "prefix"), ("/a/", "prefix"), ("/ab", "implementationspecific")]
+        {
+            let name = &rule(&mesh, "a.example.com", path, &[]).unwrap().1.name;
+            assert_eq!(*name, format!("Ingress default/{kind} rules[0].paths[0]"), "{path} {order:?}");
+        }
+    }
+    // A regular expression is for what both are for.
+    let regex = ingress(
+        "old",
+        &[("use-regex", "true")],
+        &host("a.example.com", &[path("ImplementationSpecific", "/a", "app1-service")]),
+    );
+    for kind in &kinds[..2] {
+        let (mesh, problems) = served(&(regex.clone() + &of(kind)));
+        assert!(errors(&problems).concat().contains("has no effect: Ingress default/old"), "{problems:?}");
+        assert_eq!(
+            rule(&mesh, "a.example.com", "/a/b", &[]).unwrap().1.name,
+            "Ingress default/old rules[0].paths[0]"
+        );
+    }
+}
+
+/// As nginx's controller sorts its locations.
+#[test]
+fn of_equally_long_regular_expressions_the_greater_text_goes_first() {
+    let of = |name: &str, asks: &str| {
+        let path = path("ImplementationSpecific", asks, "app1-service");
+        ingress(name, &[("use-regex", "true")], &host("a.example.com", &[path]))
+    };
+    let (digits, letters) = (of("digits", "/v[0-9]+"), of("letters", "/v[0-z]+"));
+    for text in [letters.clone() + &digits, digits + &letters] {
+        let (mesh, _) = served(&text);
+        assert_eq!(
+            rule(&mesh, "a.example.com", "/v1", &[]).unwrap().1.name,
+            "Ingress default/letters rules[0].paths[0]"
+        );
+    }
 }
 
 #[test]
@@ -419,9 +469,9 @@ fn a_canary_of_another_namespace_takes_nothing_and_is_told() {
 }
 
 #[test]
-fn other_names_of_a_host_have_its_rules_unless_they_have_rules_of_their_own() {
-    let text = whole(&[("server-alias", "b.example.com,*.c.example.com,d.example.com")])
-        + &ingress("d", &[], &host("d.example.com", &[path("Prefix", "/d", "app2-service")]));
+fn other_names_of_a_host_have_its_rules_unless_an_older_one_has_rules_for_them() {
+    let text = ingress("d", &[], &host("d.example.com", &[path("Prefix", "/d", "app2-service")]))
+        + &whole(&[("server-alias", "b.example.com,*.c.example.com,d.example.com")]);
     let (mesh, problems) = served(&text);
 
     assert_eq!(sent_to(&mesh, "b.example.com", "/", &[]), "app1-service 1");
@@ -429,6 +479,48 @@ fn other_names_of_a_host_have_its_rules_unless_they_have_rules_of_their_own() {
     assert_eq!(sent_to(&mesh, "d.example.com", "/", &[]), "404");
     assert_eq!(problems.len(), 1);
     assert!(problems[0].message.starts_with("d.example.com has rules of its own"), "{problems:?}");
+}
+
+#[test]
+fn a_younger_ingress_takes_no_other_name_of_an_older_ones_host() {
+    let younger = |namespace: &str| {
+        let paths = [path("Prefix", "/", "app2-service"), path("Prefix", "/d", "app2-service")];
+        ingress("d", &[], &host("d.example.com", &paths))
+            .replace("{name: d,", &format!("{{name: d, namespace: {namespace},"))
+    };
+    let aliased = whole(&[("server-alias", "d.example.com,d.example.com")]);
+    let text = aliased.clone() + &younger("default");
+    let (mesh, problems) = served(&text);
+
+    assert_eq!(sent_to(&mesh, "d.example.com", "/", &[]), "app1-service 1");
+    assert_eq!(sent_to(&mesh, "d.example.com", "/d", &[]), "app2-service 1", "it is merged, as at any host");
+    let told = errors(&problems);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let expected = "spec.rules[0].http.paths[0].path: has no effect: Ingress default/web";
+    assert!(told[0].starts_with(expected), "{told:?}");
+
+    let (_, problems) = served(&(aliased + &younger("other")));
+    let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert!(
+        told.iter().any(|told| told.starts_with("d.example.com is also served by Ingress default/web")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn other_names_of_a_host_may_be_regular_expressions_and_a_namespace_has_a_few() {
+    let aliases = r"~^www\d+\.example\.(com|org)$";
+    let exact = ingress("x", &[], &host("www7.example.com", &[path("Prefix", "/x", "app2-service")]));
+    let (mesh, problems) = served(&(whole(&[("server-alias", aliases)]) + &exact));
+
+    assert_eq!(problems, []);
+    assert_eq!(sent_to(&mesh, "www12.example.org", "/", &[]), "app1-service 1");
+    assert_eq!(sent_to(&mesh, "www.example.org", "/", &[]), "404");
+    assert_eq!(sent_to(&mesh, "www7.example.com", "/y", &[]), "404", "a name goes before an expression");
+
+    let many: Vec<String> = (0..33).map(|place| format!("~^w{place}[.]example")).collect();
+    let (_, problems) = served(&whole(&[("server-alias", &many.join(","))]));
+    assert!(errors(&problems).concat().contains("more than 32 regular expressions"), "{problems:?}");
 }
 
 #[test]
@@ -454,6 +546,12 @@ fn annotations_become_what_the_rule_and_its_backend_do() {
     assert_eq!(rule.stream.idle, Some(Duration::from_secs(7)));
     assert_eq!(rule.filters.rewrite.authority.as_deref(), Some("inner"));
     assert!(rule.filters.cors.is_some());
+
+    let prefix = [("rewrite-target", "/x"), ("x-forwarded-prefix", "/app")];
+    let (rule, _) = of(&prefix);
+    let set = &rule.filters.request_headers.set;
+    assert_eq!((set[0].name.as_str(), set[0].value.to_string().as_str()), ("x-forwarded-prefix", "/app"));
+    assert!(of(&prefix[1..]).0.filters.is_empty(), "it is for paths that are rewritten");
 
     let (rule, _) =
         of(&[("whitelist-source-range", "10.0.0.0/8"), ("permanent-redirect", "https://b.example.com")]);

@@ -54,6 +54,7 @@ fn a_redirect_is_302_to_the_port_of_its_scheme_unless_it_says_more() {
         host: Some("example.org".to_owned()),
         port: RedirectPort::OfScheme,
         path: None,
+        pieces: Vec::new(),
     };
     assert_eq!(base, expected);
 

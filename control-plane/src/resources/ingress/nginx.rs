@@ -11,6 +11,7 @@ mod canary;
 mod cors;
 mod limits;
 mod notes;
+mod snippet;
 mod sources;
 mod unknown;
 
@@ -18,8 +19,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use selvedge_model::{
     Filters,
-    filter::{Cors, Sources},
-    gateway::{Hostname, HostnameError},
+    filter::{Cors, HeaderText, LocationPiece, OwnAnswer, Sources},
+    gateway::{HostPattern, Hostname, HostnameError},
     limit::Limit,
 };
 
@@ -37,6 +38,9 @@ const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
 pub(super) const REWRITE_TARGET: &str = "rewrite-target";
 
+/// Whether TLS goes on to backends as it is.
+pub(crate) const SSL_PASSTHROUGH: &str = "ssl-passthrough";
+
 /// What the annotations of an `Ingress` ask for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Nginx {
@@ -52,6 +56,8 @@ pub struct Nginx {
     pub ssl_redirect: bool,
     /// `force-ssl-redirect`: the same, without a certificate too.
     pub force_ssl_redirect: bool,
+    /// `ssl-passthrough`: whether TLS of its hosts goes on to their backends as it is.
+    pub ssl_passthrough: bool,
     /// `permanent-redirect` and `temporal-redirect`: what all requests are answered.
     pub answer: Option<Filters>,
     /// `app-root`: where requests for `/` are sent.
@@ -72,6 +78,8 @@ pub struct Nginx {
     pub cors: Option<Cors>,
     /// `upstream-vhost`: the authority that backends are asked for.
     pub upstream_vhost: Option<String>,
+    /// `x-forwarded-prefix`: what apps are told in the header of that name, of paths that are rewritten.
+    pub forwarded_prefix: Option<HeaderText>,
     /// `server-alias`: other names of its hosts.
     pub aliases: Vec<Hostname>,
     /// `canary` and its options.
@@ -97,6 +105,21 @@ pub enum BackendProtocol {
 }
 
 impl Nginx {
+    /// Whether a query of `rewrite-target` stands before the request's own: as in nginx, unless it ends in a question mark.
+    pub fn adds_query(&self) -> bool {
+        self.rewrite_target.as_ref().is_some_and(|target| target.contains('?') && !target.ends_with('?'))
+    }
+
+    /// The greatest group of the path that its redirect names.
+    pub(super) fn redirect_group(&self) -> Option<u8> {
+        let Some(OwnAnswer::Redirect(redirect)) = &self.answer.as_ref()?.answer else { return None };
+        let groups = redirect.pieces.iter().filter_map(|piece| match piece {
+            LocationPiece::Group(group) => Some(*group),
+            _ => None,
+        });
+        groups.max()
+    }
+
     /// Whether a path that is not `Exact` is a regular expression; one that `looks_like_one` is, if it is rewritten.
     pub(super) fn reads_as_regex(&self, looks_like_one: bool) -> bool {
         self.use_regex || looks_like_one && self.rewrite_target.is_some()
@@ -121,12 +144,14 @@ pub(super) fn read(metadata: &Metadata, notes: &mut Notes) -> Nginx {
         use_regex: annotations.flag("use-regex", false),
         ssl_redirect: annotations.flag("ssl-redirect", true),
         force_ssl_redirect: annotations.flag("force-ssl-redirect", false),
+        ssl_passthrough: annotations.flag(SSL_PASSTHROUGH, false),
         connect_timeout: annotations.seconds("proxy-connect-timeout"),
         read_timeout: annotations.seconds("proxy-read-timeout"),
         rewrite_target: annotations.rewrite_target(),
         body_size: annotations.size("proxy-body-size"),
         protocol: annotations.protocol(),
         upstream_vhost: annotations.authority("upstream-vhost"),
+        forwarded_prefix: annotations.header("x-forwarded-prefix"),
         aliases: annotations.aliases(),
         ..Nginx::default()
     };
@@ -212,11 +237,8 @@ impl<'a> Annotations<'a> {
             self.wrong(REWRITE_TARGET, format!("{target:?} is not a path; begin it with /"));
             return None;
         }
-        if target.contains(['?', '#']) {
-            self.wrong(
-                REWRITE_TARGET,
-                format!("{target:?} has a query, which is not acted on; write a path alone"),
-            );
+        if target.contains('#') {
+            self.wrong(REWRITE_TARGET, format!("{target:?} has a #, which no request has; remove it"));
             return None;
         }
         Some(target.to_owned())
@@ -246,6 +268,18 @@ impl<'a> Annotations<'a> {
         is_one.then(|| text.to_owned())
     }
 
+    /// A value of a header, in which nothing of the request stands.
+    fn header(&mut self, name: &str) -> Option<HeaderText> {
+        let text = self.text(name)?;
+        let read = HeaderText::literal(text).ok().filter(|_| !text.contains('$'));
+        if read.is_none() {
+            let message =
+                format!("{text:?} is not acted on; write letters that a header may hold, without variables");
+            self.notes.warning(annotation(name), message);
+        }
+        read
+    }
+
     fn aliases(&mut self) -> Vec<Hostname> {
         const NAME: &str = "server-alias";
         let mut aliases = Vec::new();
@@ -253,12 +287,18 @@ impl<'a> Annotations<'a> {
             if alias.is_empty() {
                 continue;
             }
-            if alias.starts_with('~') {
-                let message = format!(
-                    "{alias:?} is a regular expression, and no host is found by one, so the hosts that it means have no \
-                     routes here; write each name, or a wildcard such as *.example.com. All else is in use"
-                );
-                self.notes.warning(annotation(NAME), message);
+            if let Some(pattern) = alias.strip_prefix('~') {
+                match HostPattern::new(pattern) {
+                    Ok(pattern) => aliases.push(Hostname::Like(pattern)),
+                    Err(error) => {
+                        let message = format!(
+                            "{alias:?} is not an RE2 regular expression that can be used ({error}), so the hosts that it means \
+                             have no routes here; write another, each name, or a wildcard such as *.example.com. All else is \
+                             in use"
+                        );
+                        self.notes.warning(annotation(NAME), message);
+                    }
+                }
                 continue;
             }
             match Hostname::of_ingress(alias).and_then(|read| match read {

@@ -67,8 +67,15 @@ pub(super) fn read_path(
         PathType::ImplementationSpecific if !written.ends_with('/') => StringMatch::Prefix(written.clone()),
         _ => StringMatch::PathPrefix(written.clone()),
     };
-    let rewrite = nginx.rewrite_target.as_deref().and_then(|target| {
-        let pattern = is_regex.then_some(written.as_str());
+    let pattern = is_regex.then_some(written.as_str());
+    if let Some(group) = nginx.redirect_group().filter(|group| usize::from(*group) > groups_of(pattern)) {
+        let message =
+            format!("has no group for ${group} of the redirect, which becomes nothing, as in nginx");
+        notes.warning(format!("{field}.path"), message);
+    }
+    // What becomes itself is not rewritten, nor is what is below it.
+    let target = nginx.rewrite_target.as_deref().filter(|target| *target != written);
+    let rewrite = target.and_then(|target| {
         let rewrite = rewritten(pattern, target, &field, notes);
         rewrite.map_err(|message| notes.error(annotation(REWRITE_TARGET), message)).ok()
     });
@@ -81,6 +88,11 @@ fn beginning_with(path: &str) -> Result<FullRegex, selvedge_model::RegexError> {
     FullRegex::new(&format!("(?i:{path}).*"))
 }
 
+/// How many groups `pattern` has.
+fn groups_of(pattern: Option<&str>) -> usize {
+    pattern.and_then(|pattern| regex::Regex::new(pattern).ok()).map_or(0, |one| one.captures_len() - 1)
+}
+
 /// What `target` makes of a path that begins as `pattern` says: all of it is replaced, as by nginx.
 fn rewritten(
     pattern: Option<&str>,
@@ -88,8 +100,10 @@ fn rewritten(
     field: &str,
     notes: &mut Notes,
 ) -> Result<PathRewrite, String> {
-    let groups =
-        pattern.and_then(|pattern| regex::Regex::new(pattern).ok()).map_or(0, |one| one.captures_len() - 1);
+    let groups = groups_of(pattern);
+    // A question mark at the end keeps the request's own query away. It is needed for that only if it is the only one.
+    let bare = target.strip_suffix('?').filter(|bare| bare.contains('?'));
+    let target = bare.unwrap_or(target);
     let (mut substitution, mut missing) = (String::new(), None);
     let mut letters = target.chars().peekable();
     while let Some(letter) = letters.next() {

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use selvedge_model::{
-    HeaderField, StringMatch,
+    HeaderField, StringMatch, facts,
     filter::{OriginMatch, OwnAnswer, PathRewrite},
     gateway::UserListForm,
 };
@@ -132,6 +132,67 @@ fn a_rewrite_replaces_the_whole_path_as_nginx_does() {
 }
 
 #[test]
+fn what_becomes_itself_is_not_rewritten_nor_is_what_is_below_it() {
+    let to = |target, kind, asks, path| rewritten(&[("rewrite-target", target)], (kind, asks), path);
+
+    assert_eq!(to("/", "Prefix", "/", "/a/b").as_deref(), Some("/a/b"));
+    assert_eq!(to("/app", "Prefix", "/app", "/app/x").as_deref(), Some("/app/x"));
+    assert_eq!(to("/", "Prefix", "/app", "/app/x").as_deref(), Some("/"));
+}
+
+#[test]
+fn a_rewrite_may_have_a_query_of_its_own() {
+    let read = |target: &str| {
+        let text = document(&[("rewrite-target", target)], &[("ImplementationSpecific", "/a/(.*)")]);
+        let spec = spec(&text);
+        let path = &spec.rules[0].paths[0];
+        (path.rewrite.as_ref().unwrap().apply("/a/x", Some(&path.asks)), spec.nginx.adds_query())
+    };
+
+    assert_eq!(read("/b?name=$1"), ("/b?name=x".to_owned(), true));
+    assert_eq!(read("/b?name=$1?"), ("/b?name=x".to_owned(), false));
+    assert_eq!(read("/b/$1?"), ("/b/x?".to_owned(), false));
+    assert_eq!(read("/b/$1"), ("/b/x".to_owned(), false));
+}
+
+#[test]
+fn a_redirect_may_be_put_together_from_variables_of_nginx_and_groups_of_the_path() {
+    let location = |target: &str, asks: &str| {
+        let text = document(&[("permanent-redirect", target), ("use-regex", "true")], &[("Prefix", asks)]);
+        let spec = spec(&text);
+        let path = &spec.rules[0].paths[0];
+        let notes = spec.nginx.notes.iter().count();
+        let Some(OwnAnswer::Redirect(redirect)) = spec.nginx.answer.unwrap().answer else {
+            panic!("{target}")
+        };
+        let connection = facts::Connection::new(facts::Source::UNKNOWN, 80);
+        let request = facts::Request {
+            connection: &connection,
+            method: &http::Method::GET,
+            scheme: "http",
+            authority: "a.example.com:8080",
+            path: "/old/x",
+            query: "q=1",
+            headers: &http::HeaderMap::new(),
+            token: None,
+        };
+        (redirect.location(&request, Some(&path.asks)), notes)
+    };
+
+    for (target, expected) in [
+        ("https://$host/new", "https://a.example.com/new"),
+        ("$scheme://$http_host/new", "http://a.example.com:8080/new"),
+        ("https://b.example.com/new$request_uri", "https://b.example.com/new/old/x?q=1"),
+        ("https://b.example.com/${1}s/$1$is_args$args", "https://b.example.com/xs/x?q=1"),
+        ("/new/$1", "/new/x"),
+        ("https://b.example.com$uri", "https://b.example.com/old/x"),
+    ] {
+        assert_eq!(location(target, "/old/(.*)"), (expected.to_owned(), 0), "{target}");
+    }
+    assert_eq!(location("/new/$1", "/old"), ("/new/".to_owned(), 1), "there is no such group, which is told");
+}
+
+#[test]
 fn a_group_that_the_path_does_not_have_is_told_with_its_line() {
     let spec = spec(&document(&[("rewrite-target", "/$1")], &[("Prefix", "/a")]));
 
@@ -155,11 +216,12 @@ fn an_annotation_that_cannot_be_used_is_an_error_at_its_line() {
         ("proxy-body-size", "99999999999999g", "not a number of bytes"),
         ("backend-protocol", "FCGI", "write HTTP, HTTPS, GRPC or GRPCS"),
         ("rewrite-target", "x", "begin it with /"),
-        ("rewrite-target", "/x?y=z", "has a query"),
+        ("rewrite-target", "/x#y", "has a #"),
         ("rewrite-target", "/$uri", "variable of nginx"),
         ("permanent-redirect", "example.com", "is not a URL"),
-        ("permanent-redirect", "https://$host/", "is not a URL"),
-        ("temporal-redirect", "https://a/b$request_uri", "is not a URL"),
+        ("permanent-redirect", "https://$remote_addr/", "is not a URL"),
+        ("permanent-redirect", "$host/x", "is not a URL"),
+        ("temporal-redirect", "https://a/${uri", "is not a URL"),
         ("permanent-redirect-code", "200", "not the status of a redirect"),
         ("app-root", "app", "is not a path below /"),
         ("upstream-vhost", "$host", "is not a host"),
@@ -225,6 +287,16 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
         ("server-snippet", "ssl_verify_client on;"),
         ("configuration-snippet", "modsecurity on;"),
         ("configuration-snippet", "internal;"),
+        ("configuration-snippet", "if ($bad) { return 403; }"),
+        ("configuration-snippet", "if ($out) { return 302 /login; }"),
+        ("configuration-snippet", "access_by_lua_block { ngx.exit(403) }"),
+        ("configuration-snippet", "set $a 1; satisfy any;"),
+        ("configuration-snippet", "auth_basic \"x\";"),
+        ("configuration-snippet", "''deny'' all;"),
+        ("configuration-snippet", "return;"),
+        ("configuration-snippet", "return 404;"),
+        ("server-snippet", "location /admin { return 301 https://inner$request_uri; }"),
+        ("server-snippet", "location /a { limit_except GET { allow all; } }"),
     ] {
         let nginx = nginx(&[(name, value)]);
         assert!(nginx.refuses.as_ref().is_some_and(|why| why.contains(name)), "{name}");
@@ -238,6 +310,13 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
     for (name, value) in [
         ("enable-modsecurity", "false"),
         ("configuration-snippet", "more_set_headers \"a: b\";"),
+        ("configuration-snippet", "proxy_set_header X-Internal internal;"),
+        ("configuration-snippet", "add_header Content-Security-Policy ''a; deny b; internal'';"),
+        ("configuration-snippet", "if ($request_method = OPTIONS) { return 204; }"),
+        ("configuration-snippet", "if ($host = old) { return 301 https://new$request_uri; }"),
+        ("server-snippet", "location = /robots.txt { return 200 x; }"),
+        ("configuration-snippet", "add_header Allow-By x; # deny all;"),
+        ("configuration-snippet", "auth_basic off; modsecurity off;"),
         ("proxy-buffer-size", "8k"),
         ("affinity-canary-behavior", "sticky"),
     ] {
@@ -287,13 +366,18 @@ fn what_nginx_knows_and_nobody_acts_on_is_told_with_what_to_write_instead() {
 }
 
 #[test]
-fn an_alias_that_is_a_regular_expression_is_left_out_and_the_rest_is_in_use() {
-    let nginx = nginx(&[("server-alias", "~^www\\d+\\.example\\.com$, b.example.com")]);
+fn an_alias_that_is_no_regular_expression_of_ours_is_left_out_and_the_rest_is_in_use() {
+    let nginx = nginx(&[("server-alias", "~^www\\d+\\.example\\.com$, b.example.com, ~^(?!www).*$")]);
 
-    assert_eq!(nginx.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b.example.com"]);
+    let found = nginx.aliases.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(found, ["~^www\\d+\\.example\\.com$", "b.example.com"]);
+    assert!(nginx.aliases[0].contains("www12.example.com") && !nginx.aliases[0].contains("www.example.com"));
     let told: Vec<_> =
         nginx.notes.iter().map(|(severity, _, message)| (severity, message.to_owned())).collect();
-    assert!(told[0].0 == Severity::Warning && told[0].1.contains("is a regular expression"), "{told:?}");
+    assert!(
+        told[0].0 == Severity::Warning && told[0].1.contains("is not an RE2 regular expression"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -379,7 +463,6 @@ fn who_may_ask_by_name_and_password_is_in_a_secret() {
         (&[("auth-type", "digest"), ("auth-secret", "users")][..], "auth-type"),
         (&[("auth-type", "basic")], "auth-type"),
         (&[("auth-secret", "users")], "auth-secret"),
-        (&[("auth-realm", "x")], "auth-realm"),
         (&[("auth-type", "basic"), ("auth-secret", "a/b/c")], "auth-secret"),
         (&[("auth-type", "basic"), ("auth-secret", "a/")], "auth-secret"),
         (&[("auth-type", "basic"), ("auth-secret", "a"), ("auth-secret-type", "x")], "auth-secret-type"),
@@ -389,6 +472,10 @@ fn who_may_ask_by_name_and_password_is_in_a_secret() {
         let (told, _) = error(annotations, &[("Prefix", "/")]);
         assert!(told.starts_with(&nginx::annotation(field)), "{annotations:?}: {told}");
     }
+    // What keeps nobody out by itself refuses nothing.
+    let alone = nginx(&[("auth-realm", "x")]);
+    let told: Vec<_> = alone.notes.iter().map(|(severity, ..)| severity).collect();
+    assert_eq!((told, alone.passwords), (vec![Severity::Warning], None));
 }
 
 #[test]

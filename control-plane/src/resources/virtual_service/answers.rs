@@ -66,7 +66,7 @@ pub(super) fn read_redirect(yaml: RedirectYaml, field: &str) -> Result<Redirect,
     if path.is_none() && host.is_none() && scheme.is_none() && port == RedirectPort::OfAuthority {
         return Err(wrong(field, "leads nowhere else; give uri, authority, scheme, port or derivePort"));
     }
-    Ok(Redirect { status, scheme, host, port, path })
+    Ok(Redirect { status, scheme, host, port, path, pieces: Vec::new() })
 }
 
 fn read_path(

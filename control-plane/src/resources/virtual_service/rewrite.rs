@@ -38,7 +38,7 @@ pub(super) fn read(yaml: Yaml, field: &str) -> Result<Rewrite, FieldError> {
     };
     let given = yaml.authority.filter(|authority| !authority.is_empty());
     let authority = given.map(|given| authority(&given, &format!("{field}.authority"))).transpose()?;
-    let rewrite = Rewrite { path, authority };
+    let rewrite = Rewrite { path, adds_query: false, authority };
     if rewrite.is_empty() {
         return Err(wrong(field, "is empty; give uri, uriRegexRewrite or authority"));
     }

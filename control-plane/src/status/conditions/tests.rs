@@ -38,7 +38,8 @@ fn parents_of(parents: &Value, problems: &[Problem], existing: &Value) -> Option
 /// The one Gateway that is ours.
 fn attached() -> Attached {
     let name = DocumentName { kind: "Gateway".into(), namespace: "edges".into(), name: "ours".into() };
-    let facts = HolderFacts { gateway: ("edges".into(), "ours".into()), routes: Some(vec![1]) };
+    let facts =
+        HolderFacts { gateway: ("edges".into(), "ours".into()), routes: Some(vec![1]), overlaps: vec![None] };
     Attached { holders: [(name, facts)].into(), ..Attached::default() }
 }
 

@@ -22,8 +22,17 @@ fn documents(listeners: &str) -> String {
 }
 
 fn status(listeners: &str, run: &Run) -> Value {
+    status_with(listeners, "", run)
+}
+
+fn status_with(listeners: &str, more: &str, run: &Run) -> Value {
+    status_before(listeners, more, run, &Value::Null)
+}
+
+/// Where `existing` stood, with `more` documents.
+fn status_before(listeners: &str, more: &str, run: &Run, existing: &Value) -> Value {
     let (mut resources, mut problems) = (Resources::default(), Vec::new());
-    for decoded in decode(&documents(listeners), &Arc::from(Path::new("mesh.yaml")), "default") {
+    for decoded in decode(&(documents(listeners) + more), &Arc::from(Path::new("mesh.yaml")), "default") {
         problems.extend(decoded.problems);
         if let DecodeOutcome::Understood(resource) = decoded.outcome {
             resources.push(resource);
@@ -37,10 +46,11 @@ fn status(listeners: &str, run: &Run) -> Value {
         generation: 3,
         problems: by_document.get(&gateway.name).map(Vec::as_slice).unwrap_or_default(),
         attached: attached.holders[&gateway.name].routes.as_ref().unwrap(),
+        overlaps: &attached.holders[&gateway.name].overlaps,
         sets: 0,
         run,
     };
-    facts.status(&Value::Null, NOW)
+    facts.status(existing, NOW)
 }
 
 fn running() -> Run {
@@ -202,4 +212,75 @@ fn a_certificate_for_backends_that_cannot_be_shown_is_said_of_the_gateway() {
     }
     let without = conditions(&status("{name: a, port: 80, protocol: HTTP}", &running()));
     assert!(!without.iter().any(|one| one.starts_with("ResolvedRefs")), "{without:?}");
+}
+
+#[test]
+fn listeners_of_one_port_whose_tls_overlaps_say_so_and_no_others_do() {
+    let secret = |name: &str, hosts: &[&str]| {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let pair = rcgen::generate_simple_self_signed(hosts).unwrap();
+        let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\nstringData:\n  tls.crt: |\n{}  \
+             tls.key: |\n{}",
+            indented(&pair.cert.pem()),
+            indented(&pair.signing_key.serialize_pem())
+        )
+    };
+    let secrets = secret("wild", &["*.example.com"])
+        + &secret("a", &["a.example.com"])
+        + &secret("b", &["b.example.org"]);
+    let listener = |name: &str, port: u16, hostname: &str, secret: &str| {
+        format!(
+            "{{name: {name}, port: {port}, protocol: HTTPS, hostname: '{hostname}', tls: {{certificateRefs: [{{name: {secret}}}]}}}}"
+        )
+    };
+    let overlapping = |listeners: &[String]| -> Vec<String> {
+        let status = status_with(&listeners.join(", "), &secrets, &running());
+        let of = |listener: &Value| {
+            let mut all = conditions(listener).into_iter();
+            let found = all.find(|one| one.starts_with("OverlappingTLSConfig"));
+            found
+                .map(|one| one.trim_start_matches("OverlappingTLSConfig True ").to_owned())
+                .unwrap_or_default()
+        };
+        status["listeners"].as_array().unwrap().iter().map(of).collect()
+    };
+    let (hostnames, certificates) = ("OverlappingHostnames", "OverlappingCertificates");
+
+    // That of the wildcard is for the other's name, too.
+    let both = [listener("a", 443, "a.example.com", "a"), listener("w", 443, "*.example.com", "wild")];
+    assert_eq!(overlapping(&both), [certificates; 2]);
+    let other = [listener("a", 443, "a.example.com", "none"), listener("w", 443, "*.example.com", "wild")];
+    assert_eq!(overlapping(&other), [hostnames; 2]);
+    let any = [listener("a", 443, "b.example.org", "b"), listener("w", 443, "", "wild")];
+    assert_eq!(overlapping(&any), [hostnames; 2]);
+    let shared = [listener("a", 443, "a.example.com", "wild"), listener("c", 443, "c.example.com", "wild")];
+    assert_eq!(overlapping(&shared), [certificates; 2]);
+
+    let apart = [
+        listener("a", 443, "a.example.com", "a"),
+        listener("b", 443, "b.example.org", "b"),
+        listener("w", 8443, "*.example.com", "wild"),
+    ];
+    assert_eq!(overlapping(&apart), [""; 3]);
+    let plain = "{name: a, port: 80, protocol: HTTP, hostname: a.example.com}, \
+                 {name: w, port: 80, protocol: HTTP, hostname: '*.example.com'}";
+    assert_eq!(overlapping(&[plain.to_owned()]), [""; 2]);
+}
+
+#[test]
+fn what_overlaps_no_longer_is_not_said_any_more() {
+    let pair = "{name: a, port: 443, protocol: HTTPS, hostname: a.example, tls: {certificateRefs: [{name: x}]}}, \
+                {name: w, port: 443, protocol: HTTPS, hostname: '*.example', tls: {certificateRefs: [{name: x}]}}";
+    let before = status(pair, &running());
+    let message = before["listeners"][0]["conditions"][4]["message"].as_str().unwrap();
+    assert_eq!(
+        message,
+        "its hostname is a.example, and that of Gateway shop/edge w *.example: a request for one that comes on a connection to the \
+         other is answered 421"
+    );
+
+    let after = status_before(&pair.replace("*.example", "b.example"), "", &running(), &before);
+    assert!(!after.to_string().contains("OverlappingTLSConfig"), "{after}");
 }

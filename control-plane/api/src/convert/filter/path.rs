@@ -2,17 +2,21 @@
 
 use std::str::FromStr;
 
-use selvedge_model::filter::{PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite};
+use selvedge_model::filter::{LocationPiece, PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite};
 
 use super::{
-    super::{ConvertError, invalid, parse, required},
+    super::{ConvertError, all, invalid, parse, required},
     only_true, status,
 };
-use crate::wire::{self, path_rewrite, redirect};
+use crate::wire::{self, location_piece, path_rewrite, redirect};
 
 impl From<&Rewrite> for wire::Rewrite {
     fn from(rewrite: &Rewrite) -> Self {
-        Self { path: rewrite.path.as_ref().map(Into::into), authority: rewrite.authority.clone() }
+        Self {
+            path: rewrite.path.as_ref().map(Into::into),
+            authority: rewrite.authority.clone(),
+            adds_query: rewrite.adds_query,
+        }
     }
 }
 
@@ -21,7 +25,8 @@ impl TryFrom<wire::Rewrite> for Rewrite {
 
     fn try_from(rewrite: wire::Rewrite) -> Result<Self, ConvertError> {
         let authority = rewrite.authority.map(checked::<http::uri::Authority>("authority")).transpose()?;
-        Ok(Self { path: rewrite.path.map(TryInto::try_into).transpose()?, authority })
+        let path = rewrite.path.map(TryInto::try_into).transpose()?;
+        Ok(Self { path, adds_query: rewrite.adds_query, authority })
     }
 }
 
@@ -78,8 +83,9 @@ impl From<&Redirect> for wire::Redirect {
             status: redirect.status.into(),
             scheme: redirect.scheme.clone(),
             host: redirect.host.clone(),
-            port: Some(port),
+            port: redirect.pieces.is_empty().then_some(port),
             path: redirect.path.as_ref().map(Into::into),
+            pieces: redirect.pieces.iter().map(Into::into).collect(),
         }
     }
 }
@@ -89,6 +95,10 @@ impl TryFrom<wire::Redirect> for Redirect {
 
     fn try_from(redirect: wire::Redirect) -> Result<Self, ConvertError> {
         use redirect::Port;
+        if !redirect.pieces.is_empty() {
+            let pieces = all(redirect.pieces)?;
+            return Ok(Self::put_together(status(redirect.status)?, pieces));
+        }
         let flag = |value, port| only_true("redirect port", value).map(|()| port);
         let port = match required("redirect port", redirect.port)? {
             Port::Explicit(port) => RedirectPort::Explicit(super::super::port("redirect port", port)?),
@@ -103,6 +113,45 @@ impl TryFrom<wire::Redirect> for Redirect {
             host: redirect.host.map(checked::<http::uri::Authority>("host")).transpose()?,
             port,
             path: redirect.path.map(TryInto::try_into).transpose()?,
+            pieces: Vec::new(),
         })
+    }
+}
+
+impl From<&LocationPiece> for wire::LocationPiece {
+    fn from(piece: &LocationPiece) -> Self {
+        use location_piece::Kind;
+        let kind = match piece {
+            LocationPiece::Text(text) => Kind::Text(text.clone()),
+            LocationPiece::Scheme => Kind::Scheme(true),
+            LocationPiece::Host => Kind::Host(true),
+            LocationPiece::Authority => Kind::Authority(true),
+            LocationPiece::Path => Kind::Path(true),
+            LocationPiece::Query => Kind::Query(true),
+            LocationPiece::QuestionMark => Kind::QuestionMark(true),
+            LocationPiece::Group(group) => Kind::Group((*group).into()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::LocationPiece> for LocationPiece {
+    type Error = ConvertError;
+
+    fn try_from(piece: wire::LocationPiece) -> Result<Self, ConvertError> {
+        use location_piece::Kind;
+        let flag = |value, piece| only_true("piece of a Location", value).map(|()| piece);
+        match required("piece of a Location", piece.kind)? {
+            Kind::Text(text) => Ok(Self::Text(text)),
+            Kind::Scheme(value) => flag(value, Self::Scheme),
+            Kind::Host(value) => flag(value, Self::Host),
+            Kind::Authority(value) => flag(value, Self::Authority),
+            Kind::Path(value) => flag(value, Self::Path),
+            Kind::Query(value) => flag(value, Self::Query),
+            Kind::QuestionMark(value) => flag(value, Self::QuestionMark),
+            Kind::Group(group) => u8::try_from(group)
+                .map(Self::Group)
+                .map_err(|error| invalid("group of a Location", &group.to_string(), &error)),
+        }
     }
 }

@@ -7,8 +7,8 @@ use selvedge_model::{
     Filters, FullRegex,
     filter::{
         Abort, BasicAuth, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges,
-        HeaderText, Mirror, OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite,
-        Rewrite, Sources, UnmatchedPreflights,
+        HeaderText, LocationPiece, Mirror, OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort,
+        RegexRewrite, Rewrite, Sources, UnmatchedPreflights,
     },
     gateway::{UserListForm, UserListName},
     policy::AddressSet,
@@ -92,8 +92,11 @@ fn authority() -> impl Strategy<Value = String> {
 }
 
 fn rewrite() -> impl Strategy<Value = Rewrite> {
-    (option::of(path_rewrite()), option::of(authority()))
-        .prop_map(|(path, authority)| Rewrite { path, authority })
+    (option::of(path_rewrite()), option::of(authority())).prop_map(|(path, authority)| Rewrite {
+        adds_query: authority.is_none() && path.is_some(),
+        path,
+        authority,
+    })
 }
 
 fn own_answer() -> impl Strategy<Value = OwnAnswer> {
@@ -107,11 +110,23 @@ fn own_answer() -> impl Strategy<Value = OwnAnswer> {
     let redirect =
         (301_u16..309, option::of("https?"), option::of(authority()), port, option::of(path_rewrite()));
     let redirect = redirect.prop_map(|(status, scheme, host, port, path)| {
-        OwnAnswer::Redirect(Redirect { status, scheme, host, port, path })
+        OwnAnswer::Redirect(Redirect { status, scheme, host, port, path, pieces: Vec::new() })
     });
+    let piece = prop_oneof![
+        ".{0,12}".prop_map(LocationPiece::Text),
+        Just(LocationPiece::Scheme),
+        Just(LocationPiece::Host),
+        Just(LocationPiece::Authority),
+        Just(LocationPiece::Path),
+        Just(LocationPiece::Query),
+        Just(LocationPiece::QuestionMark),
+        (1_u8..10).prop_map(LocationPiece::Group),
+    ];
+    let put_together = (301_u16..309, vec(piece, 1..4))
+        .prop_map(|(status, pieces)| OwnAnswer::Redirect(Redirect::put_together(status, pieces)));
     let direct = (200_u16..600, vec(any::<u8>(), 0..20))
         .prop_map(|(status, body)| OwnAnswer::Direct(DirectResponse { status, body: body.into() }));
-    prop_oneof![redirect, direct, ".{0,12}".prop_map(OwnAnswer::Unusable)]
+    prop_oneof![redirect, put_together, direct, ".{0,12}".prop_map(OwnAnswer::Unusable)]
 }
 
 fn fault() -> impl Strategy<Value = Fault> {

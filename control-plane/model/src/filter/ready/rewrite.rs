@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header::HOST, uri::PathAndQuery};
 
 use super::{ReadyAuthority, ReadyFilters};
-use crate::filter::with_query;
+use crate::filter::{rewrite::with_both_queries, with_query};
 
 /// What apps behind Istio's sidecars read the path in that there was before a rewrite.
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
@@ -46,7 +46,9 @@ impl ReadyFilters {
                 "what its rewrite makes of the path has a segment `..`, which leads out of the new path",
             );
         }
-        let path = PathAndQuery::try_from(with_query(path, uri.query().unwrap_or_default()));
+        let query = uri.query().unwrap_or_default();
+        let path = if self.adds_query { with_both_queries(path, query) } else { with_query(path, query) };
+        let path = PathAndQuery::try_from(path);
         path.map(Some).map_err(|_| "what its rewrite makes of the path is no path")
     }
 }
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn no_request_gets_out_of_the_path_that_a_rewrite_gives_it() {
-        let rewrite = Rewrite { path: Some(PathRewrite::Prefix("/app/".to_owned())), authority: None };
+        let rewrite = Rewrite { path: Some(PathRewrite::Prefix("/app/".to_owned())), ..Rewrite::default() };
         let filters = Filters { rewrite, ..Filters::default() };
         let matched = Some(crate::StringMatch::Prefix("/api".to_owned()));
         let ready = ReadyFilters::new(&filters, std::iter::once(matched), || "host".into()).unwrap();
@@ -123,6 +125,25 @@ mod tests {
         }
         assert_eq!(rewritten("/api/a..b?/../").unwrap(), "/app/a..b?/../");
         assert_eq!(rewritten("/api.../a").unwrap(), "/app/.../a");
+    }
+
+    #[test]
+    fn a_query_of_the_new_path_stands_before_the_requests_own_or_in_its_place() {
+        for (new, adds_query, asked, expected) in [
+            ("/x?a=b", true, "/api?c=d", "/x?a=b&c=d"),
+            ("/x?a=b", true, "/api", "/x?a=b"),
+            ("/x", true, "/api?c=d", "/x?c=d"),
+            ("/x?a=b", false, "/api?c=d", "/x?a=b"),
+            ("/x", false, "/api?c=d", "/x?c=d"),
+        ] {
+            let rewrite =
+                Rewrite { path: Some(PathRewrite::Full(new.to_owned())), adds_query, authority: None };
+            let filters = Filters { rewrite, ..Filters::default() };
+            let ready = ReadyFilters::new(&filters, std::iter::once(None), || "host".into()).unwrap();
+            let mut request = Request::get(asked).body(()).unwrap();
+            ready.rewrite(&mut request, Some(0), None).unwrap();
+            assert_eq!(request.uri(), expected, "{new} {adds_query} {asked}");
+        }
     }
 
     #[test]

@@ -108,6 +108,7 @@ proptest! {
     #[test]
     fn a_specific_table_finds_the_greatest_match_by_gateway_apis_order(
         rules in some_rules(),
+        tiers in vec(0..3_u32, 0..8),
         request in some_request(),
     ) {
         let facts = request.facts();
@@ -115,8 +116,9 @@ proptest! {
         let mut best: Option<(_, usize)> = None;
         for (index, rule) in rules.iter().enumerate() {
             let every = rule.matches.is_empty().then_some(&empty);
+            let tier = tiers.get(index).or(tiers.last()).copied().unwrap_or_default();
             for one in rule.matches.iter().chain(every).filter(|one| one.is_match(&facts)) {
-                let order = gateway_api_order(one);
+                let order = (std::cmp::Reverse(tier), gateway_api_order(one));
                 // Only a greater one displaces: among equals the first in the list stays.
                 if best.is_none_or(|(greatest, _)| order > greatest) {
                     best = Some((order, index));
@@ -124,8 +126,10 @@ proptest! {
             }
         }
 
-        let found = rule_of(&RouteTable::new(Order::MostSpecific, rules), &facts);
-        prop_assert_eq!(found, best.map(|(_, index)| index));
+        let rules: Vec<Arc<Rule>> = rules.into_iter().map(Arc::new).collect();
+        let table = RouteTable::in_tiers(Order::MostSpecific, rules, tiers);
+        prop_assert_eq!(rule_of(&table, &facts), rule_of(&table.clone().for_client(&Default::default(), "x"), &facts));
+        prop_assert_eq!(rule_of(&table, &facts), best.map(|(_, index)| index));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What all `Ingress`es say, host by host.
 
+mod aliases;
+mod told;
+
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -13,16 +15,11 @@ use super::{
         Problems,
         rule_names::{DEFAULT_BACKEND, path_name},
     },
-    super::{copies::Copies, draft::sharing},
     Ingress,
     canary::CanaryOf,
-    rules::CHALLENGES,
     users,
 };
-use crate::resources::ingress::{
-    IngressBackend, IngressPath, IngressRule,
-    nginx::{AUTH_TYPE, annotation},
-};
+use crate::resources::ingress::{IngressBackend, IngressPath, IngressRule};
 
 /// The path that all others begin with.
 const ALL: &str = "/";
@@ -38,15 +35,40 @@ pub(super) struct Hosts<'a> {
 #[derive(Clone)]
 pub(super) struct Host<'a> {
     pub(super) name: Hostname,
+    /// The `Ingress` of whose first host this is another name.
+    pub(super) alias_of: Option<&'a Ingress>,
     /// In the order in which they are tried.
     pub(super) paths: Vec<Path<'a>>,
     /// The place of each among them, until they are in that order: there may be many.
     places: HashMap<Asked, usize>,
 }
 
-/// By what a path is found: whether it is exact, and how it is written. So a canary finds what it is of, whichever of the two
-/// is read as a regular expression.
-type Asked = (bool, String);
+/// By what a path is found: how it is read, and how it is written.
+type Asked = (Reading, String);
+
+/// How a path is read. The same path may be there once in each way, as locations of nginx may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Reading {
+    /// Letter by letter, as the beginning of others.
+    Letters,
+    /// By whole segments.
+    Segments,
+    /// As all of a path.
+    Exact,
+}
+
+impl Reading {
+    /// Those that a path takes which asks this. What is a regular expression goes before none of the two that are not, so it
+    /// takes both: younger ones would take its requests. And a canary finds what it is of, whichever of the two is one.
+    fn of(asks: &StringMatch) -> &'static [Self] {
+        match asks {
+            StringMatch::Exact(_) => &[Self::Exact],
+            StringMatch::PathPrefix(_) => &[Self::Segments],
+            StringMatch::Prefix(_) => &[Self::Letters],
+            StringMatch::Regex(_) | StringMatch::Present => &[Self::Segments, Self::Letters],
+        }
+    }
+}
 
 /// Who gets the requests for a path.
 #[derive(Clone)]
@@ -86,10 +108,7 @@ impl<'a> Hosts<'a> {
                 }
             }
         }
-        let mut copies = Copies::default();
-        for ingress in &others {
-            hosts.add_aliases(ingress, &mut copies, problems);
-        }
+        hosts.add_all_aliases(&others, problems);
         hosts.report_shared(problems);
         hosts.hide_passwords(problems);
         hosts.report_wider_passwords(problems);
@@ -97,7 +116,9 @@ impl<'a> Hosts<'a> {
         for host in &mut hosts.list {
             host.places = HashMap::new();
             host.tell_slashes_apart();
-            host.paths.sort_by_key(|path| Reverse(path.rank()));
+            // Plain paths of one length have no request in common.
+            let by_text = host.paths.iter().any(|path| matches!(path.asks, StringMatch::Regex(_)));
+            host.paths.sort_by(|one, other| other.rank(by_text).cmp(&one.rank(by_text)));
         }
         hosts
     }
@@ -115,7 +136,7 @@ impl<'a> Hosts<'a> {
     fn host(&mut self, name: &Hostname) -> &mut Host<'a> {
         let list = &mut self.list;
         let at = *self.places.entry(name.clone()).or_insert_with(|| {
-            list.push(Host { name: name.clone(), paths: Vec::new(), places: HashMap::new() });
+            list.push(Host { name: name.clone(), alias_of: None, paths: Vec::new(), places: HashMap::new() });
             list.len() - 1
         });
         &mut self.list[at]
@@ -135,20 +156,7 @@ impl<'a> Hosts<'a> {
             problems.warning(ingress, &rule.field, message);
         }
         for (place, path) in rule.paths.iter().enumerate() {
-            let new = match host.places.entry(asked(path)) {
-                Entry::Vacant(new) => new,
-                Entry::Occupied(there) => {
-                    let first = host.paths[*there.get()].ingress;
-                    let message = format!(
-                        "has no effect: {} ({}) is older and has this path of {}; remove one of them",
-                        first.name, first.location, rule.host
-                    );
-                    problems.overruled(ingress, &format!("{}.path", path.field), message);
-                    continue;
-                }
-            };
-            new.insert(host.paths.len());
-            host.paths.push(Path {
+            let new = Path {
                 ingress,
                 called: path_name(index, place),
                 asks: path.asks.clone(),
@@ -157,7 +165,10 @@ impl<'a> Hosts<'a> {
                 backend: &path.backend,
                 canary: None,
                 hides_passwords: false,
-            });
+            };
+            if let Some(first) = host.add(new) {
+                overruled(ingress, &path.backend, (first, &rule.host), problems);
+            }
         }
     }
 
@@ -166,10 +177,8 @@ impl<'a> Hosts<'a> {
         let Some(backend) = &ingress.spec.default_backend else { return };
         let own = ingress.spec.rules.iter().map(|rule| &rule.host);
         for name in own.chain([&Hostname::Any]) {
-            let host = self.host(name);
-            let Entry::Vacant(new) = host.places.entry((false, ALL.to_owned())) else { continue };
-            new.insert(host.paths.len());
-            host.paths.push(Path {
+            // Who has said before where all goes is told nothing.
+            let _older = self.host(name).add(Path {
                 ingress,
                 called: DEFAULT_BACKEND.to_owned(),
                 asks: StringMatch::PathPrefix(ALL.to_owned()),
@@ -192,7 +201,7 @@ impl<'a> Hosts<'a> {
         let Some(canary) = &ingress.spec.nginx.canary else { return };
         let host = self.places.get(&rule.host).map(|at| &mut self.list[*at]);
         let main = host.and_then(|host| {
-            let place = *host.places.get(&asked(path))?;
+            let place = host.place_of_main(&path.asks, &path.written)?;
             host.paths.get_mut(place)
         });
         let Some(main) = main else {
@@ -220,152 +229,31 @@ impl<'a> Hosts<'a> {
         users::report_canary(ingress, main.ingress, problems);
         main.canary = Some(CanaryOf { ingress, canary, backend: &path.backend });
     }
-
-    /// Reports hosts that several namespaces have paths of. Nobody's host is everybody's.
-    fn report_shared(&self, problems: &mut Problems) {
-        for host in self.list.iter().filter(|host| host.name != Hostname::Any) {
-            let Some(first) = host.paths.iter().map(|path| path.ingress).min_by_key(|one| one.seniority())
-            else {
-                continue;
-            };
-            for path in &host.paths {
-                if path.ingress.name.namespace != first.name.namespace {
-                    let message = sharing(&host.name, &first.name, &first.location.to_string());
-                    problems.warning(path.ingress, "spec.rules", message);
-                }
-            }
-        }
-    }
-
-    /// Keeps passwords from other namespaces. A browser sends what was asked for at one path with other requests to the host,
-    /// too. As for all of a host, the older one decides: what a younger one asks for takes no tokens from an older one.
-    fn hide_passwords(&mut self, problems: &mut Problems) {
-        for host in &mut self.list {
-            let asking = asking(host);
-            for path in host.paths.iter_mut().filter(|path| !asks(path.ingress)) {
-                let ingress = path.ingress;
-                for one in asking.values().filter(|one| one.name.namespace != ingress.name.namespace) {
-                    let is_older = one.seniority() < ingress.seniority();
-                    path.hides_passwords |= is_older;
-                    let (name, host) = (&host.name, "give it a host of its own");
-                    if is_older {
-                        let message = format!(
-                            "{} of another namespace asks for passwords at {name}, which browsers send here, too: Authorization is \
-                             removed from these requests; if this app needs it, {host}",
-                            one.name
-                        );
-                        problems.warning(ingress, "spec.rules", message);
-                    } else {
-                        let message = format!(
-                            "browsers send the passwords for {name} to {} of another namespace, too, which is older and asks for none; \
-                             {host}",
-                            ingress.name
-                        );
-                        problems.warning(one, &annotation(AUTH_TYPE), message);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reports hosts below a wildcard of another namespace that is older and asks for passwords. Requests for such a host never
-    /// come to the wildcard, which asks nobody for passwords there; but browsers that were asked before the host was there send
-    /// them here. What clients send to a host of its own is nevertheless its own: nothing is removed.
-    fn report_wider_passwords(&self, problems: &mut Problems) {
-        for host in &self.list {
-            let wider = around(&host.name).into_iter().filter(|name| !matches!(name, Hostname::Any)).skip(1);
-            let wider = wider.filter_map(|name| self.places.get(&name)).map(|place| &self.list[*place]);
-            for wide in wider {
-                let asking = asking(wide);
-                for path in host.paths.iter().filter(|path| !asks(path.ingress)) {
-                    let ingress = path.ingress;
-                    let others = asking.values().filter(|one| one.name.namespace != ingress.name.namespace);
-                    for one in others.filter(|one| one.seniority() < ingress.seniority()) {
-                        let message = format!(
-                            "{} of another namespace is older and asks for passwords at {}: browsers that were asked at {} send \
-                             them here; if that is not meant, use a host that is not below {}",
-                            one.name, wide.name, host.name, wide.name
-                        );
-                        problems.warning(ingress, "spec.rules", message);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reports paths that nginx's controller would read as regular expressions because of another `Ingress` of their host: it
-    /// reads all paths of a host so as soon as one is.
-    fn report_other_readings(&self, problems: &mut Problems) {
-        for host in &self.list {
-            let Some(first) = host.paths.iter().find(|path| path.is_of_regex()) else { continue };
-            let mut told: HashSet<(&str, &str)> = HashSet::new();
-            // What is for all requests is so in either reading, and nobody writes the ways to certificates himself.
-            let is_alike = |path: &&Path<'_>| path.written == ALL || path.written.starts_with(CHALLENGES);
-            for path in host.paths.iter().filter(|path| !path.is_of_regex() && !is_alike(path)) {
-                let name = &path.ingress.name;
-                if !told.insert((&*name.namespace, &*name.name)) {
-                    continue;
-                }
-                let message = format!(
-                    "nginx's controller would read {:?} as a regular expression, for whatever begins so in upper or lower case, \
-                     because {} has use-regex or rewrite-target for {}; here it stays what its pathType says. If that is \
-                     meant, write use-regex: \"true\" here, too",
-                    path.written, first.ingress.name, host.name
-                );
-                let field = path.backend.field.trim_end_matches(".backend");
-                problems.warning(path.ingress, &format!("{field}.path"), message);
-            }
-        }
-    }
-
-    /// Gives the hosts of `ingress` their other names.
-    fn add_aliases(&mut self, ingress: &'a Ingress, copies: &mut Copies<'a>, problems: &mut Problems) {
-        let field = annotation("server-alias");
-        let mut aliases: Vec<&Hostname> = Vec::new();
-        for alias in &ingress.spec.nginx.aliases {
-            if self.places.contains_key(alias) {
-                let message =
-                    format!("{alias} has rules of its own, so it is no other name of a host; remove it here");
-                problems.warning(ingress, &field, message);
-            } else {
-                aliases.push(alias);
-            }
-        }
-        if aliases.is_empty() {
-            return;
-        }
-        let first = ingress.spec.rules.first().and_then(|rule| self.places.get(&rule.host));
-        let Some(host) = first.map(|at| self.list[*at].clone()) else { return };
-        if let Err(why) = copies.take_more(&ingress.name, aliases.len(), host.size()) {
-            return problems.error(ingress, &field, format!("is not acted on: {why}"));
-        }
-        for alias in aliases {
-            if let Entry::Vacant(place) = self.places.entry(alias.clone()) {
-                place.insert(self.list.len());
-                self.list.push(Host { name: alias.clone(), places: HashMap::new(), ..host.clone() });
-            }
-        }
-    }
 }
 
-/// Whether `ingress` asks for passwords.
-fn asks(ingress: &Ingress) -> bool {
-    ingress.spec.nginx.passwords.is_some()
-}
-
-/// Who asks for passwords at `host`: of each namespace the oldest.
-fn asking<'a>(host: &Host<'a>) -> BTreeMap<&'a str, &'a Ingress> {
-    let mut asking: BTreeMap<&str, &Ingress> = BTreeMap::new();
-    for ingress in host.paths.iter().map(|path| path.ingress).filter(|ingress| asks(ingress)) {
-        let one = asking.entry(&*ingress.name.namespace).or_insert(ingress);
-        if ingress.seniority() < one.seniority() {
-            *one = ingress;
+impl<'a> Host<'a> {
+    /// Adds `new`. If its path is there already, it is left out, and this is whose that is.
+    fn add(&mut self, new: Path<'a>) -> Option<&'a Ingress> {
+        let keys = Reading::of(&new.asks).iter().map(|reading| (*reading, new.written.to_owned()));
+        let keys: Vec<Asked> = keys.collect();
+        if let Some(there) = keys.iter().find_map(|key| self.places.get(key)) {
+            return Some(self.paths[*there].ingress);
         }
+        self.places.extend(keys.into_iter().map(|key| (key, self.paths.len())));
+        self.paths.push(new);
+        None
     }
-    asking
-}
 
-impl Host<'_> {
+    /// The place of the path of which one that is `written` so and asks this is the canary: one that is read alike, and
+    /// otherwise the other of those that are not exact.
+    fn place_of_main(&self, asks: &StringMatch, written: &str) -> Option<usize> {
+        let alike = Reading::of(asks);
+        let others: &[Reading] =
+            if alike == [Reading::Exact] { &[] } else { &[Reading::Segments, Reading::Letters] };
+        let mut all = alike.iter().chain(others);
+        all.find_map(|reading| self.places.get(&(*reading, written.to_owned()))).copied()
+    }
+
     /// Where a path is there with and without a slash at its end, the one with the slash is not for the other's requests.
     fn tell_slashes_apart(&mut self) {
         let written: HashSet<&str> = self.paths.iter().map(|path| path.written).collect();
@@ -398,25 +286,43 @@ pub(super) fn around(name: &Hostname) -> Vec<Hostname> {
         Hostname::Exact(text) => {
             text.split_once('.').map(|(_, suffix)| Hostname::OneBelow(Arc::from(suffix)))
         }
-        Hostname::OneBelow(_) | Hostname::Below(_) | Hostname::Any => None,
+        Hostname::OneBelow(_) | Hostname::Below(_) | Hostname::Like(_) | Hostname::Any => None,
     };
     let any = (*name != Hostname::Any).then_some(Hostname::Any);
     std::iter::once(name.clone()).chain(wider).chain(any).collect()
 }
 
 impl Path<'_> {
-    /// The greater is tried first: an exact path, then the longer one, as nginx's controller sorts them.
-    fn rank(&self) -> (bool, usize) {
-        (matches!(self.asks, StringMatch::Exact(_)), self.written.len())
+    /// The greater is tried first: an exact path, then the longer one, and of equally long ones the greater text if that is
+    /// asked, as nginx's controller sorts them; of one text what is read by segments.
+    fn rank(&self, by_text: bool) -> (bool, usize, &str, Option<Reading>) {
+        let reading = Reading::of(&self.asks).first().copied();
+        let text = if by_text { self.written } else { "" };
+        (reading == Some(Reading::Exact), self.written.len(), text, reading)
+    }
+
+    /// Whether all requests are for it that no other is for.
+    pub(super) fn is_root(&self) -> bool {
+        self.written == ALL && !matches!(self.asks, StringMatch::Exact(_))
     }
 
     /// Whether nginx's controller would read it as a regular expression for its own `Ingress`'s sake.
     fn is_of_regex(&self) -> bool {
-        self.ingress.spec.nginx.use_regex || self.ingress.spec.nginx.rewrite_target.is_some()
+        self.ingress.spec.nginx.use_regex || self.rewrite.is_some()
     }
 }
 
-/// By which `path` is found.
-fn asked(path: &IngressPath) -> Asked {
-    (matches!(path.asks, StringMatch::Exact(_)), path.written.clone())
+/// Tells `ingress` that its path to `backend` has no effect at `host`, because `first` has it.
+fn overruled(
+    ingress: &Ingress,
+    backend: &IngressBackend,
+    (first, host): (&Ingress, &Hostname),
+    problems: &mut Problems,
+) {
+    let message = format!(
+        "has no effect: {} ({}) is older and has this path of {host}; remove one of them",
+        first.name, first.location
+    );
+    let field = backend.field.trim_end_matches(".backend");
+    problems.overruled(ingress, &format!("{field}.path"), message);
 }

@@ -100,6 +100,9 @@ impl<'a> Ingresses<'a> {
             let rules = rules::of(host, (&over, &self.users), &mut at.backends, problems);
             at.rules = rules.into_iter().map(|rule| shared.share(rule)).collect();
         }
+        for refused in self.over_tls.refused() {
+            tls::add_refused(refused, place, draft);
+        }
         tls::add_to(draft, &self.over_tls, (&self.hosts, &self.users), problems);
         draft.user_lists.extend(self.users.lists());
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
+use http::{HeaderName, header::AUTHORIZATION};
 use selvedge_model::{
     Filters, Match, Protocol, Rule, StreamTimeouts, StringMatch, TlsOrigination, TrafficPolicy, UpstreamTls,
     WeightedBackend,
-    filter::{HeaderChanges, OwnAnswer, Redirect, Rewrite},
+    filter::{HeaderChange, HeaderChanges, OwnAnswer, Redirect, Rewrite},
     limit::RateLimit,
 };
 
@@ -35,6 +35,9 @@ use crate::resources::{
 /// Below this nothing is sent to TLS: who makes certificates asks for it in plaintext (nginx's
 /// `no-tls-redirect-locations`).
 pub(super) const CHALLENGES: &str = "/.well-known/acme-challenge";
+
+/// What tells an app where its paths begin for clients.
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What requests come over.
 #[derive(Debug)]
@@ -165,14 +168,20 @@ fn filters(path: &Path<'_>, nginx: &Nginx, users: &AllUsers<'_>) -> Filters {
         }
     };
     let remove = if path.hides_passwords { vec![AUTHORIZATION] } else { Vec::new() };
+    let prefix = nginx.forwarded_prefix.clone().filter(|_| path.rewrite.is_some());
+    let set = prefix.map(|value| HeaderChange { name: FORWARDED_PREFIX, value }).into_iter().collect();
     Filters {
         sources,
         limits,
         cors: nginx.cors.clone(),
         basic,
-        request_headers: HeaderChanges { remove, ..HeaderChanges::default() },
+        request_headers: HeaderChanges { remove, set, add: Vec::new() },
         max_body: nginx.body_size,
-        rewrite: Rewrite { path: path.rewrite.cloned(), authority: nginx.upstream_vhost.clone() },
+        rewrite: Rewrite {
+            path: path.rewrite.cloned(),
+            adds_query: nginx.adds_query() && path.rewrite.is_some(),
+            authority: nginx.upstream_vhost.clone(),
+        },
         ..Filters::default()
     }
 }

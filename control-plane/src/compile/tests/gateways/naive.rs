@@ -58,12 +58,12 @@ fn naive(listeners: &[&str], routes: &[Asked], host: &str, path: &str) -> String
         let of_best = names.filter(|name| name.intersection(&chosen).as_ref() == Some(&best));
         of_best.max_by(|a, b| a.rank().cmp(&b.rank())).unwrap_or_default().rank()
     };
-    // The longest path, of equal ones that of the closest own host name, and of these the first.
-    matching.sort_by_key(|route| std::cmp::Reverse((route.path.trim_end_matches('/').len(), own(route))));
+    // The closest own host name, of equal ones the longest path, and of these the first.
+    matching.sort_by_key(|route| std::cmp::Reverse((own(route), route.path.trim_end_matches('/').len())));
     matching.first().map_or("404", |route| route.service).to_owned()
 }
 
-fn written(listeners: &[&str], routes: &[Asked]) -> String {
+fn written(kind: &str, listeners: &[&str], routes: &[Asked]) -> String {
     let listener = |(place, name): (usize, &&str)| {
         format!("{{name: l{place}, port: 80, protocol: HTTP, hostname: '{name}'}}")
     };
@@ -71,14 +71,21 @@ fn written(listeners: &[&str], routes: &[Asked]) -> String {
     let route = |(place, asked): (usize, &Asked)| {
         let section = asked.section.map(|section| format!(", sectionName: l{section}")).unwrap_or_default();
         let names: Vec<String> = asked.hostnames.iter().map(|name| format!("'{name}'")).collect();
+        let wanted = match (kind, asked.path.trim_start_matches('/').split_once('/')) {
+            ("HTTPRoute", _) => format!("matches: [{{path: {{value: {}}}}}], ", asked.path),
+            (_, None) if asked.path == "/" => String::new(),
+            // Of calls, the service and the method are asked for.
+            (_, None) => format!("matches: [{{method: {{service: {}}}}}], ", &asked.path[1..]),
+            (_, Some((service, method))) => {
+                format!("matches: [{{method: {{service: {service}, method: {method}}}}}], ")
+            }
+        };
         let spec = format!(
-            "{{parentRefs: [{{name: edge{section}}}], hostnames: [{}], rules: [{{matches: [{{path: {{value: {}}}}}], \
-             backendRefs: [{{name: {}, port: 80}}]}}]}}",
+            "{{parentRefs: [{{name: edge{section}}}], hostnames: [{}], rules: [{{{wanted}backendRefs: [{{name: {}, port: 80}}]}}]}}",
             names.join(", "),
-            asked.path,
             asked.service
         );
-        document("HTTPRoute", "shop", &format!("r{place}"), &spec)
+        document(kind, "shop", &format!("r{place}"), &spec)
     };
     let routes: String = routes.iter().enumerate().map(route).collect();
     format!("{EDGE}{}{routes}", gateway(&listed.join(", ")))
@@ -92,12 +99,17 @@ proptest! {
         listeners in sample::subsequence(HOSTNAMES.to_vec(), 1..5),
         routes in prop::collection::vec(asked(), 0..6),
     ) {
-        let (mesh, _) = compiled(&written(&listeners, &routes));
+        // Calls have two segments, which both kinds read alike.
+        for (kind, paths) in
+            [("HTTPRoute", &["/", "/a", "/a/b/c", "/ab", "/c"][..]), ("GRPCRoute", &["/a/b", "/a/c", "/c/b", "/ab/c"])]
+        {
+            let (mesh, _) = compiled(&written(kind, &listeners, &routes));
 
-        for host in HOSTS {
-            for path in ["/", "/a", "/a/b/c", "/ab", "/c"] {
-                let expected = naive(&listeners, &routes, host, path);
-                prop_assert_eq!(sent_to(&mesh, 80, host, path), expected, "{} {}", host, path);
+            for host in HOSTS {
+                for path in paths {
+                    let expected = naive(&listeners, &routes, host, path);
+                    prop_assert_eq!(sent_to(&mesh, 80, host, path), expected, "{} {} {}", kind, host, path);
+                }
             }
         }
     }

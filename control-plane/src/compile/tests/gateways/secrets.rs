@@ -198,7 +198,7 @@ fn a_secret_of_another_namespace_needs_a_grant() {
         let (found, errors) = shown(&(text.clone() + &grant));
         assert_eq!(found, count, "{grant}: {errors:?}");
         let (resources, _) = resources(&(text.clone() + &grant));
-        let wanted: Vec<_> = wanted_objects(&resources).into_iter().collect();
+        let wanted: Vec<_> = wanted_objects(&resources, "istio-system").into_iter().collect();
         let name = |wanted: &WantedObject| format!("{} {}/{}", wanted.kind, wanted.namespace, wanted.name);
         let expected = if count == 1 { vec!["Secret other/tls".to_owned()] } else { Vec::new() };
         assert_eq!(wanted.iter().map(name).collect::<Vec<_>>(), expected, "{grant}");
@@ -242,7 +242,7 @@ fn a_set_needs_grants_of_its_own_for_its_certificates() {
             let (mesh, problems) = compiled(&format!("{EDGE}{text}"));
             assert_eq!(termination(&mesh).certificates.len(), count, "{grant}: {problems:?}");
             let (resources, _) = resources(&text);
-            assert_eq!(wanted_objects(&resources).len(), count, "{grant}");
+            assert_eq!(wanted_objects(&resources, "istio-system").len(), count, "{grant}");
         }
     }
 }
@@ -364,7 +364,7 @@ fn a_gateway_shows_backends_the_certificate_that_it_names() {
     let text = named("name: client") + &client("shop", &other);
     assert_eq!(shown(&text), (Some("shop/client".to_owned()), Vec::new()));
     let (wanted, _) = resources(&named("name: client"));
-    assert_eq!(wanted_objects(&wanted).len(), 2, "the listener's and that for backends");
+    assert_eq!(wanted_objects(&wanted, "istio-system").len(), 2, "the listener's and that for backends");
 
     let allowed = document(
         "ReferenceGrant",

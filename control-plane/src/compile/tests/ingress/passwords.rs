@@ -124,7 +124,7 @@ fn redirects_ask_for_no_password_and_canaries_ask_as_their_ingress_does() {
 fn secrets_are_wanted_only_of_the_own_namespace() {
     let wanted = |annotations: &[(&str, &str)]| {
         let (all, _) = resources(&whole(annotations));
-        wanted_objects(&all)
+        wanted_objects(&all, "istio-system")
     };
     let users = WantedObject { kind: "Secret", namespace: "default".into(), name: "users".into() };
     assert!(wanted(BASIC).contains(&users));

@@ -147,7 +147,7 @@ fn only_the_secrets_that_ours_name_are_wanted() {
         over_tls("a", &[], "a.example.com", "app1-service", "{secretName: a}, {hosts: [b.example.com]}")
     ));
 
-    let wanted: Vec<_> = wanted_objects(&all).into_iter().collect();
+    let wanted: Vec<_> = wanted_objects(&all, "istio-system").into_iter().collect();
     assert_eq!(wanted.len(), 1);
     assert_eq!((wanted[0].kind, &*wanted[0].namespace, &*wanted[0].name), ("Secret", "default", "a"));
 }
@@ -169,4 +169,71 @@ fn names_over_tls_that_follow_a_wildcard_are_copies_of_its_rules_and_too_many_ar
     assert!(!refused.is_empty() && refused.len() < 200, "{}", refused.len());
     assert!(refused.iter().all(|problem| problem.field == "spec.tls[0]" && problem.message.contains("MiB")));
     assert!(listener(&mesh, "h399.example.com").is_none());
+    // What asks for TLS and has no room for it is not served in plaintext by the wildcard.
+    assert!(sent_to(&mesh, "h399.example.com", "/1/x", &[]).contains("is not served over TLS"));
+    let plain = edge(&mesh).ports[&80].listeners[0].virtual_hosts.len();
+    assert_eq!(plain, 2 + refused.len(), "the others follow the wildcard");
+}
+
+#[test]
+fn tls_of_a_host_may_go_on_to_its_app_as_it_is() {
+    let annotations = [("ssl-passthrough", "true"), ("backend-protocol", "HTTPS")];
+    let paths = [path("Prefix", "/", "app1-service"), path("Prefix", "/more", "app2-service")];
+    let passing = ingress("pass", &annotations, &host("a.example.com", &paths));
+    let ending =
+        over_tls("ends", &[], "a.example.com", "app2-service", "{hosts: [a.example.com], secretName: a}")
+            .replace("path: '/'", "path: '/x'");
+    let ending = secret("a", &["a.example.com"]) + &ending;
+
+    let (mesh, problems) = served(&passing);
+    assert_eq!(problems, []);
+    let found = listener(&mesh, "a.example.com").unwrap();
+    assert_eq!(found.tls, Some(ListenerTls::Passthrough));
+    let service = &edge(&mesh).virtual_hosts[&found.virtual_hosts[0].service];
+    let [rule] = &service.tcp.rules[..] else { panic!("{:?}", service.tcp) };
+    assert_eq!(rule.name, "Ingress default/pass ssl-passthrough");
+    let backend = &service.backends[rule.backends[0].backend];
+    assert!(backend.name.service.host.starts_with("app1-service.") && backend.policy.tls.is_none());
+    assert_eq!(sent_to(&mesh, "a.example.com", "/", &[]), "app1-service 1", "plaintext goes on, as in nginx");
+
+    let (mesh, problems) = served(&(passing.clone() + &ending));
+    assert_eq!(listener(&mesh, "a.example.com").unwrap().tls, Some(ListenerTls::Passthrough));
+    assert!(errors(&problems)[0].contains("is older and passes TLS of that host on"), "{problems:?}");
+    let (mesh, problems) = served(&(ending + &passing));
+    assert_eq!(shown(&mesh, "a.example.com"), Some(vec!["default/a".to_owned()]));
+    assert!(errors(&problems)[0].contains("is older and names the certificate"), "{problems:?}");
+
+    let rootless = ingress("pass", &annotations, &host("a.example.com", &paths[1..]));
+    assert!(errors(&served(&rootless).1)[0].contains("needs a path / of a.example.com"));
+}
+
+#[test]
+fn an_older_ingress_has_its_certificate_shown_at_other_names_of_its_host() {
+    let older = over_tls(
+        "old",
+        &[("server-alias", r"b.example.com,~^c\d+\.example\.com$")],
+        "a.example.com",
+        "app1-service",
+        "{hosts: [a.example.com], secretName: wild}",
+    );
+    let younger =
+        over_tls("new", &[], "b.example.com", "app2-service", "{hosts: [b.example.com], secretName: b}");
+    let secrets = secret("wild", &["a.example.com", "*.example.com"]) + &secret("b", &["b.example.com"]);
+    let (mesh, problems) = served(&(secrets + &older + &younger));
+
+    for name in ["a.example.com", "b.example.com", "c1.example.com"] {
+        assert_eq!(shown(&mesh, name), Some(vec!["default/wild".to_owned()]), "{name}");
+        assert_eq!(
+            rule_over_tls(&mesh, name).as_deref(),
+            Some("Ingress default/old rules[0].paths[0]"),
+            "{name}"
+        );
+        assert_eq!(sent_to(&mesh, name, "/", &[]), "308", "{name}");
+    }
+    let told = errors(&problems);
+    assert!(
+        told.iter().any(|told| told.starts_with("spec.tls[0]: has no effect for b.example.com")),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2, "and its path");
 }

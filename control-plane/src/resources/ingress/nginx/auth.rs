@@ -32,10 +32,14 @@ pub(super) fn read(annotations: &mut Annotations<'_>) -> Option<Passwords> {
     let (form, realm, secret) = (form(annotations), realm(annotations), secret(annotations));
     match annotations.text(KIND) {
         None => {
-            for name in [SECRET, FORM, REALM] {
+            let message = "does nothing without auth-type; write auth-type: basic, or remove it";
+            if annotations.text(SECRET).is_some() {
+                annotations.wrong(SECRET, message);
+            }
+            // Who writes these alone keeps nobody out.
+            for name in [FORM, REALM] {
                 if annotations.text(name).is_some() {
-                    annotations
-                        .wrong(name, "does nothing without auth-type; write auth-type: basic, or remove it");
+                    annotations.notes.warning(super::annotation(name), message);
                 }
             }
             return None;

@@ -2,7 +2,7 @@
 
 use super::{
     super::super::{document::Metadata, nearest::nearest},
-    Notes, PREFIX, annotation,
+    Notes, PREFIX, annotation, snippet,
 };
 
 /// Those that are acted on. What is not here cannot be [read](super::Annotations::text).
@@ -52,12 +52,14 @@ pub(super) const ACTED_ON: &[&str] = &[
     "session-cookie-path",
     "session-cookie-samesite",
     "session-cookie-secure",
+    "ssl-passthrough",
     "ssl-redirect",
     "temporal-redirect",
     "temporal-redirect-code",
     "upstream-vhost",
     "use-regex",
     "whitelist-source-range",
+    "x-forwarded-prefix",
 ];
 
 /// Beginnings of those that keep somebody out.
@@ -70,21 +72,8 @@ const KEEP_OUT: &[&str] = &[
     "satisfy",
 ];
 
-/// Beginnings of those that hold nginx's own language, and words of that by which somebody is kept out.
+/// Those that hold nginx's own language.
 const SNIPPETS: &[&str] = &["configuration-snippet", "server-snippet", "auth-snippet", "stream-snippet"];
-const WORDS_OF_SNIPPETS: &[&str] = &[
-    "deny",
-    "auth_",
-    "satisfy",
-    "limit_except",
-    "return",
-    "valid_referers",
-    "lua",
-    "modsecurity",
-    "ssl_verify_client",
-    "internal",
-    "secure_link",
-];
 
 /// Beginnings of others that nginx's controller knows, and what to write instead. Of several that fit, the first counts.
 /// They are never taken for misspelt ones.
@@ -102,7 +91,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("configuration-snippet", NO_SNIPPETS),
     ("server-snippet", NO_SNIPPETS),
     ("stream-snippet", NO_SNIPPETS),
-    ("ssl-passthrough", "pass TLS on with a Gateway (protocol TLS, tls.mode Passthrough) and a TLSRoute"),
     ("ssl-ciphers", SAFE_CIPHERS),
     ("ssl-prefer-server-ciphers", SAFE_CIPHERS),
     ("proxy-buffer", NO_BUFFERS),
@@ -129,7 +117,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("custom-http-errors", ANSWERS_AS_THEY_ARE),
     ("default-backend", ANSWERS_AS_THEY_ARE),
     ("custom-headers", "set headers with an HTTPRoute (ResponseHeaderModifier)"),
-    ("x-forwarded-prefix", "set it with an HTTPRoute (RequestHeaderModifier)"),
     ("connection-proxy-header", "connections to apps are kept open; remove it"),
     ("http2-push-preload", "browsers take no pushed answers any more; remove it"),
     (
@@ -215,7 +202,7 @@ pub(super) fn report(metadata: &Metadata, notes: &mut Notes) -> Option<String> {
 /// Whether the annotation `name`, which says `text`, may keep somebody out.
 fn keeps_out(name: &str, text: &str) -> bool {
     if SNIPPETS.contains(&name) {
-        return WORDS_OF_SNIPPETS.iter().any(|word| text.contains(word));
+        return snippet::keeps_out(text);
     }
     let is_on = !matches!(text.trim(), "" | "false" | "off");
     is_on && KEEP_OUT.iter().any(|beginning| name.starts_with(beginning))

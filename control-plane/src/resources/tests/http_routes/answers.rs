@@ -16,8 +16,7 @@ fn a_redirect_says_where_to() {
             Some(OwnAnswer::Redirect(redirect)) => redirect.clone(),
             other => panic!("{other:?}"),
         };
-    let plain =
-        Redirect { status: 301, scheme: None, host: None, port: RedirectPort::OfAuthority, path: None };
+    let plain = Redirect { scheme: None, port: RedirectPort::OfAuthority, ..Redirect::to_https(301) };
 
     let path = Some(PathRewrite::Full("/b".to_owned()));
     assert_eq!(redirect("{uri: /b}"), Redirect { path: path.clone(), ..plain.clone() });
@@ -27,7 +26,7 @@ fn a_redirect_says_where_to() {
     let host = Some("b.example".to_owned());
     let port = RedirectPort::Explicit(8443);
     let scheme = Some("https".to_owned());
-    assert_eq!(all, Redirect { status: 308, scheme: scheme.clone(), host, port, path });
+    assert_eq!(all, Redirect { status: 308, scheme: scheme.clone(), host, port, path, pieces: Vec::new() });
     let prefix = Some(PathRewrite::Prefix("/new".to_owned()));
     assert_eq!(redirect("{prefixRewrite: /new}"), Redirect { path: prefix, ..plain.clone() });
     for (word, port) in

@@ -81,13 +81,16 @@ fn a_rewrite_is_of_the_path_the_authority_or_both() {
         |words: &str| routes(&forwarding(&format!("    rewrite: {words}\n")))[0].rewrite.clone().unwrap();
 
     let prefix = Some(PathRewrite::Prefix("/b".to_owned()));
-    assert_eq!(rewrite("{uri: /b}"), Rewrite { path: prefix.clone(), authority: None });
+    assert_eq!(rewrite("{uri: /b}"), Rewrite { path: prefix.clone(), ..Rewrite::default() });
     let authority = Some("b.example:81".to_owned());
-    assert_eq!(rewrite("{uri: /b, authority: 'b.example:81'}"), Rewrite { path: prefix, authority });
+    assert_eq!(
+        rewrite("{uri: /b, authority: 'b.example:81'}"),
+        Rewrite { path: prefix, authority, adds_query: false }
+    );
     let regex = PathRewrite::Regex(RegexRewrite::new("^/a/(.*)$", r"/\1").unwrap());
     for name in ["uriRegexRewrite", "uri_regex_rewrite"] {
         let words = format!("{{{name}: {{match: '^/a/(.*)$', rewrite: '/\\1'}}}}");
-        assert_eq!(rewrite(&words), Rewrite { path: Some(regex.clone()), authority: None });
+        assert_eq!(rewrite(&words), Rewrite { path: Some(regex.clone()), ..Rewrite::default() });
     }
 }
 

@@ -127,7 +127,7 @@ fn clients_are_verified_by_the_authorities_of_the_secret_or_the_one_beside_it() 
 fn secrets_are_wanted_where_the_workloads_are_that_serve_the_gateway() {
     let wanted = |tls: &str| -> Vec<String> {
         let (resources, _) = resources(&(labelled() + &server("HTTPS", "a.example", tls)));
-        wanted_objects(&resources)
+        wanted_objects(&resources, "istio-system")
             .into_iter()
             .map(|one| format!("{} {}/{}", one.kind, one.namespace, one.name))
             .collect()
@@ -149,14 +149,17 @@ fn nobody_takes_the_places_of_other_namespaces_secrets_by_naming_much() {
         )
     };
     let rule = "{host: a.example, trafficPolicy: {tls: {mode: SIMPLE, credentialName: a5}}}";
+    let grant = "{from: [{group: networking.istio.io, kind: DestinationRule, namespace: loud}], to: [{group: '', kind: Secret}]}";
     let text = labelled()
+        + &document("ReferenceGrant", "shop", "loud", grant)
         + &istio("Gateway", "loud/gw", &names("a1, a2, a3, a4"))
         + &istio("DestinationRule", "loud/rule", rule)
         + &istio("Gateway", "other/gw", &names("a1, y"))
         + &istio("Gateway", "shop/gw", &names("z"));
 
     let (resources, _) = resources(&text);
-    let wanted: Vec<String> = wanted_objects(&resources).into_iter().map(|one| one.name).collect();
+    let wanted: Vec<String> =
+        wanted_objects(&resources, "istio-system").into_iter().map(|one| one.name).collect();
     assert_eq!(wanted, ["z", "a1", "a2", "y", "a3", "a4", "a5", "a5-cacert"]);
 }
 
@@ -218,11 +221,18 @@ fn a_rule_of_another_namespace_needs_a_grant_to_have_the_gateway_show_a_certific
         (edge(&mesh).certificates.len(), broken.concat(), errors(&problems).concat())
     };
 
+    // In a cluster, a Secret is not even read without a permit.
+    let read = |more: &str| -> Vec<String> {
+        let wanted = wanted_objects(&resources(&format!("{}{base}{more}", labelled())).0, "istio-system");
+        wanted.into_iter().map(|one| one.name).collect()
+    };
+
     // That of the gateway's own namespace, of the root namespace, and one that is permitted.
     for more in
         [rule("shop"), rule("istio-system"), rule("other") + &grant("DestinationRule", "other", "partner")]
     {
         assert_eq!(shown(&more), (1, String::new(), String::new()), "{more}");
+        assert_eq!(read(&more), ["partner", "partner-cacert"], "{more}");
     }
     for more in [
         rule("other"),
@@ -232,7 +242,7 @@ fn a_rule_of_another_namespace_needs_a_grant_to_have_the_gateway_show_a_certific
     ] {
         let (certificates, broken, told) = shown(&more);
         let why = "no ReferenceGrant in shop lets a DestinationRule of other name Secret partner";
-        assert_eq!(certificates, 0, "{more}");
+        assert_eq!((certificates, read(&more)), (0, Vec::new()), "{more}");
         assert!(broken.starts_with("credentialName partner: ") && broken.contains(why), "{broken}");
         assert!(told.starts_with("spec.trafficPolicy.tls.credentialName") && told.contains(why), "{told}");
     }
