@@ -34,7 +34,7 @@ use crate::{
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
     io::{Abort, Duplex, Gathered, Liveness, Prefixed},
     lifetime::Until,
-    settings::RequestLimits,
+    settings::{HeadLimits, RequestLimits},
     step::{Conn, HttpVersion, Request, Step},
     upgrade,
 };
@@ -69,6 +69,8 @@ where
 {
     let settings = &until.worker.settings;
     let limits = settings.limits;
+    // A sidecar has added to what its own client may use to the last byte.
+    let head = if conn.identity().is_some() { limits.head.with_room_for_a_sidecar() } else { limits.head };
     let watch = until.worker.patience.watch();
     if let Some(client) = conn.entry().and_then(|entry| entry.client.as_ref()) {
         client.watch_with(&watch);
@@ -89,13 +91,13 @@ where
         None => {
             // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
             let half_closes = conn.identity().is_none();
-            let io = Strict::new(io, limits.head, Arc::clone(&watch), half_closes, &until.worker.budget);
+            let io = Strict::new(io, head, Arc::clone(&watch), half_closes, &until.worker.budget);
             let offers_tunnels = conn.outbound().is_some_and(|outbound| outbound.offers_tunnels);
             let io = TokioIo::new(io.with_tunnels(offers_tunnels));
             // Set once: the connection is served once.
             let _ = conn.watch.set(Arc::clone(&watch));
             let serving = Box::pin(
-                http1(limits, settings.preserve_header_case).serve_connection(io, service).with_upgrades(),
+                http1(head, settings.preserve_header_case).serve_connection(io, service).with_upgrades(),
             );
             Either::Left(carried(serving, |serving| serving.graceful_shutdown(), until, conn, watch))
         }
@@ -156,17 +158,17 @@ fn bytes_of(upgraded: Upgraded) -> Box<dyn Duplex> {
     }
 }
 
-fn http1(limits: RequestLimits, keeps_case: bool) -> http1::Builder {
+fn http1(head: HeadLimits, keeps_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(keeps_case);
     // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
     builder.half_close(true);
     // Without a word, hyper has room for its default without allocating.
-    if limits.head.count > HYPER_FIELDS {
-        builder.max_headers(limits.head.count);
+    if head.count > HYPER_FIELDS {
+        builder.max_headers(head.count);
     }
     // So that it is never hyper that refuses a head for its size.
-    builder.max_buf_size(HYPER_BUFFER.max(2 * limits.head.bytes));
+    builder.max_buf_size(HYPER_BUFFER.max(head.bytes.saturating_mul(2)));
     builder
 }
 

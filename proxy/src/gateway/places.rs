@@ -1,7 +1,10 @@
 //! Whether a client's connection gets a place: by how often its address connects, by how many connections its address has
 //! open, and by how many its listener has.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use super::proxied;
 use crate::{
@@ -19,16 +22,25 @@ use crate::{
 pub fn seats(worker: &Worker, peer: SocketAddr, port: u16) -> Option<Vec<Seat>> {
     let listener = one_of_several(worker, port);
     let is_clients = worker.settings.trusted_hops == 0 && !proxied::is_announced(&worker.settings, peer.ip());
+    if is_clients && comes_too_often(worker, peer) {
+        return None;
+    }
+    in_order(is_clients.then(|| peer.ip()), listener, |whose, listener| seat(worker, peer, whose, listener))
+}
+
+/// Places from `seat` for a client with this address that comes to this listener, each if it is to be counted. That of the
+/// address first: no connection of others is closed for a client that is refused all the same.
+fn in_order(
+    address: Option<IpAddr>,
+    listener: Option<u16>,
+    mut seat: impl FnMut(Whose, Option<u16>) -> Option<Seat>,
+) -> Option<Vec<Seat>> {
     let mut seats = Vec::new();
-    // That of its address first: no connection of others is closed for a client that is refused all the same.
-    if is_clients {
-        if comes_too_often(worker, peer) {
-            return None;
-        }
-        seats.push(seat(worker, peer, Whose::Address(peer.ip()), listener)?);
+    if let Some(address) = address {
+        seats.push(seat(Whose::Address(address), listener)?);
     }
     if let Some(port) = listener {
-        seats.push(seat(worker, peer, Whose::Listener(port), None)?);
+        seats.push(seat(Whose::Listener(port), None)?);
     }
     Some(seats)
 }
@@ -71,5 +83,46 @@ fn refuse_place(worker: &Worker, peer: SocketAddr, whose: Whose, reached: Reache
         };
         let what = reached.what();
         tracing::info!(%peer, limit, left_out, "connection refused: {what} {whose} as one may have");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, sync::Arc, time::Duration};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::clients::{Client, ClientLimits, ClientRates, Clients, Patience, Places};
+
+    const LIMITS: ClientLimits = ClientLimits { connections: Some(2), unfinished: 0, listener: Some(3) };
+
+    /// A client of `address` at port 80, if it gets its places; an idle one, if `is_idle`.
+    fn come(places: &Places, address: &str, is_idle: bool) -> Option<Rc<Client>> {
+        let client = places.enter(Direction::Inbound).expect("there is room for all");
+        let seats = in_order(Some(address.parse().unwrap()), Some(80), |whose, listener| {
+            places.seat(whose, listener).ok()
+        })?;
+        seats.into_iter().for_each(|seat| client.sit(seat));
+        assert!(places.admit_plain(&client));
+        if is_idle {
+            client.watch_with(&Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch());
+        }
+        Some(client)
+    }
+
+    #[test]
+    fn no_connection_of_others_is_closed_for_an_address_that_has_all_that_it_may_have() {
+        let places = Places::new(Arc::new(Clients::new(Some(100), LIMITS, ClientRates::default())));
+        let idle = come(&places, "192.0.2.1", true).unwrap();
+        let greedy = [come(&places, "192.0.2.2", false).unwrap(), come(&places, "192.0.2.2", false).unwrap()];
+
+        // The listener has as many as it may have, and the idle one would have to go for another.
+        assert!(come(&places, "192.0.2.2", false).is_none());
+        assert!(idle.dismissed().now_or_never().is_none());
+
+        assert!(come(&places, "192.0.2.3", false).is_some());
+        assert!(idle.dismissed().now_or_never().is_some(), "it goes for one that may come");
+        drop(greedy);
     }
 }

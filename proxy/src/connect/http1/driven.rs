@@ -94,6 +94,11 @@ impl Wakes {
     }
 
     /// It is polled no longer, and the turn is its own task's, which is woken when there is more to do: now, if that `is_due`.
+    ///
+    /// That it was woken since it was polled last does not count. Between that and this, a turn that ends with nothing due
+    /// reads what has arrived, and does not wait: all that can wake the connection meanwhile is hyper's own channel, which
+    /// has room again for an answer that is whole already. What comes from outside finds whose turn it is, as the sockets of
+    /// a worker are polled by its one thread. To go on for such a wake would be a wake of the task for every answer.
     fn hand_over(&self, is_due: bool) {
         let mut turns = self.turns();
         (turns.asked, turns.polled) = (false, false);

@@ -105,6 +105,27 @@ async fn a_request_and_its_answer_wake_no_task_but_the_requests() {
     }
 }
 
+/// The last piece that is read wakes the connection, which has nothing to do then. That wake alone is left out.
+#[tokio::test]
+async fn what_comes_after_an_answer_that_was_read_whole_wakes_the_connections_own_task() {
+    let (mut client, mut server) = connected(4096).await;
+    let keeping = Arc::<Task>::default();
+    assert!(keeping.poll(pin!(&mut client.keeping)).is_pending());
+    for _ in 0..3 {
+        let (head, rest) = ANSWER.split_at(ANSWER.len() - 2);
+        let answer = answered(&mut client, &mut server, head).await;
+        server.write_all(rest).await.unwrap();
+        assert_eq!(soon(text(answer)).await, "hello");
+        assert!(client.sender.is_ready());
+        keeping.woken();
+    }
+
+    drop(server);
+
+    assert!(keeping.woken() > 0, "it hears that the server has closed");
+    assert!(keeping.poll(pin!(&mut client.keeping)).is_ready());
+}
+
 #[tokio::test]
 async fn what_comes_later_than_the_head_is_read_by_whoever_wants_it() {
     let (mut client, mut server) = connected(4096).await;
