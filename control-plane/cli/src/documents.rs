@@ -82,7 +82,8 @@ impl DocumentArgs {
     /// # Errors
     /// If they cannot all be listed in time.
     pub(crate) async fn of_cluster(&self) -> anyhow::Result<Arc<Loaded>> {
-        let source = Kubernetes::new(self.cluster.connect().await?, &self.default_namespace).with(naming());
+        let source = Kubernetes::new(self.cluster.connect().await?, &self.default_namespace)
+            .with(naming(self.root_namespace.clone()));
         let (sender, mut loaded) = watch::channel(Arc::new(Loaded::default()));
         let following = source.watch(sender);
         let first = async {
