@@ -52,8 +52,9 @@ pub(super) enum Ports {
     These(BTreeSet<u16>),
 }
 
+#[cfg(test)]
 impl Ports {
-    pub(super) fn contain(&self, port: u16) -> bool {
+    fn contain(&self, port: u16) -> bool {
         match self {
             Self::All => true,
             Self::These(ports) => ports.contains(&port),

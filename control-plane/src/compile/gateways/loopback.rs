@@ -28,11 +28,11 @@ const LONGEST_CHAIN: usize = 8;
 #[derive(Debug, Clone, Copy)]
 enum Home {
     /// On the host of whoever calls it.
-    OfCallers,
+    Callers,
     /// At an address of the gateway.
-    OfGateway,
+    Gateway,
     /// Where machines have their credentials, as a noun.
-    OfCredentials(&'static str),
+    Credentials(&'static str),
 }
 
 /// The document that says where an endpoint is.
@@ -70,9 +70,9 @@ fn home(host: &Host, own: &BTreeSet<Host>) -> Option<Home> {
         Host::Name(name) => metadata::called(name),
     };
     match credentials {
-        Some(what) => Some(Home::OfCredentials(what)),
-        None if is_of_callers(host) => Some(Home::OfCallers),
-        None => own.contains(host).then_some(Home::OfGateway),
+        Some(what) => Some(Home::Credentials(what)),
+        None if is_of_callers(host) => Some(Home::Callers),
+        None => own.contains(host).then_some(Home::Gateway),
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn report(
             let Some(home) = home(&host, &own) else { continue };
             let namespace = says.namespace().unwrap_or(led.known.namespace);
             let is_trusted = trusted.contains(&namespace);
-            let refused = matches!(home, Home::OfCredentials(_));
+            let refused = matches!(home, Home::Credentials(_));
             if (is_trusted && !refused && led.by.is_none()) || !told.insert(host.clone()) {
                 continue;
             }
@@ -148,8 +148,8 @@ fn says<'a>(candidate: &Candidate<'a>, workloads: &Workloads<'a>) -> Option<(Say
             let at = selvedge_model::HostPort::new(host.clone(), *port);
             known.endpoint_at(at).identity.is_none().then_some((Says::Entry(document), host))
         }
-        Candidate::Sliced { slice, host_port, .. } => Some((Says::Slice(*slice), host_port.host.clone())),
-        Candidate::Inline(document, _, host_port) => Some((Says::Inline(*document), host_port.host.clone())),
+        Candidate::Sliced { slice, host_port, .. } => Some((Says::Slice(slice), host_port.host.clone())),
+        Candidate::Inline(document, _, host_port) => Some((Says::Inline(document), host_port.host.clone())),
         Candidate::Name(host_port) => Some((Says::Name, host_port.host.clone())),
     }
 }

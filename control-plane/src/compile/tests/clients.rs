@@ -121,7 +121,8 @@ fn rules_with_the_same_selector_are_merged_and_with_no_others() {
     let route = virtual_service(
         "r",
         "{hosts: [reviews.default.svc.cluster.local], http: [{route: [\
-         {destination: {host: reviews, subset: v1}}, {destination: {host: reviews, subset: v2}}]}]}",
+         {destination: {host: reviews, subset: v1}, weight: 50}, \
+         {destination: {host: reviews, subset: v2}, weight: 50}]}]}",
     );
     let seen = |rules: &str| {
         let text = format!("{MESH}{}{route}---\n{rules}", clients(&ALL));

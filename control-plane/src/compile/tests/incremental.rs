@@ -282,7 +282,7 @@ impl World {
         let subset = self.word(&["v1", "v1", "v2"]);
         let mut spec = json!({"host": host, "trafficPolicy": policy,
                               "subsets": [{"name": subset, "labels": {"version": subset}}]});
-        if self.one_in(3) {
+        if self.one_in(5) {
             spec["workloadSelector"] = json!({"matchLabels": self.labels()});
         } else {
             spec["exportTo"] = self.export_to();

@@ -428,7 +428,12 @@ fn of_a_rule_that_selects_clients_those_alone_are_told_and_who_comes_to_be_selec
         for client in &mut clients {
             client.look(&store);
         }
-        clients.each_ref().map(|client| client.seen.clone().unwrap().1)
+        // What each is told of itself names the workload.
+        clients.each_ref().map(|client| {
+            let (_, mut shapes) = client.seen.clone().unwrap();
+            shapes.retain(|(subject, _)| *subject != Subject::Own);
+            shapes
+        })
     };
 
     edit(&mut mesh, &Step::SelectedRoute(0, 0, 1, Some(1)));

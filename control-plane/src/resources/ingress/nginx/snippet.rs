@@ -99,7 +99,7 @@ impl Tokens<'_> {
             match self.0.peek() {
                 // The braces of `${name}` are its own.
                 Some('{') if word.ends_with('$') => {
-                    while let Some(letter) = self.0.next() {
+                    for letter in self.0.by_ref() {
                         word.push(letter);
                         if letter == '}' {
                             break;

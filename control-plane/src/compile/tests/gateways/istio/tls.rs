@@ -1,6 +1,6 @@
 //! Servers where TLS ends.
 
-use selvedge_model::gateway::Termination;
+use selvedge_model::{Trusted, gateway::Termination};
 
 use super::{
     super::secrets::{pair_with, secret},
