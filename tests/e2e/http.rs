@@ -9,7 +9,12 @@ use selvedge_demo::{
     workload::Spec,
 };
 use selvedge_tests::Mesh;
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, transport::Channel};
 use wire::{EchoRequest, echo_client::EchoClient};
@@ -48,6 +53,29 @@ async fn either_protocol_arrives_with_the_callers_proven_identity() {
         assert_eq!(seen.path, "/ratings?x=1");
         assert_eq!(seen.headers["end-user"], "jason");
     }
+}
+
+/// What a sidecar adds to a head that its client has filled to the last byte and the last field is let in at the next one.
+#[tokio::test]
+async fn a_head_that_may_come_to_the_first_sidecar_may_come_to_the_second() {
+    let specs = [Spec::client("caller"), Spec::reviews("reviews-v1", "v1")]
+        .map(|spec| spec.flag("--max-headers", "20").flag("--max-header-bytes", "1024"));
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    let status = async |fields: usize, bytes: usize| {
+        let mut head = "GET / HTTP/1.1\r\nhost: reviews:9080\r\nconnection: close\r\n".to_owned();
+        head.push_str(&"x-a: b\r\n".repeat(fields - 3));
+        let filler = "x".repeat(bytes - head.len() - "x-b: \r\n\r\n".len());
+        head.push_str(&format!("x-b: {filler}\r\n\r\n"));
+        let mut stream = TcpStream::connect(mesh.workload("caller").outbound).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        timeout(LIMIT, stream.read_exact(&mut status)).await.expect("it is answered in time").unwrap();
+        String::from_utf8(status[9..].to_vec()).unwrap()
+    };
+
+    assert_eq!(status(20, 1_024).await, "200");
+    assert_eq!(status(21, 1_000).await, "431");
+    assert_eq!(status(20, 1_025).await, "431");
 }
 
 #[tokio::test]

@@ -190,9 +190,24 @@ async fn every_annotation_does_what_it_does_in_nginx() {
         ingress("force.test", &[("force-ssl-redirect", "true")], ALL),
         ingress("moved.test", &[("permanent-redirect", "https://new.test/x?y=z")], ALL),
         ingress("away.test", &[("temporal-redirect", "https://new.test$request_uri")], ALL),
+        ingress("query.test", &[("rewrite-target", "/x?name=$1")], &[("Prefix", "/n/(.*)")]),
+        ingress("same.test", &[("rewrite-target", "/")], ALL),
+        ingress(
+            "prefix.test",
+            &[("rewrite-target", "/x"), ("x-forwarded-prefix", "/app")],
+            &[("Prefix", "/app")],
+        ),
+        ingress(
+            "parts.test",
+            &[("permanent-redirect", "https://$host/new/$1$is_args$args"), ("use-regex", "true")],
+            &[("Prefix", "/old/(.*)")],
+        ),
         ingress("root.test", &[("app-root", "/app")], ALL),
         ingress("vhost.test", &[("upstream-vhost", "inner.test")], ALL),
-        ingress("alias.test", &[("server-alias", "other.test")], ALL),
+        ingress("alias.test", &[("server-alias", r"other.test,~^www\d+\.other\.test$")], ALL),
+        ingress("kinds.test", &[("upstream-vhost", "letters")], &[("ImplementationSpecific", "/a")]),
+        ingress("segments.test", &[("upstream-vhost", "segments")], &[("Prefix", "/a")])
+            .replace("segments.test", "kinds.test"),
         ingress("slow.test", &[("proxy-read-timeout", "1")], ALL),
         ingress("grpc.test", &[("backend-protocol", "GRPC"), ("proxy-connect-timeout", "2")], ALL),
         ingress("cors.test", &[("enable-cors", "true"), ("cors-allow-origin", "https://a.test")], ALL),
@@ -213,6 +228,9 @@ async fn every_annotation_does_what_it_does_in_nginx() {
         ("regex.test", "/v12/x/y", "/v12/x/y"),
         ("alias.test", "/a", "/a"),
         ("other.test", "/a", "/a"),
+        ("www12.other.test", "/a", "/a"),
+        ("query.test", "/n/ann?q=1", "/x?name=ann&q=1"),
+        ("same.test", "/a/b?q=1", "/a/b?q=1"),
         ("grpc.test", "/a", "/a"),
         ("near.test", "/a", "/a"),
         ("root.test", "/other", "/other"),
@@ -222,7 +240,15 @@ async fn every_annotation_does_what_it_does_in_nginx() {
     }
     let vhost = seen(&gateway, call::to("vhost.test", "/")).await;
     assert_eq!(vhost.headers.get("host").map(String::as_str), Some("inner.test"));
+    for (path, kind) in [("/a/b", "segments"), ("/ab", "letters")] {
+        let kinds = seen(&gateway, call::to("kinds.test", path)).await;
+        assert_eq!(kinds.headers.get("host").map(String::as_str), Some(kind), "{path}");
+    }
+    let prefix = seen(&gateway, call::to("prefix.test", "/app/y")).await;
+    assert_eq!(prefix.headers.get("x-forwarded-prefix").map(String::as_str), Some("/app"));
     for (host, path, code, says) in [
+        ("parts.test", "/old/a?b=c", 301, "https://parts.test/new/a?b=c"),
+        ("www.other.test", "/", 404, "no-route"),
         ("groups.test", "/apix", 404, "no-route"),
         ("regex.test", "/va/x", 404, "no-route"),
         ("force.test", "/a?b=c", 308, "https://force.test/a?b=c"),

@@ -218,6 +218,22 @@ async fn tls_passes_through_to_the_app_of_its_name() {
 }
 
 #[tokio::test]
+async fn an_ingress_may_have_tls_go_on_to_its_app_as_it_is() {
+    let pair = own("pass.test");
+    let passed = answering(Some(&pair), |bytes| format!("passed: {bytes}")).await;
+    let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\n\
+        metadata: {name: pass, annotations: {nginx.ingress.kubernetes.io/ssl-passthrough: 'true', \
+        nginx.ingress.kubernetes.io/backend-protocol: HTTPS}}\n\
+        spec: {rules: [{host: pass.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: a, \
+        port: {number: 80}}}}]}}]}\n---\n";
+    let documents = [ingress.to_owned(), app("a", "https", passed)];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "selvedge/ingress").await;
+
+    answers(&gateway, "pass.test", &pair, "passed: hello").await;
+    assert!(open(&gateway, "other.test", &pair, None).await.is_err());
+}
+
+#[tokio::test]
 async fn tcp_and_what_was_inside_tls_reach_their_apps() {
     let pair = own("db.test");
     let plain = answering(None, |bytes| format!("plain: {bytes}")).await;
