@@ -169,15 +169,15 @@ impl Home {
     fn message(self, host: &Host, seat: &Seat<'_>) -> String {
         let gateway = format!("the gateway {}/{}", seat.namespace, seat.name);
         match self {
-            Self::OfCallers => format!(
+            Self::Callers => format!(
                 "{host} is on the host of whoever calls it: {gateway} leads its clients to what listens there on its own host; \
                  give the address of a server"
             ),
-            Self::OfGateway => format!(
+            Self::Gateway => format!(
                 "{host} is an address of {gateway}, which leads its clients to what else listens there; give the address of a \
                  server"
             ),
-            Self::OfCredentials(what) => format!(
+            Self::Credentials(what) => format!(
                 "{host} is not called by {gateway} ({what}): it leads nobody there, and answers 403; give the address of a server"
             ),
         }
