@@ -202,7 +202,7 @@ fn what_a_service_says_in_annotations_of_linkerd_holds_where_a_rule_says_nothing
     assert_eq!(times(""), of_service, "without a route");
     assert_eq!(of_vs(""), of_service);
     assert_eq!(of_vs("timeout: 3s, "), (seconds(3), None, 1, true));
-    assert_eq!(of_vs("retries: {attempts: 4}, "), (seconds(7), None, 4, false));
+    assert_eq!(of_vs("retries: {attempts: 4}, "), (seconds(7), seconds(6), 4, false));
     assert_eq!(of_route("", ""), of_service);
     assert_eq!(of_route("", "timeouts: {request: 2s}, "), (seconds(2), None, 1, true));
     assert_eq!(of_route("timeout.linkerd.io/idle: 5s", ""), (None, None, 1, true));

@@ -165,7 +165,7 @@ fn two_workloads_at_one_address_are_reported() {
 #[test]
 fn the_hosts_of_a_namespaces_entries_have_so_many_ports_and_no_more() {
     let ports = |count: usize| {
-        let ports = (1..=count).map(|port| format!("{{number: {port}, name: http-{port}}}"));
+        let ports = (1..=count).map(|port| format!("{{number: {port}, name: http-{port}, protocol: HTTP}}"));
         ports.collect::<Vec<_>>().join(", ")
     };
     let entry = |namespace: &str, hosts: &str, count: usize| {
@@ -191,7 +191,8 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_ports_and_no_more() {
 
 #[test]
 fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
-    let ports: Vec<String> = (1..=100).map(|port| format!("{{number: {port}, name: http-{port}}}")).collect();
+    let port = |number| format!("{{number: {number}, name: http-{number}, protocol: HTTP}}");
+    let ports: Vec<String> = (1..=100_u16).map(port).collect();
     let endpoints: Vec<String> =
         (0..1000).map(|place| format!("{{address: 10.0.{}.{}}}", place / 250, place % 250 + 1)).collect();
     let entry = |name: &str| {

@@ -169,7 +169,8 @@ fn a_virtual_service_sends_tls_by_its_server_name() {
 "#;
     let (mesh, problems) = compiled(&(DATABASES.to_owned() + &virtual_service("db", spec)));
 
-    assert_eq!(problems, []);
+    assert_eq!(errors(&problems), [""; 0]);
+    assert!(problems.iter().all(|problem| problem.message.starts_with("nothing is called ")), "{problems:?}");
     let found = |name| followed(&mesh, 6000, "default", Layer::Tls, Some(name));
     assert_eq!(found("a.wild.example"), one("VirtualService default/db tls[0]", "other:5000"));
     assert_eq!(found("one.example"), one("VirtualService default/db tls[1]", "db:6000/v1"));

@@ -49,7 +49,8 @@ fn a_delegates_routes_stand_in_the_place_of_the_one_that_names_it() {
     assert_eq!(rules[0].filters.rewrite.path, Some(PathRewrite::Prefix("/c".to_owned())));
     assert_eq!(rules[0].filters.rewrite.authority, None, "a rewrite of its own replaces the other");
     assert_eq!(rules[1].matches[0].path, Some(StringMatch::Prefix("/a".to_owned())));
-    assert_eq!((rules[1].timeout, rules[1].filters.rewrite.authority.as_deref()), (None, Some("z")));
+    let own = Some(Duration::from_secs(9));
+    assert_eq!((rules[1].timeout, rules[1].filters.rewrite.authority.as_deref()), (own, Some("z")));
     assert_eq!(backends(reviews(&mesh), "/a/b", &[("x", "y")]), Some(vec![("v2".to_owned(), 1)]));
 }
 
