@@ -280,7 +280,7 @@ async fn every_answer_says_how_much_is_left_if_the_document_says_so() {
     })
     .await;
     let after = at_sidecar().await.unwrap();
-    assert_eq!(after[1].parse::<u32>().unwrap() + 1, before[1].parse().unwrap());
+    assert_eq!(after[1].parse::<u32>().unwrap() + 1, before[1].parse::<u32>().unwrap());
 }
 
 /// What a client is told of limits in an answer that none of them refuses.
