@@ -49,7 +49,7 @@ pub struct Mesh {
     pub service_ranges: Shared<BTreeMap<u16, Vec<(IpNet, Declared)>>>,
     /// Services without addresses of their own, by each address and port of their endpoints; first those of the
     /// namespace that declared the address first.
-    pub callers: Shared<BTreeMap<SocketAddr, Vec<Declared>>>,
+    pub callers: Divided<SocketAddr, Vec<Declared>>,
     /// The namespaces whose clients know of a service's port, where that is not all.
     pub exported: Shared<BTreeMap<ServiceKey, BTreeSet<String>>>,
     /// What is known by a DNS name, which only the proxies know the addresses of.
@@ -70,7 +70,7 @@ pub struct Mesh {
 
 /// Which namespaces have which hosts. Whoever has one keeps it while its documents claim it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owners(pub BTreeMap<Host, Vec<OwnedPorts>>);
+pub struct Owners(pub Divided<Host, Vec<OwnedPorts>>);
 
 /// The ports of a host that a namespace has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

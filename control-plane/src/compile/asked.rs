@@ -1,9 +1,14 @@
 //! The policies of all workloads: read, asked and reported in one place, for the whole mesh and for a change that is compiled
 //! alone.
 
+use std::sync::Arc;
+
+use selvedge_model::Authorization;
+
 use super::{
     MeshSettings, Problems, authentication::Authentications, authorization::Authorizations, network::Network,
-    rate_limits::RateLimits, servers::Servers, services::Catalog, telemetry::Telemetries, workloads::Asked,
+    rate_limits::RateLimits, servers::Servers, services::Catalog, targets::Selected, telemetry::Telemetries,
+    workloads::Asked,
 };
 use crate::resources::Resources;
 
@@ -33,9 +38,17 @@ impl<'a> Policies<'a> {
         Asked { authentications, authorizations, servers, network, limits, telemetries }
     }
 
+    /// What the `AuthorizationPolicy`s are for a workload; as `previous` says, if that is the same.
+    pub(super) fn authorization(
+        &self,
+        workload: Selected<'_>,
+        previous: Option<&Arc<Authorization>>,
+    ) -> Option<Arc<Authorization>> {
+        self.authorizations.find(workload, previous)
+    }
+
     /// Reports what nothing asked for, now that all workloads have asked.
     pub(super) fn report(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
-        self.authorizations.report_unused(problems);
         self.authentications.report_unused(problems);
         self.servers.report(problems);
         self.telemetries.report(problems);

@@ -1,7 +1,7 @@
 //! `AuthorizationPolicy` to what each workload's sidecar asks: those of its namespace and of the root namespace that
 //! select it, as in Istio.
 
-use std::{cell::Cell, sync::Arc};
+use std::sync::Arc;
 
 use selvedge_model::{
     Authorization,
@@ -41,18 +41,6 @@ struct Compiled<'a> {
     document: &'a Written,
     policy: Policy,
     targets: Targets<'a>,
-    selects_one: Cell<bool>,
-    /// Whether it asks for tokens at a workload that accepts none.
-    lacks_tokens: Cell<bool>,
-}
-
-impl Compiled<'_> {
-    /// Whether it asks for what only a token says.
-    fn asks_for_tokens(&self) -> bool {
-        let of_tokens =
-            |condition: &Condition| matches!(condition.asks, Asks::RequestPrincipal(_) | Asks::Claim(..));
-        self.policy.rules.iter().any(|rule| rule.conditions().any(of_tokens))
-    }
 }
 
 impl<'a> Authorizations<'a> {
@@ -67,28 +55,18 @@ impl<'a> Authorizations<'a> {
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
             policies.by_namespace.add(targets::only_namespace(namespace, settings), policies.all.len());
-            let spec = &document.spec;
-            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
-            let targets = targets.with_gateways(&spec.gateways).or_any(spec.any_workload);
+            let targets = Targets::of_authorization(document, settings);
             policies.by_gateway.add(&targets, policies.all.len());
             targets.report_missing(document, &there, problems);
-            policies.all.push(Compiled {
-                document,
-                policy: compiled(document, settings),
-                targets,
-                selects_one: Cell::new(false),
-                lacks_tokens: Cell::new(false),
-            });
+            policies.all.push(Compiled { document, policy: compiled(document, settings), targets });
         }
         policies
     }
 
-    /// What the sidecar of a workload asks; as `previous` says, if that is the same. `authenticated`: the workload accepts
-    /// tokens.
+    /// What the sidecar of a workload asks; as `previous` says, if that is the same.
     pub(super) fn find(
         &self,
         workload: Selected<'_>,
-        authenticated: bool,
         previous: Option<&Arc<Authorization>>,
     ) -> Option<Arc<Authorization>> {
         let places = self.by_namespace.places(workload.namespace);
@@ -101,25 +79,14 @@ impl<'a> Authorizations<'a> {
             ));
         }
         let places = self.by_gateway.with(places, workload);
-        let mut chosen: Chosen = places
-            .filter_map(|place| Some((place, self.ports_of(place, workload, authenticated)?)))
-            .collect();
+        let mut chosen: Chosen =
+            places.filter_map(|place| Some((place, self.all[place].targets.ports(workload)?))).collect();
         if chosen.is_empty() {
             return None;
         }
         // What is not possible yet (CUSTOM) refuses before all else, as it would decide before all else.
         chosen.sort_by_key(|(place, _)| self.all[*place].document.spec.action != AuthorizationAction::Custom);
         Some(self.shared.get(chosen, previous, |chosen| self.made_of(chosen)))
-    }
-
-    /// The ports of `workload` that the policy at `place` is for, if it selects it. `authenticated`: the workload accepts
-    /// tokens.
-    fn ports_of(&self, place: usize, workload: Selected<'_>, authenticated: bool) -> Option<Ports> {
-        let one = &self.all[place];
-        let ports = one.targets.ports(workload)?;
-        one.selects_one.set(true);
-        one.lacks_tokens.set(one.lacks_tokens.get() || (!authenticated && one.asks_for_tokens()));
-        Some(ports)
     }
 
     fn made_of(&self, chosen: &Chosen) -> Authorization {
@@ -134,23 +101,6 @@ impl<'a> Authorizations<'a> {
             return Authorization::new(vec![refusing(name, why)]);
         }
         Authorization::new(policies)
-    }
-
-    /// Reports what selects nothing. Asked when each workload has its policies.
-    pub(super) fn report_unused(&self, problems: &mut Problems) {
-        for Compiled { document, selects_one, lacks_tokens, .. } in &self.all {
-            if lacks_tokens.get() && !document.unusable {
-                let message = "asks for what a token says, and a workload that it selects accepts no tokens, so no request \
-                               there has it; add a RequestAuthentication for that workload";
-                problems.warning(document, "spec.rules", message);
-            }
-            let has_selector = !document.spec.selector.is_empty() && !document.unusable;
-            if has_selector && !selects_one.get() {
-                let message =
-                    "selects no workload, so nothing is enforced by this policy; compare the labels";
-                problems.warning(document, "spec.selector.matchLabels", message);
-            }
-        }
     }
 }
 

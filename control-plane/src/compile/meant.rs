@@ -7,9 +7,11 @@
 mod istio;
 mod linkerd;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use selvedge_model::{Protocol, WorkloadName, service::OPAQUE_PORTS};
+pub(super) use self::istio::accounts_named;
+
+use selvedge_model::{Protocol, Workload, WorkloadName, service::OPAQUE_PORTS};
 
 use super::{
     MeshSettings, Problems, some,
@@ -20,27 +22,25 @@ use crate::resources::{Document, Resources};
 /// A workload, as far as policies ask for it.
 #[derive(Debug)]
 pub(super) struct Facing<'w> {
-    pub(super) name: &'w WorkloadName,
     pub(super) selected: Selected<'w>,
-    /// Its service account.
-    pub(super) account: &'w str,
-    pub(super) is_meshed: bool,
-    pub(super) is_gateway: bool,
+    /// It, as its own sidecar sees it.
+    pub(super) workload: &'w Workload,
     /// Whether it has the address of its node (`hostNetwork`).
     pub(super) is_of_node: bool,
     /// First and last of each range of ports whose connections pass by its sidecar.
     pub(super) skipped: &'w [(u16, u16)],
-    /// The ports of which documents say that it has them.
-    pub(super) ports: &'w BTreeSet<u16>,
-    /// What is spoken on those where that is said.
-    pub(super) protocols: &'w BTreeMap<u16, Protocol>,
 }
 
-impl Facing<'_> {
+impl<'w> Facing<'w> {
     /// Whether sidecars take what is spoken on `port` for opaque.
     fn is_opaque(&self, port: u16) -> bool {
-        let said = self.protocols.get(&port).copied().unwrap_or_default();
+        let said = self.workload.protocols.get(&port).copied().unwrap_or_default();
         said.spoken(port, &OPAQUE_PORTS) == Protocol::Tcp
+    }
+
+    /// The namespace and the name of its service account.
+    fn account(&self) -> (&'w str, &'w str) {
+        (self.workload.name.namespace(), self.workload.identity.service_account())
     }
 }
 
@@ -57,11 +57,9 @@ struct Meant<'w> {
 /// A workload that a policy is for, and the ports of it.
 type Chosen<'m, 'w> = (&'m Facing<'w>, Ports);
 
-/// Whether there are no policies of which anything is reported.
+/// Whether there are none of the policies of which [`report_each`] reports nothing, and anything is reported.
 pub(super) fn is_nothing(resources: &Resources) -> bool {
     let counts = [
-        resources.peer_authentications.len(),
-        resources.authorization_policies.len(),
         resources.request_authentications.len(),
         resources.rate_limits.len(),
         resources.servers.len(),
@@ -69,10 +67,38 @@ pub(super) fn is_nothing(resources: &Resources) -> bool {
         resources.server_authorizations.len(),
         resources.mesh_tls_authentications.len(),
     ];
-    counts == [0; 8]
+    counts == [0; 6]
 }
 
-/// Reports all policies. `workloads` are looked at if there are any.
+/// Whether there are policies of which [`report_each`] reports something.
+pub(super) fn is_any_alone(resources: &Resources) -> bool {
+    !resources.peer_authentications.is_empty() || !resources.authorization_policies.is_empty()
+}
+
+/// Reports the `AuthorizationPolicy`s and `PeerAuthentication`s. What is said of one depends on no other, but on all `workloads` of
+/// the namespaces that it is for, and on all `accounts`: these, and those of the `workloads`, are the namespaces and names of all
+/// service accounts.
+pub(super) fn report_each<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    accounts: impl Iterator<Item = (&'w str, &'w str)>,
+    problems: &mut Problems,
+) {
+    if !is_any_alone(resources) {
+        return;
+    }
+    let mut meant = Meant::new(workloads);
+    if resources.authorization_policies.iter().any(|policy| accounts_named(policy, settings).next().is_some())
+    {
+        meant.accounts.extend(accounts);
+    }
+    let asked = Asked { meant: &meant, settings };
+    asked.peer_authentications(resources, problems);
+    asked.authorizations(resources, problems);
+}
+
+/// Reports all other policies. `workloads` are looked at if there are any.
 pub(super) fn report<'w>(
     resources: &Resources,
     settings: &MeshSettings,
@@ -84,8 +110,6 @@ pub(super) fn report<'w>(
     }
     let meant = Meant::new(workloads);
     let asked = Asked { meant: &meant, settings };
-    asked.peer_authentications(resources, problems);
-    asked.authorizations(resources, problems);
     asked.authentications(resources, problems);
     asked.rate_limits(resources, problems);
     asked.linkerd(resources, problems);
@@ -96,7 +120,7 @@ impl<'w> Meant<'w> {
         let mut meant = Self { by_namespace: HashMap::new(), gateways: Vec::new(), accounts: HashSet::new() };
         for one in all {
             let namespace = one.selected.namespace;
-            meant.accounts.insert((namespace, one.account));
+            meant.accounts.insert(one.account());
             let here = meant.by_namespace.entry(namespace).or_default();
             if one.selected.gateway.is_some() {
                 meant.gateways.push((namespace, here.len()));
@@ -139,11 +163,16 @@ impl<'m, 'w> Asked<'m, 'w> {
 
     /// The namespace and name of the service account that `principal` is one of, if that is of this mesh and nobody has it.
     fn missing_account<'t>(&self, principal: &'t str) -> Option<(&'t str, &'t str)> {
-        let (domain, rest) = principal.split_once("/ns/")?;
-        let (namespace, name) = rest.split_once("/sa/")?;
-        let is_own = domain == "cluster.local" || domain == self.settings.trust_domain.as_str();
-        (is_own && !self.is_account(namespace, name)).then_some((namespace, name))
+        let (namespace, name) = account_of(principal, self.settings)?;
+        (!self.is_account(namespace, name)).then_some((namespace, name))
     }
+}
+
+/// The namespace and name of the service account that `principal` is one of, if that is of this mesh.
+fn account_of<'t>(principal: &'t str, settings: &MeshSettings) -> Option<(&'t str, &'t str)> {
+    let (domain, rest) = principal.split_once("/ns/")?;
+    let account = rest.split_once("/sa/")?;
+    (domain == "cluster.local" || domain == settings.trust_domain.as_str()).then_some(account)
 }
 
 /// What it means that a policy names a service account that nobody has.
@@ -186,12 +215,13 @@ fn report_unenforced<T>(
     problems: &mut Problems,
 ) {
     // In a cluster the pods that have no sidecar may be known, and many.
-    let is_told = document.location.path.is_some() || chosen.iter().any(|(one, _)| one.is_meshed);
+    let is_told = document.location.path.is_some() || chosen.iter().any(|(one, _)| one.workload.meshed);
     if !is_told {
         return;
     }
     for why in [Unenforced::NoSidecar, Unenforced::HostNetwork, Unenforced::SkippedPorts] {
-        let names = chosen.iter().filter(|one| unenforced(one) == Some(why)).map(|(one, _)| one.name);
+        let names =
+            chosen.iter().filter(|one| unenforced(one) == Some(why)).map(|(one, _)| &one.workload.name);
         if let Some(names) = some(names) {
             problems.warning(document, field, why.at(&names));
         }
@@ -204,9 +234,9 @@ fn unenforced((one, of): &Chosen<'_, '_>) -> Option<Unenforced> {
         Some(ports) => ports.iter().any(|port| (first..=last).contains(&port)),
         None => true,
     };
-    match one.is_meshed {
+    match one.workload.meshed {
         true => one.skipped.iter().any(is_skipped).then_some(Unenforced::SkippedPorts),
-        false if one.is_gateway => None,
+        false if one.workload.gateway.is_some() => None,
         false if one.is_of_node => Some(Unenforced::HostNetwork),
         false => Some(Unenforced::NoSidecar),
     }
@@ -223,7 +253,8 @@ fn report_ports<T>(
     if document.location.path.is_none() || chosen.is_empty() {
         return;
     }
-    let has = |port: u16| chosen.iter().any(|(one, of)| is_for(of, port) && one.ports.contains(&port));
+    let has =
+        |port: u16| chosen.iter().any(|(one, of)| is_for(of, port) && one.workload.ports.contains(&port));
     for port in ports.into_iter().filter(|port| !has(*port)) {
         let message = format!(
             "no document says that a workload which this is for has port {port}, so it is about no connection that is known; \
@@ -242,10 +273,10 @@ fn opaque_port<'m>(
     chosen: &[Chosen<'m, '_>],
     asked: impl Fn(u16) -> bool,
 ) -> Option<(&'m WorkloadName, u16)> {
-    let ports = chosen.iter().filter(|(one, _)| one.is_meshed).flat_map(|(one, of)| {
+    let ports = chosen.iter().filter(|(one, _)| one.workload.meshed).flat_map(|(one, of)| {
         let is_one = move |port: &u16| is_for(of, *port) && one.is_opaque(*port);
-        let ports = one.ports.iter().copied().filter(is_one);
-        ports.map(move |port| (one.name, port))
+        let ports = one.workload.ports.iter().copied().filter(is_one);
+        ports.map(move |port| (&one.workload.name, port))
     });
     ports.filter(|(_, port)| asked(*port)).min()
 }
@@ -254,7 +285,7 @@ fn opaque_port<'m>(
 fn only_opaque<'m>(chosen: &[Chosen<'m, '_>]) -> Option<(&'m WorkloadName, u16)> {
     let has_requests = |(one, of): &Chosen<'m, '_>| {
         let has = |port: &u16| is_for(of, *port) && !one.is_opaque(*port);
-        one.is_meshed && (one.ports.is_empty() || one.ports.iter().any(has))
+        one.workload.meshed && (one.workload.ports.is_empty() || one.workload.ports.iter().any(has))
     };
     if chosen.iter().any(has_requests) { None } else { opaque_port(chosen, |_| true) }
 }

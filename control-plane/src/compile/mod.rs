@@ -1,9 +1,7 @@
 //! Documents to a mesh: what the words of all documents together mean.
 //!
 //! Pure, but for the clock, which reports about the dates of certificates ask. [`compile`] is the whole: it says what documents
-//! mean. A route depends on documents of four kinds and three namespaces, so that a change of one compiles everything again.
-//! Where only workloads and endpoints have changed, [`Compiler`] compiles what they have to do with, and the result
-//! is the same. What comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
+//! mean. Of the kinds that change most, [`Compiler`] compiles what a change has to do with, and the result is the same. What comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
 mod asked;
 mod authentication;
@@ -50,9 +48,9 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName};
+use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName, snapshot::Owners};
 
-use self::incremental::{Connections, Routed};
+use self::incremental::{Connections, Found, Routed};
 
 pub(crate) use self::gateways::our_listeners;
 pub use self::{
@@ -141,9 +139,10 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
 /// The same, with what is to be known for the next change to be compiled alone. What reads `WorkloadEntry`s, pods or
 /// `EndpointSlice`s here must have its like in `incremental::Local`, or a reason there to compile everything.
 fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, incremental::Facts) {
-    let mut problems = Problems::default();
-    let policies = inbound::Policies::new(resources, settings, &mut problems);
-    let of_workloads = asked::Policies::new(resources, settings, &mut problems);
+    let [mut problems, mut of_policies, mut of_each_policy, mut of_routes, mut of_gateways] =
+        std::array::from_fn(|_| Problems::default());
+    let policies = inbound::Policies::new(resources, settings, &mut of_policies);
+    let of_workloads = asked::Policies::new(resources, settings, &mut of_policies);
     servers::report_annotations(resources, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
@@ -167,14 +166,13 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         &mut problems,
     );
     let certificates = certificates::Certificates::new(resources, SystemTime::now(), &settings.own_namespace);
-    let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
-    let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
+    let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut of_routes);
+    let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut of_routes);
     let of_backends = (backend_tls, backend_traffic);
     let selectors = clients::Selectors::new(resources);
     let selected = selectors.of_workloads(workloads.labels(), &previous.selected);
     let there = clients::there(&selected);
     let of_rules = clients::SelectedClients::new(&selectors, &selected);
-    let mut of_routes = Problems::default();
     let routing = routes::Routing::new(resources, settings, &catalog, of_backends, of_rules, &mut of_routes);
     let mut routed = Routed::new(of_routes);
     for host in catalog.hosts() {
@@ -199,19 +197,22 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     );
     of_workloads.report(&catalog, &mut problems);
     network.report(&mut problems);
+    let (facing, others) = (workloads.facing(&finished), std::iter::empty());
+    meant::report_each(resources, settings, facing, others, &mut of_each_policy);
     meant::report(resources, settings, workloads.facing(&finished), &mut problems);
+    let faced = meant::is_any_alone(resources).then(|| workloads.faced());
     let occupants = workloads.occupants(&finished);
-    let gateways = gateways::gateways(
+    let (gateways, led_to) = gateways::gateways(
         resources,
         settings,
         (&routing, &certificates, &of_workloads.limits),
         (&workloads, &selected, &candidates),
         &previous.gateways,
-        &mut problems,
+        &mut of_gateways,
     );
     let revocations = revocations::revocations(resources, settings, &mut problems);
     let mesh = Mesh {
-        owners: keep(owners.in_files(), Some(&previous.owners)),
+        owners: keep(Owners(owners.in_files().into()), Some(&previous.owners)),
         revocations: keep(revocations, Some(&previous.revocations)),
         sets: network.into_sets().into(),
         callers: dialled::callers(&catalog, &endpoints, &owners).into(),
@@ -230,7 +231,10 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         gateways: gateways.into(),
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
-    let facts = incremental::Facts::new(&catalog, (problems, routed), unproven, connections, there);
+    let of_each_policy = incremental::Reports::from(of_each_policy);
+    let found =
+        Found { others: problems, policies: of_policies, of_each_policy, gateways: of_gateways, routed };
+    let facts = incremental::Facts::new(&catalog, found, (led_to, faced), (unproven, there), connections);
     (mesh, facts)
 }
 
@@ -255,14 +259,14 @@ struct Problems {
     times: usize,
     /// The routes that decide on some port, each with the parent by which it is attached there.
     deciding: HashSet<(DocumentName, usize)>,
-    /// Whether a document has no room because of others, which may be for other hosts.
-    is_crowded: bool,
+    /// The namespaces with documents that have no room because of others of the same namespace, which may be for other hosts.
+    crowded: BTreeSet<Arc<str>>,
 }
 
 impl Problems {
     /// An error because documents of the same namespace take all the room there is for them.
     fn no_room<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
-        self.is_crowded = true;
+        self.crowded.insert(Arc::clone(&document.name.namespace));
         self.error(document, field, message);
     }
 

@@ -12,7 +12,10 @@ use std::{
     net::SocketAddr,
 };
 
-use selvedge_model::{Host, snapshot::Owners as Before};
+use selvedge_model::{
+    Host,
+    snapshot::{OwnedPorts, Owners as Before},
+};
 
 use super::{
     Problems,
@@ -65,7 +68,7 @@ impl<'a> Owners<'a> {
     }
 
     /// Who has what by documents in files.
-    pub(super) fn in_files(&self) -> Before {
+    pub(super) fn in_files(&self) -> BTreeMap<Host, Vec<OwnedPorts>> {
         owned(self.claims.iter())
     }
 

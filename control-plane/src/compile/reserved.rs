@@ -13,14 +13,17 @@ use selvedge_model::{
 
 use super::claims::{Claim, Claimant, ClaimedBy, Held, Ports, claim};
 
-/// What is reserved for who had it before.
+/// What is reserved of hosts that several namespaces claim in files: what each of them gets.
 #[derive(Debug, Default)]
 pub(super) struct Reserved<'a>(HashMap<Host, Held<'a>>);
 
 impl<'a> Reserved<'a> {
-    /// Of what `claimants` claim in files, what their namespaces had `before`, as far as they get it again: `first` are the
-    /// claims that go before all of theirs. What somebody does not get is reserved for nobody. Otherwise it would be nobody's now,
-    /// and somebody else's the next time that the same documents are compiled.
+    /// Of what `claimants` claim, what their namespaces had `before` is theirs, as far as they get it again, and the rest goes by the
+    /// order of the claims: `first` are those that go before all of these. What somebody does not get is reserved for nobody.
+    /// Otherwise it would be nobody's now, and somebody else's the next time that the same documents are compiled.
+    ///
+    /// For the same reason all that somebody gets in a file is reserved then, whoever had it before: so the same documents mean the same,
+    /// and the same is said of them, if they are compiled again with what they have come to.
     pub(super) fn new<'c>(
         claimants: &(impl Iterator<Item = &'c Claimant<'a>> + Clone),
         before: &Before,
@@ -29,41 +32,54 @@ impl<'a> Reserved<'a> {
     where
         'a: 'c,
     {
-        let mut reserved = Self::default();
-        if before.0.is_empty() {
-            return reserved;
-        }
-        let all = || claimants.clone().flat_map(claims_of);
-        // Whoever claims all of a host has all kept that it had there: another such claim of its namespace adds nothing.
-        let mut whole: HashSet<(Host, &str)> = HashSet::new();
-        for (host, claim) in all().filter(|(_, claim)| claim.by.is_in_file()) {
-            if claim.ports == Ports::All && !whole.insert((host.clone(), claim.namespace)) {
-                continue;
-            }
-            let had = before.0.get(&host).into_iter().flatten();
-            let had = had.filter(|had| *had.namespace == *claim.namespace);
-            let kept: Vec<Claim<'a>> = had.filter_map(|had| both(&claim, had)).collect();
-            if !kept.is_empty() {
-                let here = reserved.0.entry(host).or_default();
-                kept.into_iter().for_each(|kept| here.add(kept));
-            }
-        }
         let mut claims: HashMap<Host, Vec<Claim<'a>>> = HashMap::new();
-        for (host, claim) in all().filter(|(host, _)| reserved.0.contains_key(host)) {
+        for (host, claim) in claimants.clone().flat_map(claims_of) {
             claims.entry(host).or_default().push(claim);
         }
-        for (host, reserved) in &mut reserved.0 {
-            let first = first.get(host);
-            let claims = claims.get(host).map(Vec::as_slice).unwrap_or_default();
-            while leave_out_what_is_not_had(reserved, first, claims) {}
-        }
-        reserved
+        claims.retain(|_, claims| claims.iter().any(|claim| claim.namespace != claims[0].namespace));
+        let reserved = claims.into_iter().map(|(host, claims)| {
+            let first = first.get(&host);
+            let mut reserved = had(&claims, before.0.get(&host).map(Vec::as_slice).unwrap_or_default());
+            while leave_out_what_is_not_had(&mut reserved, first, &claims) {}
+            let all = settled(first, &reserved, &claims);
+            let got = all.claims().iter().skip(first.map_or(0, |first| first.claims().len()));
+            (host, got.filter(|claim| claim.by.is_in_file()).cloned().collect())
+        });
+        Self(reserved.collect())
     }
 
     /// What is reserved of `host`.
     pub(super) fn of(&self, host: &Host) -> Option<&Held<'a>> {
         self.0.get(host)
     }
+}
+
+/// Of what `claims` of one host claim in files, what their namespaces had `before`.
+fn had<'a>(claims: &[Claim<'a>], before: &[OwnedPorts]) -> Held<'a> {
+    let mut by_namespace: HashMap<&str, Vec<&OwnedPorts>> = HashMap::new();
+    for had in before {
+        by_namespace.entry(&had.namespace).or_default().push(had);
+    }
+    // Whoever claims all of a host has all kept that it had there: another such claim of its namespace adds nothing.
+    let mut whole: HashSet<&str> = HashSet::new();
+    let mut in_files = Held::default();
+    for claim in claims.iter().filter(|claim| claim.by.is_in_file()) {
+        if claim.ports == Ports::All && !whole.insert(claim.namespace) {
+            continue;
+        }
+        let had = by_namespace.get(claim.namespace).into_iter().flatten();
+        had.filter_map(|had| both(claim, had)).for_each(|kept| in_files.add(kept));
+    }
+    in_files
+}
+
+/// Who has what, if after those who come `first` the `claims` are settled in their order.
+fn settled<'a>(first: Option<&Held<'a>>, reserved: &Held<'a>, claims: &[Claim<'a>]) -> Held<'a> {
+    let mut here = first.cloned().unwrap_or_default();
+    for claim in claims {
+        here.settle(reserved, claim.clone());
+    }
+    here
 }
 
 /// Leaves out of `reserved` what those do not get for whom it is, if after those who come `first` the `claims` are settled in their
@@ -73,12 +89,9 @@ fn leave_out_what_is_not_had<'a>(
     first: Option<&Held<'a>>,
     claims: &[Claim<'a>],
 ) -> bool {
-    let mut here = first.cloned().unwrap_or_default();
-    for claim in claims {
-        here.settle(reserved, claim.clone());
-    }
+    let here = settled(first, reserved, claims);
     let (mut all, mut had) = (HashSet::new(), HashSet::new());
-    for claim in here.claims() {
+    for claim in here.claims().iter().filter(|claim| claim.by.is_in_file()) {
         match &claim.ports {
             Ports::All => drop(all.insert(claim.namespace)),
             Ports::These(ports) => had.extend(ports.iter().map(|port| (claim.namespace, *port))),
@@ -133,7 +146,9 @@ fn claims_of<'a>(claimant: &Claimant<'a>) -> Vec<(Host, Claim<'a>)> {
 }
 
 /// Who has which ports by documents in files, of all `claims`: all that a namespace has of a host together.
-pub(super) fn owned<'a>(claims: impl Iterator<Item = (&'a Host, &'a Held<'a>)>) -> Before {
+pub(super) fn owned<'a>(
+    claims: impl Iterator<Item = (&'a Host, &'a Held<'a>)>,
+) -> BTreeMap<Host, Vec<OwnedPorts>> {
     let mut owners: BTreeMap<Host, Vec<OwnedPorts>> = BTreeMap::new();
     for (host, held) in claims {
         let mut namespaces: BTreeMap<&str, Option<BTreeSet<u16>>> = BTreeMap::new();
@@ -149,5 +164,5 @@ pub(super) fn owned<'a>(claims: impl Iterator<Item = (&'a Host, &'a Held<'a>)>) 
             owners.insert(host.clone(), namespaces.into_iter().map(owned).collect());
         }
     }
-    Before(owners)
+    owners
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use selvedge_model::{ServiceKey, facts::selects};
 
 use super::{MeshSettings, Problems, hosts::service_host, there::There};
-use crate::resources::Document;
+use crate::resources::{AuthorizationPolicySpec, Document};
 
 /// The ports of a workload that a policy is for; `None`: all.
 pub(super) type Ports = Option<BTreeSet<u16>>;
@@ -60,6 +60,16 @@ impl<'a> Targets<'a> {
         let host = |service: &String| service_host(service, namespace, &settings.cluster_domain);
         let hosts = services.unwrap_or_default().iter().map(host).collect();
         Self { namespace, selector, services, hosts, gateways: &[], any_workload: false }
+    }
+
+    /// Of an `AuthorizationPolicy`.
+    pub(super) fn of_authorization(
+        document: &'a Document<AuthorizationPolicySpec>,
+        settings: &MeshSettings,
+    ) -> Self {
+        let (namespace, spec) = (&document.name.namespace, &document.spec);
+        let targets = Self::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+        targets.with_gateways(&spec.gateways).or_any(spec.any_workload)
     }
 
     /// The same of a policy that also names these Gateways.

@@ -4,6 +4,7 @@
 //! everything: nothing here looks through all workloads to find one.
 
 mod document;
+mod faced;
 mod finish;
 mod known;
 
@@ -22,6 +23,7 @@ use self::{
     known::{role, strict},
 };
 pub(super) use self::{
+    faced::Faced,
     finish::Asked,
     known::{KnownWorkload, expected_identity},
 };

@@ -213,14 +213,17 @@ macro_rules! table {
                 found
             }
 
-            /// Whether all documents say the same as those of `other`, whose `Arc`s are then taken over, but for workloads and
-            /// endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s) and for where their requests go (routes and
-            /// `DestinationRule`s).
-            pub(crate) fn takes_over_all_but_workloads_and_routes(&mut self, other: &Self) -> bool {
-                const LEFT_OUT: [&str; 7] = [
+            /// Whether all documents say the same as those of `other`, whose `Arc`s are then taken over, but for those kinds of which
+            /// a change is compiled alone: workloads and endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s), `Service`s,
+            /// `AuthorizationPolicy`s and `PeerAuthentication`s, and where requests go (routes and `DestinationRule`s).
+            pub(crate) fn takes_over_what_is_compiled_together(&mut self, other: &Self) -> bool {
+                const LEFT_OUT: [&str; 10] = [
+                    "authorization_policies",
+                    "peer_authentications",
                     "pods",
                     "workload_entries",
                     "endpoint_slices",
+                    "services",
                     "virtual_services",
                     "http_routes",
                     "tcp_routes",

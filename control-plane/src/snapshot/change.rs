@@ -81,7 +81,8 @@ impl Change {
         different(&before.service_addresses, &after.service_addresses, PartialEq::eq, |address| {
             at(address.ip());
         });
-        different(&before.callers, &after.callers, PartialEq::eq, |address| at(address.ip()));
+        let callers = (before.callers.beside(&after.callers), after.callers.beside(&before.callers));
+        differing(callers, PartialEq::eq, |address| at(address.ip()));
         let occupants =
             (before.occupants.beside(&after.occupants), after.occupants.beside(&before.occupants));
         differing(occupants, same_occupant, |ip| at(*ip));

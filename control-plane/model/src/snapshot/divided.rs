@@ -98,9 +98,14 @@ impl<K: Ord + Clone, V: Clone> Divided<K, V> {
 
 impl<K: Ord, V: PartialEq> PartialEq for Divided<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        self.is(other) || self.iter().eq(other.iter())
+        // Of two that were made of one, most parts are shared.
+        let is_same = |(one, other): (&Part<K, V>, &Part<K, V>)| Arc::ptr_eq(one, other) || one == other;
+        let are_parts_same = || self.0.len() == other.0.len() && self.0.iter().zip(&*other.0).all(is_same);
+        self.is(other) || are_parts_same() || self.iter().eq(other.iter())
     }
 }
+
+impl<K: Ord, V: Eq> Eq for Divided<K, V> {}
 
 impl<K: Ord, V> From<BTreeMap<K, V>> for Divided<K, V> {
     fn from(map: BTreeMap<K, V>) -> Self {

@@ -191,6 +191,11 @@ fn first_file(settings: &TlsOrigination) -> Option<String> {
     })
 }
 
+/// Whether `rule` names Secrets.
+pub(in super::super) fn names_secrets(rule: &Rule) -> bool {
+    !named(rule).is_empty()
+}
+
 /// What `rule` names, and where.
 fn named(rule: &Rule) -> Vec<(String, OfGateway<'_>)> {
     fn of_blocks<'r>(blocks: &'r PolicyBlocks, field: &str, all: &mut Vec<(String, OfGateway<'r>)>) {

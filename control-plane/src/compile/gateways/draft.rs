@@ -178,6 +178,13 @@ impl<'a> Draft<'a> {
         self.listeners[place].hosts.iter_mut().for_each(change);
     }
 
+    /// The hosts of all backends that its rules name so far.
+    pub(super) fn hosts_of_backends(&self) -> impl Iterator<Item = Arc<str>> {
+        let hosts = self.listeners.iter().flat_map(|listener| &listener.hosts);
+        let backends = hosts.flat_map(|host| &host.backends.list);
+        backends.map(|backend| Arc::clone(&backend.name.service.host))
+    }
+
     /// What the gateway serves. Listeners that exclude each other are [reported](super::distinct).
     pub(super) fn finish(self, problems: &mut Problems) -> Gateway {
         let mut ports: BTreeMap<u16, Vec<DraftListener<'a>>> = BTreeMap::new();

@@ -22,7 +22,7 @@ mod shared;
 mod terminate;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -30,7 +30,7 @@ use http::HeaderName;
 use selvedge_model::{HeaderField, Match, StringMatch, WorkloadName, gateway::Gateway};
 use serde_json::Value;
 
-pub(super) use self::loopback::leads_home;
+pub(super) use self::{credentials::names_secrets, loopback::leads_home};
 use self::{
     draft::Draft, gateway_api::GatewayApi, ingress::Ingresses, istio::IstioGateways, seats::seats,
     shared::SharedRules,
@@ -55,6 +55,9 @@ pub struct HolderFacts {
     /// What the TLS of each of its listeners overlaps with. Empty: the gateway does not allow it.
     pub overlaps: Vec<Option<Overlap>>,
 }
+
+/// The hosts of all backends that documents for gateways name, whether anybody serves these or not.
+pub(super) type LedTo = HashSet<Arc<str>>;
 
 /// What a gateway tells apps of how its client spoke with it, or with the proxies before it that it trusts. No other client can
 /// say it.
@@ -101,8 +104,8 @@ pub fn our_ingresses(resources: &Resources) -> impl Iterator<Item = &Document<In
     ingress::ours(resources).into_iter()
 }
 
-/// What every workload serves that is a gateway. What is equal to `previous` is the same `Arc`s, and the workloads of one
-/// gateway share theirs.
+/// What every workload serves that is a gateway, and the hosts to which their documents lead. What is equal to `previous` is the
+/// same `Arc`s, and the workloads of one gateway share theirs.
 pub(super) fn gateways(
     resources: &Resources,
     settings: &MeshSettings,
@@ -110,12 +113,12 @@ pub(super) fn gateways(
     (workloads, selected, candidates): (&Workloads<'_>, &Selected, &Candidates<'_>),
     previous: &BTreeMap<WorkloadName, Arc<Gateway>>,
     problems: &mut Problems,
-) -> BTreeMap<WorkloadName, Arc<Gateway>> {
+) -> (BTreeMap<WorkloadName, Arc<Gateway>>, LedTo) {
     let grants = Grants::new(resources);
     let api = GatewayApi::new(resources, problems);
     let ingresses = Ingresses::new(resources, settings, certificates, problems);
     let istio = IstioGateways::new(resources, routing, problems);
-    let mut gateways = BTreeMap::new();
+    let (mut gateways, mut led_to) = (BTreeMap::new(), LedTo::new());
     let shared = SharedRules::default();
     let named = api.names().chain(ingresses.name());
     let seats = seats((workloads, selected), &istio.labels_asked(routing), named);
@@ -125,6 +128,7 @@ pub(super) fn gateways(
         ingresses.add_to(&mut draft, problems);
         let owned = api.has(seat).then_some(&*settings.root_namespace);
         istio.add_to(&mut draft, owned, routing, problems);
+        led_to.extend(draft.hosts_of_backends());
         let before = seat.workloads.iter().find_map(|workload| previous.get(*workload));
         let gateway = kept(draft.finish(problems), before);
         loopback::report(seat, &gateway, routing, (workloads, candidates), problems);
@@ -133,9 +137,10 @@ pub(super) fn gateways(
     for (seat, alone) in &istio.unserved(&seats, problems) {
         let mut draft = Draft::new(seat, (routing, limits, &shared), &grants, certificates);
         alone.add_all_to(&mut draft, routing, problems);
+        led_to.extend(draft.hosts_of_backends());
         draft.finish(problems);
     }
-    gateways
+    (gateways, led_to)
 }
 
 /// The objects that documents name, by the namespace of the documents. Those of Istio name what is in the namespace of a

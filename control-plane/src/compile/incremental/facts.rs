@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{AppConnections, ServiceKey, snapshot::ServiceViews};
+use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::ServiceViews};
 
-use super::super::{Problems, clients::There, routes::OfHost, services::Catalog, sort};
+use super::super::{
+    Problems, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort, workloads::Faced,
+};
 use crate::problem::{Detached, DocumentName, Fault, Problem};
 
 /// What is known of all hosts.
@@ -17,6 +19,10 @@ pub(in super::super) struct Facts {
     /// The hosts that are not those of one `Service` alone, or that an `ExternalName` stands for.
     pub(super) others: HashSet<Arc<str>>,
     pub(in super::super) found: Found,
+    /// The hosts to which documents for gateways lead.
+    pub(super) led_to: LedTo,
+    /// What policies ask of workloads, if there are policies of which something is reported by it.
+    pub(super) faced: Option<BTreeMap<WorkloadName, Faced>>,
     /// The ports at which DNS alone says whom a service calls in plaintext.
     pub(super) unproven: BTreeSet<u16>,
     pub(super) connections: Connections,
@@ -27,10 +33,10 @@ pub(in super::super) struct Facts {
 impl Facts {
     pub(in super::super) fn new(
         catalog: &Catalog<'_>,
-        (others, routed): (Problems, Routed),
-        unproven: BTreeSet<u16>,
+        found: Found,
+        (led_to, faced): (LedTo, Option<BTreeMap<WorkloadName, Faced>>),
+        (unproven, selected): (BTreeSet<u16>, There),
         connections: Connections,
-        selected: There,
     ) -> Self {
         let mut hosts = HashSet::new();
         for host in catalog.hosts() {
@@ -39,16 +45,50 @@ impl Facts {
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        Self { others: hosts, found: Found { others, routed }, unproven, connections, selected }
+        Self { others: hosts, found, led_to, faced, unproven, connections, selected }
     }
 }
 
 /// What is wrong, by what found it.
 #[derive(Debug)]
 pub(in super::super) struct Found {
-    /// All else than routes.
-    pub(super) others: Problems,
-    pub(super) routed: Routed,
+    /// All else.
+    pub(in super::super) others: Problems,
+    /// Policies of workloads, whichever workloads they are for.
+    pub(in super::super) policies: Problems,
+    /// Each `AuthorizationPolicy` and `PeerAuthentication`, by the workloads that it is for.
+    pub(in super::super) of_each_policy: Reports,
+    /// What gateways serve.
+    pub(in super::super) gateways: Problems,
+    pub(in super::super) routed: Routed,
+}
+
+/// What is wrong, by the documents that it is told of.
+#[derive(Debug, Default)]
+pub(in super::super) struct Reports(HashMap<Option<DocumentName>, HashSet<Problem>>);
+
+impl From<Problems> for Reports {
+    fn from(problems: Problems) -> Self {
+        let mut reports = Self::default();
+        reports.add(problems);
+        reports
+    }
+}
+
+impl Reports {
+    fn add(&mut self, problems: Problems) {
+        for problem in problems.found {
+            self.0.entry(problem.document.clone()).or_default().insert(problem);
+        }
+    }
+
+    /// Puts `problems`, which are all that is wrong with the documents `of`, into the place of what was.
+    pub(super) fn replace(&mut self, of: &BTreeSet<DocumentName>, problems: Problems) {
+        for name in of {
+            self.0.remove(&Some(name.clone()));
+        }
+        self.add(problems);
+    }
 }
 
 /// What routes and rules come to.
@@ -65,16 +105,13 @@ pub(in super::super) struct Routed {
 }
 
 impl Found {
-    /// Whether a document has no room because of others: then each may have a part in what any other is.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.others.is_crowded || self.routed.of_all.is_crowded
-    }
-
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
-        let Routed { of_all, of_hosts, .. } = &self.routed;
-        let parts = || [&self.others, of_all].into_iter().chain(of_hosts.values());
-        let all: HashSet<&Problem> = parts().flat_map(|part| &part.found).collect();
+        let Self { others, policies, of_each_policy, gateways, routed: Routed { of_all, of_hosts, .. } } =
+            self;
+        let parts = || [others, policies, gateways, of_all].into_iter().chain(of_hosts.values());
+        let of_parts = parts().flat_map(|part| &part.found);
+        let all: HashSet<&Problem> = of_parts.chain(of_each_policy.0.values().flatten()).collect();
         let deciding: HashSet<&(DocumentName, usize)> = parts().flat_map(|part| &part.deciding).collect();
         let is_deciding = |route: &(DocumentName, usize)| deciding.contains(route);
         let mut problems: Vec<Problem> =
@@ -100,6 +137,12 @@ impl Routed {
             false => self.of_hosts.insert(Arc::clone(host), problems),
         };
         self.views.extend(views);
+    }
+
+    /// Forgets what was found of `host`, which is nothing any more, or is [added](Self::add) again.
+    pub(super) fn forget(&mut self, host: &Arc<str>) {
+        self.of_hosts.remove(host);
+        self.reported.retain(|key| key.host != *host);
     }
 }
 
@@ -138,15 +181,22 @@ impl Connections {
         found
     }
 
-    /// Whether all that was found of hosts that `concerns` is what `find` gives now.
-    pub(super) fn are_still(
+    /// Those of `hosts` of which something else was found than what `find` gives now.
+    pub(super) fn differing(
         &self,
-        concerns: impl Fn(&str) -> bool,
+        hosts: &HashSet<Arc<str>>,
         find: impl Fn(&ServiceKey, &str) -> AppConnections,
-    ) -> bool {
+    ) -> HashSet<Arc<str>> {
         let all = self.0.borrow();
-        let mut concerned = all.iter().filter(|(service, _)| concerns(&service.host));
-        concerned.all(|(service, found)| found.iter().all(|(own, found)| find(service, own) == *found))
+        let concerned = all.iter().filter(|(service, _)| hosts.contains(&service.host));
+        let differing = concerned
+            .filter(|(service, found)| found.iter().any(|(own, found)| find(service, own) != *found));
+        differing.map(|(service, _)| Arc::clone(&service.host)).collect()
+    }
+
+    /// Forgets what was found of `hosts`.
+    pub(super) fn forget(&self, hosts: &HashSet<Arc<str>>) {
+        self.0.borrow_mut().retain(|service, _| !hosts.contains(&service.host));
     }
 
     /// What was found before.

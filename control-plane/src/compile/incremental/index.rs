@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Host, facts::selects};
+use selvedge_model::Host;
 
 use super::{super::hosts::service_host, Facts, edits::Pair};
 use crate::{
@@ -24,20 +24,17 @@ use crate::{
 /// A document's namespace and name.
 pub(super) type Key = (Arc<str>, Arc<str>);
 
-/// The most documents that are worth being compiled alone. Both what there was and what there is are.
-const MOST: usize = 2_000;
-
 /// A document that has addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Item {
+pub(super) enum Item {
     Entry(Key),
     Pod(Key),
     Slice(Key),
 }
 
-/// A document that has addresses, and does not change while the index lives.
-#[derive(Debug)]
-enum Fixed {
+/// What else has an address.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fixed {
     /// A `Service`, by its host.
     Service(Arc<str>),
     /// One whose meaning is not that of its addresses and labels alone.
@@ -46,52 +43,41 @@ enum Fixed {
 
 /// Who selects `WorkloadEntry`s by one of their labels, and who has it.
 #[derive(Debug, Default)]
-struct Group {
-    hosts: Vec<Arc<str>>,
-    entries: HashSet<Arc<str>>,
+pub(super) struct Group {
+    pub(super) hosts: Vec<Arc<str>>,
+    pub(super) entries: HashSet<Arc<str>>,
 }
 
 /// Each label that a selector asks for first: by namespace, name and value.
-type Groups = HashMap<Arc<str>, HashMap<String, HashMap<String, Group>>>;
+pub(super) type Groups = HashMap<Arc<str>, HashMap<String, HashMap<String, Group>>>;
 
 /// All workloads and endpoints, and what they may have to do with.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Each `Service` that is nothing but itself, by its host, with its place among all.
-    services: HashMap<Arc<str>, (usize, Arc<Document<ServiceSpec>>)>,
-    groups: Groups,
+    /// Each `Service` that is nothing but itself, by its host.
+    pub(super) services: HashMap<Arc<str>, Arc<Document<ServiceSpec>>>,
+    pub(super) groups: Groups,
     /// The selectors of `ServiceEntry`s by their namespaces.
-    selecting: HashMap<Arc<str>, Vec<BTreeMap<String, String>>>,
-    fixed: HashMap<IpAddr, Vec<Fixed>>,
+    pub(super) selecting: HashMap<Arc<str>, Vec<BTreeMap<String, String>>>,
+    pub(super) fixed: HashMap<IpAddr, Vec<Fixed>>,
     /// Hosts that are not those of one `Service` alone.
-    others: HashSet<Arc<str>>,
-    entries: HashMap<Key, Arc<Document<WorkloadEntrySpec>>>,
-    pods: HashMap<Key, Arc<Document<PodSpec>>>,
-    slices: HashMap<Key, Arc<Document<EndpointSliceSpec>>>,
-    at: HashMap<IpAddr, Vec<Item>>,
+    pub(super) others: HashSet<Arc<str>>,
+    pub(super) entries: HashMap<Key, Arc<Document<WorkloadEntrySpec>>>,
+    pub(super) pods: HashMap<Key, Arc<Document<PodSpec>>>,
+    pub(super) slices: HashMap<Key, Arc<Document<EndpointSliceSpec>>>,
+    pub(super) at: HashMap<IpAddr, Vec<Item>>,
     /// The slices of each host.
-    of_host: HashMap<String, HashSet<Key>>,
+    pub(super) of_host: HashMap<String, HashSet<Key>>,
     /// The slices that name each pod.
-    naming: HashMap<Key, HashSet<Key>>,
+    pub(super) naming: HashMap<Key, HashSet<Key>>,
     cluster_domain: String,
-}
-
-/// All that a change can reach.
-#[derive(Debug, Default)]
-pub(super) struct Affected {
-    items: HashSet<Item>,
-    hosts: HashSet<Arc<str>>,
-    addresses: HashSet<IpAddr>,
-    /// Those items and services that were not looked at yet.
-    left: Vec<Item>,
-    hosts_left: Vec<Arc<str>>,
 }
 
 /// There is more to a change than its neighbours tell.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Everything;
 
-fn key(name: &DocumentName) -> Key {
+pub(super) fn key(name: &DocumentName) -> Key {
     (Arc::clone(&name.namespace), Arc::clone(&name.name))
 }
 
@@ -100,8 +86,8 @@ impl Index {
     pub(super) fn new(resources: &Resources, cluster_domain: &str, facts: &Facts) -> Option<Self> {
         let mut index = Self { cluster_domain: cluster_domain.to_owned(), ..Self::default() };
         index.others.extend(facts.others.iter().cloned());
-        for (place, document) in resources.services.iter().enumerate() {
-            index.add_service(place, document)?;
+        for document in &resources.services {
+            index.add_service(document).ok()?;
         }
         resources.service_entries.iter().for_each(|document| index.add_service_entry(document));
         for document in &resources.workload_entries {
@@ -116,9 +102,9 @@ impl Index {
         Some(index)
     }
 
-    fn add_service(&mut self, place: usize, document: &Arc<Document<ServiceSpec>>) -> Option<()> {
-        let DocumentName { namespace, name, .. } = &document.name;
-        let host: Arc<str> = service_host(name, namespace, &self.cluster_domain).to_ascii_lowercase().into();
+    fn add_service(&mut self, document: &Arc<Document<ServiceSpec>>) -> Result<(), Everything> {
+        let namespace = &document.name.namespace;
+        let host = self.host(document);
         let is_other = document.spec.external_name.is_some() || self.others.contains(&host);
         for ip in &document.spec.addresses {
             let fixed = if is_other { Fixed::Other } else { Fixed::Service(Arc::clone(&host)) };
@@ -129,15 +115,31 @@ impl Index {
         }
         if let Some((label, value)) = document.spec.selector.first_key_value() {
             let here = self.groups.entry(Arc::clone(namespace)).or_default();
-            let group = here.entry(label.clone()).or_default().entry(value.clone()).or_default();
+            let group = here.entry(label.clone()).or_default().entry(value.clone());
+            let entries = &self.entries;
+            let group = group.or_insert_with(|| Group {
+                hosts: Vec::new(),
+                entries: labelled(entries, namespace, (label, value)),
+            });
             group.hosts.push(Arc::clone(&host));
         }
         if is_other {
             self.others.insert(host);
-            return Some(());
+            return Ok(());
         }
-        let is_new = self.services.insert(host, (place, Arc::clone(document))).is_none();
-        is_new.then_some(())
+        let before = self.services.insert(host, Arc::clone(document));
+        before.map_or(Ok(()), |_| Err(Everything))
+    }
+
+    /// The host of a `Service`.
+    pub(super) fn host(&self, document: &Document<ServiceSpec>) -> Arc<str> {
+        let DocumentName { namespace, name, .. } = &document.name;
+        service_host(name, namespace, &self.cluster_domain).to_ascii_lowercase().into()
+    }
+
+    /// Whether `host` is not that of one `Service` alone.
+    pub(super) fn is_other(&self, host: &str) -> bool {
+        self.others.contains(host)
     }
 
     fn add_service_entry(&mut self, document: &Document<ServiceEntrySpec>) {
@@ -192,7 +194,7 @@ impl Index {
         before.map_or(Ok(()), |_| Err(Everything))
     }
 
-    fn host_of(&self, slice: &Document<EndpointSliceSpec>) -> String {
+    pub(super) fn host_of(&self, slice: &Document<EndpointSliceSpec>) -> String {
         service_host(&slice.spec.service, &slice.name.namespace, &self.cluster_domain)
     }
 
@@ -249,6 +251,36 @@ impl Index {
         changed.iter().filter_map(|(_, new)| new.as_ref()).try_for_each(|new| self.add_slice(new))
     }
 
+    /// Follows a change of `Service`s, each of which is nothing but itself.
+    pub(super) fn change_services(&mut self, changed: &[Pair<ServiceSpec>]) -> Result<(), Everything> {
+        for old in changed.iter().filter_map(|(old, _)| old.as_ref()) {
+            let host = self.host(old);
+            let fixed = Fixed::Service(Arc::clone(&host));
+            for ip in &old.spec.addresses {
+                self.fixed.entry(*ip).or_default().retain(|here| *here != fixed);
+            }
+            if let Some((label, value)) = old.spec.selector.first_key_value()
+                && let Some(group) = self.group(&old.name.namespace, (label, value))
+            {
+                group.hosts.retain(|other| *other != host);
+            }
+            self.services.remove(&host);
+        }
+        changed.iter().filter_map(|(_, new)| new.as_ref()).try_for_each(|new| self.add_service(new))
+    }
+
+    fn group(&mut self, namespace: &str, (label, value): (&str, &str)) -> Option<&mut Group> {
+        self.groups.get_mut(namespace)?.get_mut(label)?.get_mut(value)
+    }
+
+    /// Takes a `Service` that was read again and says the same.
+    pub(super) fn service_again(&mut self, document: &Arc<Document<ServiceSpec>>) {
+        let host = self.host(document);
+        if let Some(there) = self.services.get_mut(&host) {
+            *there = Arc::clone(document);
+        }
+    }
+
     /// Takes a `WorkloadEntry` that was read again and says the same.
     pub(super) fn entry_again(&mut self, document: &Arc<Document<WorkloadEntrySpec>>) {
         self.entries.insert(key(&document.name), Arc::clone(document));
@@ -263,220 +295,22 @@ impl Index {
     pub(super) fn slice_again(&mut self, document: &Arc<Document<EndpointSliceSpec>>) {
         self.slices.insert(key(&document.name), Arc::clone(document));
     }
-
-    /// All that these changes can reach, of what is in the index: what there was before them.
-    pub(super) fn affected(
-        &self,
-        entries: &[Pair<WorkloadEntrySpec>],
-        pods: &[Pair<PodSpec>],
-        slices: &[Pair<EndpointSliceSpec>],
-    ) -> Result<Affected, Everything> {
-        let mut affected = Affected::default();
-        for document in entries.iter().flat_map(|(old, new)| [old, new]).flatten() {
-            affected.items.insert(Item::Entry(key(&document.name)));
-            self.reach_entry(document, &mut affected)?;
-        }
-        for document in pods.iter().flat_map(|(old, new)| [old, new]).flatten() {
-            affected.items.insert(Item::Pod(key(&document.name)));
-            self.reach_pod(document, &mut affected)?;
-        }
-        for document in slices.iter().flat_map(|(old, new)| [old, new]).flatten() {
-            affected.items.insert(Item::Slice(key(&document.name)));
-            self.reach_slice(document, &mut affected)?;
-        }
-        loop {
-            if affected.items.len() > MOST {
-                return Err(Everything);
-            }
-            if let Some(host) = affected.hosts_left.pop() {
-                self.reach_service(&host, &mut affected)?;
-            } else if let Some(item) = affected.left.pop() {
-                self.reach(&item, &mut affected)?;
-            } else {
-                return Ok(affected);
-            }
-        }
-    }
-
-    fn reach(&self, item: &Item, affected: &mut Affected) -> Result<(), Everything> {
-        match item {
-            Item::Entry(key) => self.reach_entry(self.entries.get(key).ok_or(Everything)?, affected),
-            Item::Pod(key) => self.reach_pod(self.pods.get(key).ok_or(Everything)?, affected),
-            Item::Slice(key) => self.reach_slice(self.slices.get(key).ok_or(Everything)?, affected),
-        }
-    }
-
-    /// A namespace's workload with these labels is none that a `ServiceEntry` asks for.
-    fn is_not_selected(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Result<(), Everything> {
-        let mut selecting = self.selecting.get(namespace).into_iter().flatten();
-        if selecting.any(|selector| selects(selector, labels)) { Err(Everything) } else { Ok(()) }
-    }
-
-    fn reach_entry(
-        &self,
-        document: &Document<WorkloadEntrySpec>,
-        affected: &mut Affected,
-    ) -> Result<(), Everything> {
-        let spec = &document.spec;
-        self.is_not_selected(&document.name.namespace, &spec.labels)?;
-        if spec.gateway.is_some() || spec.address.as_ref().is_some_and(|host| host.name().is_some()) {
-            return Err(Everything);
-        }
-        if let Some(ip) = spec.address.as_ref().and_then(Host::ip) {
-            self.reach_address(ip, affected)?;
-        }
-        let key = key(&document.name);
-        if self.pods.contains_key(&key) {
-            affected.add(Item::Pod(key));
-        }
-        let here = self.groups.get(&document.name.namespace);
-        for (label, value) in &spec.labels {
-            let group = here.and_then(|here| here.get(label)?.get(value));
-            for host in group.into_iter().flat_map(|group| &group.hosts) {
-                affected.add_host(host);
-            }
-        }
-        Ok(())
-    }
-
-    fn reach_pod(&self, document: &Document<PodSpec>, affected: &mut Affected) -> Result<(), Everything> {
-        self.is_not_selected(&document.name.namespace, &document.metadata.labels)?;
-        if document.spec.gateway.is_some() {
-            return Err(Everything);
-        }
-        document.spec.addresses.iter().try_for_each(|ip| self.reach_address(*ip, affected))?;
-        let key = key(&document.name);
-        for slice in self.naming.get(&key).into_iter().flatten() {
-            affected.add(Item::Slice(slice.clone()));
-        }
-        if self.entries.contains_key(&key) {
-            affected.add(Item::Entry(key));
-        }
-        Ok(())
-    }
-
-    fn reach_slice(
-        &self,
-        document: &Document<EndpointSliceSpec>,
-        affected: &mut Affected,
-    ) -> Result<(), Everything> {
-        let host = self.host_of(document);
-        if self.others.contains(&*host) {
-            return Err(Everything);
-        }
-        match self.services.get_key_value(&*host) {
-            Some((host, _)) => affected.add_host(host),
-            None => {
-                let others = self.of_host.get(&host).into_iter().flatten();
-                others.for_each(|slice| affected.add(Item::Slice(slice.clone())));
-            }
-        }
-        for pod in pods_of(document).filter(|pod| self.pods.contains_key(pod)) {
-            affected.add(Item::Pod(pod));
-        }
-        addresses_of(document).try_for_each(|ip| self.reach_address(ip, affected))
-    }
-
-    fn reach_service(&self, host: &Arc<str>, affected: &mut Affected) -> Result<(), Everything> {
-        let Some((_, document)) = self.services.get(host) else { return Err(Everything) };
-        document.spec.addresses.iter().try_for_each(|ip| self.reach_address(*ip, affected))?;
-        let namespace = &document.name.namespace;
-        if let Some((label, value)) = document.spec.selector.first_key_value() {
-            let group = self.groups.get(namespace).and_then(|here| here.get(label)?.get(value));
-            for name in group.into_iter().flat_map(|group| &group.entries) {
-                affected.add(Item::Entry((Arc::clone(namespace), Arc::clone(name))));
-            }
-        }
-        for slice in self.of_host.get(&**host).into_iter().flatten() {
-            affected.add(Item::Slice(slice.clone()));
-        }
-        Ok(())
-    }
-
-    fn reach_address(&self, ip: IpAddr, affected: &mut Affected) -> Result<(), Everything> {
-        if !affected.addresses.insert(ip) {
-            return Ok(());
-        }
-        for fixed in self.fixed.get(&ip).into_iter().flatten() {
-            match fixed {
-                Fixed::Service(host) => affected.add_host(host),
-                Fixed::Other => return Err(Everything),
-            }
-        }
-        for item in self.at.get(&ip).into_iter().flatten() {
-            affected.add(item.clone());
-        }
-        Ok(())
-    }
 }
 
-impl Affected {
-    fn add(&mut self, item: Item) {
-        if !self.items.contains(&item) {
-            self.items.insert(item.clone());
-            self.left.push(item);
-        }
-    }
-
-    fn add_host(&mut self, host: &Arc<str>) {
-        if self.hosts.insert(Arc::clone(host)) {
-            self.hosts_left.push(Arc::clone(host));
-        }
-    }
-
-    /// Those documents of `all`, which `index` is of, that are affected, in their order.
-    pub(super) fn of(&self, index: &Index, all: &Resources) -> Resources {
-        let (mut entries, mut pods, mut slices) = (Places::default(), Places::default(), Places::default());
-        for item in &self.items {
-            match item {
-                Item::Entry(key) => index.entries.get(key).into_iter().for_each(|one| entries.add(one)),
-                Item::Pod(key) => index.pods.get(key).into_iter().for_each(|one| pods.add(one)),
-                Item::Slice(key) => index.slices.get(key).into_iter().for_each(|one| slices.add(one)),
-            }
-        }
-        let mut services: Vec<_> = self.hosts.iter().filter_map(|host| index.services.get(host)).collect();
-        services.sort_by_key(|(place, _)| *place);
-        Resources {
-            workload_entries: entries.of(&all.workload_entries),
-            pods: pods.of(&all.pods),
-            endpoint_slices: slices.of(&all.endpoint_slices),
-            services: services.into_iter().map(|(_, document)| Arc::clone(document)).collect(),
-            nodes: all.nodes.clone(),
-            ..Resources::default()
-        }
-    }
+/// Each document of `changed`, before and after.
+pub(super) fn both<T>(changed: &[Pair<T>]) -> impl Iterator<Item = &Document<T>> {
+    changed.iter().flat_map(|(old, new)| [old, new]).flatten().map(|document| &**document)
 }
 
-/// Where some documents are in memory, to be found in a long list.
-#[derive(Debug, Default)]
-struct Places(HashSet<usize>);
-
-impl Places {
-    fn add<T>(&mut self, document: &Arc<T>) {
-        self.0.insert(place_of(document));
-    }
-
-    fn of<T>(&self, all: &[Arc<T>]) -> Vec<Arc<T>> {
-        if self.0.is_empty() {
-            return Vec::new();
-        }
-        // Most are none of them, which 1,024 bits tell sooner than the set.
-        let mut bits = [0_u64; 16];
-        let bit = |place: usize| ((place >> 10) % 16, (place >> 4) % 64);
-        for (word, bit) in self.0.iter().map(|place| bit(*place)) {
-            bits[word] |= 1 << bit;
-        }
-        let is_one = |document: &&Arc<T>| {
-            let place = place_of(document);
-            let (word, bit) = bit(place);
-            bits[word] & (1 << bit) != 0 && self.0.contains(&place)
-        };
-        all.iter().filter(is_one).cloned().collect()
-    }
-}
-
-fn place_of<T>(document: &Arc<T>) -> usize {
-    Arc::as_ptr(document).addr()
+/// The names of the `WorkloadEntry`s of `namespace` that have this label.
+pub(super) fn labelled(
+    entries: &HashMap<Key, Arc<Document<WorkloadEntrySpec>>>,
+    namespace: &str,
+    (label, value): (&str, &str),
+) -> HashSet<Arc<str>> {
+    let here = entries.iter().filter(|((own, _), _)| **own == *namespace);
+    let with = here.filter(|(_, entry)| entry.spec.labels.get(label).is_some_and(|own| own == value));
+    with.map(|((_, name), _)| Arc::clone(name)).collect()
 }
 
 /// Each group that `document` belongs to by one of its labels.
@@ -494,12 +328,12 @@ fn inline_dial(inline: &WorkloadEntrySpec) -> Option<&Host> {
     inline.inbound.as_ref().map(|inbound| &inbound.host)
 }
 
-fn addresses_of(slice: &Document<EndpointSliceSpec>) -> impl Iterator<Item = IpAddr> {
+pub(super) fn addresses_of(slice: &Document<EndpointSliceSpec>) -> impl Iterator<Item = IpAddr> {
     slice.spec.addresses.iter().chain(&slice.spec.ending).map(|address| address.ip)
 }
 
 /// The pods that `slice` names.
-fn pods_of(slice: &Document<EndpointSliceSpec>) -> impl Iterator<Item = Key> {
+pub(super) fn pods_of(slice: &Document<EndpointSliceSpec>) -> impl Iterator<Item = Key> {
     let named = slice.spec.addresses.iter().chain(&slice.spec.ending);
     named.filter_map(|address| {
         let pod = address.pod.as_ref()?;

@@ -7,14 +7,14 @@ use std::{
 };
 
 use selvedge_model::{
-    AppConnections, Endpoint, Endpoints, Mesh, ServiceKey, Workload, WorkloadName,
-    snapshot::{Declared, Occupant, Owners},
+    AppConnections, Endpoint, Endpoints, Host, Mesh, ServiceKey, Workload, WorkloadName,
+    snapshot::{Declared, Occupant, OwnedPorts},
 };
 
 use super::super::{
     MeshSettings, Problems, asked, candidates, dialled, endpoints, inbound, meant, network, owners, places,
     servers, services,
-    workloads::{self, KnownWorkload},
+    workloads::{self, Faced, KnownWorkload},
 };
 use crate::{problem::Problem, resources::Resources};
 
@@ -27,7 +27,7 @@ pub(super) struct Local<'a> {
     pub(super) addresses: BTreeMap<SocketAddr, Endpoint>,
     pub(super) service_addresses: BTreeMap<SocketAddr, Declared>,
     pub(super) callers: BTreeMap<SocketAddr, Vec<Declared>>,
-    pub(super) owners: Owners,
+    pub(super) owners: BTreeMap<Host, Vec<OwnedPorts>>,
     pub(super) problems: Problems,
 }
 
@@ -91,6 +91,16 @@ impl<'a> Local<'a> {
     /// The names of its workloads, each with its labels.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&WorkloadName, &BTreeMap<String, String>)> {
         self.workloads.labels()
+    }
+
+    /// What policies ask of its workloads.
+    pub(super) fn faced(&self) -> BTreeMap<WorkloadName, Faced> {
+        self.workloads.faced()
+    }
+
+    /// The namespaces and names of the service accounts of its workloads.
+    pub(super) fn accounts(&self) -> BTreeSet<(&str, &str)> {
+        self.list().map(KnownWorkload::account).collect()
     }
 
     /// Those of its workloads at `ports` that are dialled elsewhere than where their apps listen.

@@ -1,13 +1,16 @@
-//! A change of routes and `DestinationRule`s, compiled for the hosts that these have to do with.
+//! A change of routes and `DestinationRule`s, compiled for the hosts and gateways that these have to do with.
 //!
-//! What a host is to its clients reads the routes that are for it, by their hosts or parents, and the rules of itself and of
-//! every host to which its routes send. So a route touches the hosts that it is for, and a rule the hosts that it is for and
-//! those whose backends these are. What a route is by itself, and whether its hosts exist, is looked at for all routes,
-//! which is little.
+//! What a host is to its clients reads the routes that are for it, by their hosts or parents, those to which these delegate, and the
+//! rules of itself and of every host to which its routes send. So a route touches the hosts that it is for, and a rule the hosts
+//! that it is for and those whose backends these are. What a route is by itself, and whether its hosts exist, is looked at for
+//! all routes, which is little. If documents of a namespace have no room because of others, a change of one of these touches
+//! what all of them are for.
 //!
-//! Everything is compiled where more reads them: gateways their routes and all rules, policies the routes that they name, and
-//! `VirtualService`s the one to which they delegate; and if other hosts can be called because documents speak of them, apps are
-//! connected to otherwise, or rules select other clients by their labels.
+//! What gateways serve reads the routes that name gateways, and the rules of all hosts to which these lead: where such a thing
+//! changes, the gateways are compiled, and nothing else for it.
+//!
+//! Everything is compiled where more reads them: policies the routes that they name; and if other hosts can be called because
+//! documents speak of them, apps are connected to otherwise, or rules select other clients by their labels.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,104 +22,91 @@ use selvedge_model::{ServiceKey, snapshot::ServiceViews};
 
 use super::{
     super::{
-        MeshSettings, Problems, backend_tls, backend_traffic,
+        MeshSettings, Problems,
+        backend_tls::BackendTls,
+        backend_traffic::BackendTraffic,
+        candidates::candidates,
         certificates::Certificates,
-        clients::{SelectedClients, Selectors},
+        clients::{Selected, SelectedClients, Selectors},
+        gateways,
         hosts::{resolve, service_host},
-        routes,
-        services::{self, Catalog},
+        inbound,
+        owners::Owners,
+        rate_limits::RateLimits,
+        routes::Routing,
+        services::Catalog,
+        workloads::Workloads,
     },
     Last,
-    edits::{Edits, Pair},
-    index::Everything,
+    changes::{ChangedRoutes, ChangedWorkloads},
+    index::{Everything, both},
+    workloads::Hosts,
 };
 use crate::resources::{
-    DestinationRuleSpec, Document, HttpRouteSpec, Resources, TcpRouteSpec, VirtualServiceSpec,
-    references::HttpParents,
+    DestinationRuleSpec, Document, Resources, VirtualServiceSpec, references::HttpParents,
 };
 
-/// What makes the routes and rules others.
-#[derive(Debug)]
-pub(super) struct ChangedRoutes {
-    virtual_services: Edits<VirtualServiceSpec>,
-    http_routes: Edits<HttpRouteSpec>,
-    tcp_routes: Edits<TcpRouteSpec>,
-    destination_rules: Edits<DestinationRuleSpec>,
+/// Where requests go, by all documents.
+struct Decided<'d> {
+    catalog: &'d Catalog<'d>,
+    certificates: &'d Certificates<'d>,
+    routing: &'d Routing<'d>,
+    /// What is wrong with routes and rules, whichever hosts they are for.
+    problems: Problems,
 }
 
-impl ChangedRoutes {
-    pub(super) fn new(old: &mut Resources, new: &Resources) -> Self {
-        Self {
-            virtual_services: Edits::new(&mut old.virtual_services, &new.virtual_services, |_| {}),
-            http_routes: Edits::new(&mut old.http_routes, &new.http_routes, |_| {}),
-            tcp_routes: Edits::new(&mut old.tcp_routes, &new.tcp_routes, |_| {}),
-            destination_rules: Edits::new(&mut old.destination_rules, &new.destination_rules, |_| {}),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.virtual_services.changed.is_empty()
-            && self.http_routes.changed.is_empty()
-            && self.tcp_routes.changed.is_empty()
-            && self.destination_rules.changed.is_empty()
-    }
-
-    /// # Errors
-    /// One of them is read by more than the hosts that it is for, among `all` that there is besides.
-    fn are_for_hosts_alone(&self, all: &Resources) -> Result<(), Everything> {
-        let is_for_hosts = |spec: &VirtualServiceSpec| {
-            let is_delegate = spec.hosts.is_empty();
-            !is_delegate && spec.followed_by.gateways.is_empty()
-        };
-        let is_for_services =
-            |parents: &HttpParents| parents.gateways.is_empty() && parents.servers.is_empty();
-        let any_names_routes = !all.rate_limits.is_empty() || !all.server_policies.is_empty();
-        let may_be_named = any_names_routes && !self.http_routes.changed.is_empty();
-        let selector =
-            |rule: &Option<Arc<Document<DestinationRuleSpec>>>| rule.as_ref()?.spec.selector.clone();
-        let mut rules = self.destination_rules.changed.iter();
-        let selects_others = rules.any(|(old, new)| selector(old) != selector(new));
-        let is_alone = all_of(&self.virtual_services.changed).all(|one| is_for_hosts(&one.spec))
-            && all_of(&self.http_routes.changed).all(|one| is_for_services(&one.spec.parents))
-            && all_of(&self.tcp_routes.changed).all(|one| is_for_services(&one.spec.parents));
-        if is_alone && !may_be_named && !selects_others { Ok(()) } else { Err(Everything) }
-    }
-
-    fn apply(self, all: &mut Resources) -> ChangedPairs {
-        ChangedPairs {
-            virtual_services: self.virtual_services.apply(&mut all.virtual_services),
-            http_routes: self.http_routes.apply(&mut all.http_routes),
-            tcp_routes: self.tcp_routes.apply(&mut all.tcp_routes),
-            destination_rules: self.destination_rules.apply(&mut all.destination_rules),
-        }
-    }
+/// What `then` makes of where requests go.
+/// `selected`: those whom rules select by their labels, or others with the same labels.
+fn decided<R>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    selected: &Selected,
+    then: impl FnOnce(Decided<'_>) -> R,
+) -> R {
+    // What is wrong with hosts themselves is known: it is none of those that have changed.
+    let (nowhere, mut problems) = (&mut Problems::default(), Problems::default());
+    let catalog = Catalog::new(resources, settings, nowhere);
+    let certificates = Certificates::new(resources, SystemTime::now(), &settings.own_namespace);
+    let of_backends = (
+        BackendTls::new(resources, &catalog, &certificates, &mut problems),
+        BackendTraffic::new(resources, &catalog, &mut problems),
+    );
+    let clients = SelectedClients::new(&Selectors::new(resources), selected);
+    let routing = Routing::new(resources, settings, &catalog, of_backends, clients, &mut problems);
+    then(Decided { catalog: &catalog, certificates: &certificates, routing: &routing, problems })
 }
 
-/// The routes and rules that say something else, each before and after; or whose place among the others is another.
-struct ChangedPairs {
-    virtual_services: Vec<Pair<VirtualServiceSpec>>,
-    http_routes: Vec<Pair<HttpRouteSpec>>,
-    tcp_routes: Vec<Pair<TcpRouteSpec>>,
-    destination_rules: Vec<Pair<DestinationRuleSpec>>,
-}
-
-/// Each document of `changed`, before and after.
-fn all_of<T>(changed: &[Pair<T>]) -> impl Iterator<Item = &Document<T>> {
-    changed.iter().flat_map(|(old, new)| [old, new]).flatten().map(|document| &**document)
-}
-
-/// The hosts that routes and rules have to do with.
+/// What routes, rules and services have to do with.
 struct Touched<'c, 'a> {
     catalog: &'c Catalog<'a>,
     settings: &'c MeshSettings,
     hosts: BTreeSet<Arc<str>>,
-    /// Those of them that rules are for.
-    with_rules: HashSet<Arc<str>>,
+    /// Those of them that are something else for whoever sends to them; and names by which such a one may be meant.
+    different: HashSet<Arc<str>>,
     /// The names and wildcards that were met, each with whether it was in a rule: many documents may name the same one.
     met: HashSet<(String, bool)>,
+    /// Those of which the `Service`s have changed.
+    of_services: BTreeSet<Arc<str>>,
+    /// The namespaces of these `VirtualService`s and rules.
+    namespaces: BTreeSet<Arc<str>>,
+    /// Whether gateways follow one of them.
+    gateways: bool,
 }
 
-impl Touched<'_, '_> {
+impl<'c, 'a> Touched<'c, 'a> {
+    fn new(catalog: &'c Catalog<'a>, settings: &'c MeshSettings) -> Self {
+        Self {
+            catalog,
+            settings,
+            hosts: BTreeSet::new(),
+            different: HashSet::new(),
+            met: HashSet::new(),
+            of_services: BTreeSet::new(),
+            namespaces: BTreeSet::new(),
+            gateways: false,
+        }
+    }
+
     fn by_name(&mut self, host: &str, namespace: &str, is_rule: bool) {
         let host = resolve(host, namespace, &self.settings.cluster_domain);
         if !self.met.insert((host.clone(), is_rule)) {
@@ -125,12 +115,13 @@ impl Touched<'_, '_> {
         for known in self.catalog.matching(&host) {
             self.hosts.insert(Arc::clone(&known.host));
             if is_rule {
-                self.with_rules.insert(Arc::clone(&known.host));
+                self.different.insert(Arc::clone(&known.host));
             }
         }
     }
 
     fn by_parents<T>(&mut self, document: &Document<T>, parents: &HttpParents) {
+        self.gateways |= !parents.gateways.is_empty();
         for parent in &parents.services {
             let namespace = parent.namespace.as_deref().unwrap_or(&document.name.namespace);
             let host = service_host(&parent.name, namespace, &self.settings.cluster_domain);
@@ -138,30 +129,82 @@ impl Touched<'_, '_> {
         }
     }
 
-    fn by(&mut self, changed: &ChangedPairs) {
-        for document in all_of(&changed.virtual_services) {
-            let hosts = document.spec.hosts.iter();
-            hosts.for_each(|host| self.by_name(host, &document.name.namespace, false));
-        }
-        for document in all_of(&changed.http_routes) {
+    fn by_virtual_service(&mut self, document: &Document<VirtualServiceSpec>) {
+        self.namespaces.insert(Arc::clone(&document.name.namespace));
+        self.gateways |= !document.spec.followed_by.gateways.is_empty();
+        document.spec.hosts.iter().for_each(|host| self.by_name(host, &document.name.namespace, false));
+    }
+
+    fn by_rule(&mut self, rule: &Document<DestinationRuleSpec>) {
+        self.namespaces.insert(Arc::clone(&rule.name.namespace));
+        self.gateways |= gateways::names_secrets(rule);
+        self.by_name(&rule.spec.host, &rule.name.namespace, true);
+    }
+
+    /// A `Service` that is there, or was.
+    fn by_service(&mut self, host: Arc<str>) {
+        // Who means it by too short a name is told how it is called.
+        let short =
+            host.strip_suffix(&self.settings.cluster_domain).and_then(|host| host.strip_suffix(".svc."));
+        self.different.extend(short.map(Arc::from));
+        self.different.insert(Arc::clone(&host));
+        self.hosts.insert(Arc::clone(&host));
+        self.of_services.insert(host);
+    }
+
+    /// What `changed` are for, of which `all` are the newest.
+    fn by_routes(&mut self, changed: &ChangedRoutes, all: &Resources) {
+        let documents = || both(&changed.virtual_services.changed);
+        documents().for_each(|document| self.by_virtual_service(document));
+        let names: BTreeSet<_> = documents().map(|one| (&*one.name.namespace, &*one.name.name)).collect();
+        let is_delegating = |root: &&Arc<Document<VirtualServiceSpec>>| {
+            let delegates = root.spec.http.iter().filter_map(|route| route.delegate.as_ref());
+            let mut named =
+                delegates.map(|to| (to.namespace.as_deref().unwrap_or(&root.name.namespace), &*to.name));
+            !names.is_empty() && named.any(|name| names.contains(&name))
+        };
+        all.virtual_services.iter().filter(is_delegating).for_each(|root| self.by_virtual_service(root));
+        for document in both(&changed.http_routes.changed) {
             self.by_parents(document, &document.spec.parents);
         }
-        for document in all_of(&changed.tcp_routes) {
+        for document in both(&changed.tcp_routes.changed) {
             self.by_parents(document, &document.spec.parents);
         }
-        for document in all_of(&changed.destination_rules) {
-            self.by_name(&document.spec.host, &document.name.namespace, true);
+        both(&changed.destination_rules.changed).for_each(|rule| self.by_rule(rule));
+    }
+
+    /// Adds what the others of their namespaces are for, as far as these are `crowded`: which of a namespace's documents have no
+    /// room depends on all of them and on the ports of their hosts, and on nobody else's.
+    fn by_room(&mut self, crowded: &BTreeSet<Arc<str>>, all: &Resources) {
+        for namespace in crowded {
+            let documents = all.virtual_services.iter().filter(|one| one.name.namespace == *namespace);
+            let rules = all.destination_rules.iter().filter(|one| one.name.namespace == *namespace);
+            let of_documents = documents.clone().flat_map(|one| &one.spec.hosts);
+            let mut hosts = of_documents.chain(rules.clone().map(|rule| &rule.spec.host));
+            if self.namespaces.contains(namespace) || hosts.any(|host| self.is_of_service(host, namespace)) {
+                documents.for_each(|document| self.by_virtual_service(document));
+                rules.for_each(|rule| self.by_rule(rule));
+            }
         }
     }
 
-    /// Adds the hosts of `services` that send to one which rules are for.
+    /// Whether a document in `namespace` means by `host` one of the `Service`s that have changed.
+    fn is_of_service(&self, host: &str, namespace: &str) -> bool {
+        let host = resolve(host, namespace, &self.settings.cluster_domain);
+        match host.strip_prefix('*') {
+            Some(suffix) => self.of_services.iter().any(|service| service.ends_with(suffix)),
+            None => self.of_services.contains(&*host),
+        }
+    }
+
+    /// Adds the hosts of `services` that send to one which is different.
     fn through_backends<'s>(&mut self, services: impl Iterator<Item = (&'s ServiceKey, &'s ServiceViews)>) {
-        if self.with_rules.is_empty() {
+        if self.different.is_empty() {
             return;
         }
         for (key, views) in services {
             let mut backends = views.each().flat_map(|view| &view.backends);
-            if backends.any(|backend| self.with_rules.contains(&backend.name.service.host)) {
+            if backends.any(|backend| self.different.contains(&backend.name.service.host)) {
                 self.hosts.insert(Arc::clone(&key.host));
             }
         }
@@ -169,70 +212,98 @@ impl Touched<'_, '_> {
 }
 
 impl Last {
-    /// Takes over what has become of the hosts that `changed` has to do with.
+    /// Takes over what has become of all that `workloads` and `routes` have to do with, which make the documents `resources`.
     ///
     /// # Errors
     /// Everything must be compiled.
-    pub(super) fn follow_routes(&mut self, changed: ChangedRoutes) -> Result<(), Everything> {
-        if !changed.destination_rules.changed.is_empty() {
-            self.has_no_gateways()?;
-        }
-        changed.are_for_hosts_alone(&self.resources)?;
-        let spoken_of = services::spoken_of_if_it_matters(&self.resources, &self.settings);
-        let changed = changed.apply(&mut self.resources);
-        let Self { resources, settings, mesh, facts, .. } = self;
-        if services::spoken_of_if_it_matters(resources, settings) != spoken_of {
-            return Err(Everything);
-        }
-        let nowhere = &mut Problems::default();
-        let catalog = Catalog::new(resources, settings, nowhere);
-        let mut touched = Touched {
-            catalog: &catalog,
-            settings,
-            hosts: BTreeSet::new(),
-            with_rules: HashSet::new(),
-            met: HashSet::new(),
-        };
-        touched.by(&changed);
-        touched.through_backends(mesh.services.iter());
-        let certificates = Certificates::new(resources, SystemTime::now(), &settings.own_namespace);
-        let of_backends = (
-            backend_tls::BackendTls::new(resources, &catalog, &certificates, nowhere),
-            backend_traffic::BackendTraffic::new(resources, &catalog, nowhere),
-        );
-        let mut of_all = Problems::default();
-        let clients = SelectedClients::new(&Selectors::new(resources), &mesh.selected);
-        let routing = routes::Routing::new(resources, settings, &catalog, of_backends, clients, &mut of_all);
-        let connections = |service: &ServiceKey, namespace: &str| routing.app_connections(service, namespace);
-        // Who has room depends on all that came before.
-        if of_all.is_crowded {
-            return Err(Everything);
-        }
-        if !facts.connections.are_still(|host| touched.with_rules.contains(host), connections) {
-            return Err(Everything);
-        }
-        let routed = &mut facts.found.routed;
-        routed.of_all = of_all;
-        for known in touched.hosts.iter().filter_map(|host| catalog.find(host)) {
-            let endpoints = |key: &ServiceKey| mesh.endpoints.get(key).map(|endpoints| &**endpoints);
-            routed.add(&known.host, routing.of_host(known, endpoints, &mesh.services));
-        }
-        let views = std::mem::take(&mut routed.views);
-        mesh.services.extend(views);
-        self.problems = self.facts.found.sorted();
-        Ok(())
+    pub(super) fn follow_routes(
+        &mut self,
+        resources: &Resources,
+        workloads: ChangedWorkloads,
+        routes: ChangedRoutes,
+    ) -> Result<(), Everything> {
+        let (settings, selected) = (Arc::clone(&self.settings), self.mesh.selected.clone());
+        decided(resources, &settings, &selected, |decided| {
+            let mut touched = Touched::new(decided.catalog, &settings);
+            touched.by_routes(&routes, resources);
+            both(&workloads.services.changed)
+                .for_each(|service| touched.by_service(self.index.host(service)));
+            touched
+                .by_room(&(&self.facts.found.routed.of_all.crowded | &decided.problems.crowded), resources);
+            if !touched.of_services.is_empty() {
+                touched.gateways |= has_gateways(resources);
+            }
+            let find =
+                |service: &ServiceKey, namespace: &str| decided.routing.app_connections(service, namespace);
+            let connected = self.facts.connections.differing(&touched.different, find);
+            let hosts = Hosts { routing: Some(decided.routing), connected };
+            touched.hosts.extend(self.follow_workloads(workloads, &hosts)?);
+            routes.apply(&mut self.resources);
+            touched.through_backends(self.mesh.services.iter());
+            self.compile_touched(resources, &touched, decided);
+            Ok(())
+        })
     }
 
-    /// # Errors
-    /// There is something that gateways serve, to whose backends any rule may apply. Routes that are not theirs are nothing to
-    /// them.
-    fn has_no_gateways(&self) -> Result<(), Everything> {
-        let all = &self.resources;
-        let there_are_none = self.mesh.gateways.is_empty()
-            && all.gateways.is_empty()
-            && all.istio_gateways.is_empty()
-            && all.listener_sets.is_empty()
-            && all.ingresses.is_empty();
-        if there_are_none { Ok(()) } else { Err(Everything) }
+    /// Looks again at `hosts`, whose endpoints are others.
+    pub(super) fn look_again(&mut self, resources: &Resources, hosts: BTreeSet<Arc<str>>) {
+        let (settings, selected) = (Arc::clone(&self.settings), self.mesh.selected.clone());
+        decided(resources, &settings, &selected, |decided| {
+            let touched = Touched { hosts, ..Touched::new(decided.catalog, &settings) };
+            self.compile_touched(resources, &touched, decided);
+        });
     }
+
+    /// Compiles the hosts and the gateways that are `touched`.
+    fn compile_touched(&mut self, resources: &Resources, touched: &Touched<'_, '_>, decided: Decided<'_>) {
+        let Self { mesh, facts, settings, .. } = self;
+        let Decided { catalog, certificates, routing, problems } = decided;
+        let routed = &mut facts.found.routed;
+        routed.of_all = problems;
+        let mut gone = Vec::new();
+        for host in &touched.hosts {
+            let first = ServiceKey { host: Arc::clone(host), port: 0 };
+            let before = mesh.services.range(first..).map(|(key, _)| key);
+            gone.extend(before.take_while(|key| key.host == *host).cloned());
+            routed.forget(host);
+            if let Some(known) = catalog.find(host) {
+                let endpoints = |key: &ServiceKey| mesh.endpoints.get(key).map(|endpoints| &**endpoints);
+                routed.add(host, routing.of_host(known, endpoints, &mesh.services));
+            }
+        }
+        let views = std::mem::take(&mut routed.views);
+        for key in gone.iter().filter(|key| !views.contains_key(*key)) {
+            mesh.services.remove(key);
+        }
+        mesh.services.extend(views);
+        if touched.gateways || touched.different.iter().any(|host| facts.led_to.contains(host)) {
+            let limits = RateLimits::new(resources, settings, &mut Problems::default());
+            // Which documents say where backends are: they are told if a gateway should not be led there.
+            let nowhere = &mut Problems::default();
+            let policies = inbound::Policies::new(resources, settings, nowhere);
+            let mut workloads = Workloads::new(resources, settings, &policies, &mesh.workloads, nowhere);
+            let candidates = candidates(resources, settings, catalog, &mut workloads, nowhere);
+            Owners::new(resources, catalog, &candidates, &mut workloads, &mesh.owners, nowhere);
+            let mut problems = Problems::default();
+            let (gateways, led_to) = gateways::gateways(
+                resources,
+                settings,
+                (routing, certificates, &limits),
+                (&workloads, &mesh.selected, &candidates),
+                &mesh.gateways,
+                &mut problems,
+            );
+            mesh.gateways = gateways.into();
+            (facts.found.gateways, facts.led_to) = (problems, led_to);
+        }
+        self.problems = self.facts.found.sorted();
+    }
+}
+
+/// Whether anything says what gateways serve.
+pub(super) fn has_gateways(all: &Resources) -> bool {
+    !all.gateways.is_empty()
+        || !all.istio_gateways.is_empty()
+        || !all.listener_sets.is_empty()
+        || !all.ingresses.is_empty()
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use selvedge_model::policy::{Asks, Condition, Rule, TextPattern};
 
 use super::{
-    super::{Problems, targets::Targets},
-    Asked, Chosen, nobody_has, only_opaque, opaque_port, report_ports, report_unenforced,
+    super::{MeshSettings, Problems, targets::Targets},
+    Asked, Chosen, account_of, nobody_has, only_opaque, opaque_port, report_ports, report_unenforced,
 };
 use crate::resources::{
     AuthorizationAction, AuthorizationPolicySpec, Document, PeerAuthenticationSpec, RateLimitSpec, Resources,
@@ -38,15 +38,14 @@ impl Asked<'_, '_> {
     }
 
     pub(super) fn authorizations(&self, resources: &Resources, problems: &mut Problems) {
-        let enforcing = |policy: &&Document<AuthorizationPolicySpec>| {
-            !policy.unusable && policy.spec.action != AuthorizationAction::Custom
-        };
-        let all = resources.authorization_policies.iter().map(|policy| &**policy);
-        for policy in all.filter(enforcing) {
+        for policy in resources.authorization_policies.iter().filter(|policy| !policy.unusable) {
             let (namespace, spec) = (&*policy.name.namespace, &policy.spec);
-            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), self.settings)
-                .with_gateways(&spec.gateways);
+            let targets = Targets::of_authorization(policy, self.settings);
             let chosen = self.chosen(namespace, &targets);
+            report_unused(policy, &chosen, problems);
+            if spec.action == AuthorizationAction::Custom {
+                continue;
+            }
             // One for the whole mesh is for those that have a sidecar.
             if targets.chooses() || namespace != self.settings.root_namespace {
                 let field = if spec.services.is_some() { "spec.targetRefs" } else { "spec.selector" };
@@ -88,21 +87,15 @@ impl Asked<'_, '_> {
         if policy.location.path.is_none() {
             return;
         }
-        for condition in conditions.iter().filter(|condition| !condition.negated) {
-            let (Asks::Principal(set) | Asks::ServiceAccount(set)) = &condition.asks else { continue };
-            for pattern in set.patterns() {
-                let TextPattern::Exact(text) = pattern else { continue };
-                let missing = match &condition.asks {
-                    Asks::Principal(_) => self.missing_account(&text),
-                    _ => text.split_once("/sa/").and_then(|(namespace, name)| {
-                        let namespace =
-                            if namespace.is_empty() { &*policy.name.namespace } else { namespace };
-                        (!self.is_account(namespace, name)).then_some((namespace, name))
-                    }),
-                };
-                if let Some(missing) = missing {
-                    problems.warning(policy, field, nobody_has(missing));
+        for named in conditions.iter().flat_map(|condition| named_by(condition, policy)) {
+            let missing = match &named {
+                Named::Principal(text) => self.missing_account(text),
+                Named::Account(namespace, name) => {
+                    (!self.is_account(namespace, name)).then_some((&**namespace, &**name))
                 }
+            };
+            if let Some(missing) = missing {
+                problems.warning(policy, field, nobody_has(missing));
             }
         }
     }
@@ -147,6 +140,69 @@ impl Asked<'_, '_> {
                 problems.warning(document, "spec.selector", message);
             }
         }
+    }
+}
+
+/// A service account that a condition asks for.
+enum Named {
+    /// By the identity that it has.
+    Principal(Box<str>),
+    /// By its namespace and name.
+    Account(String, String),
+}
+
+/// The service accounts that `condition` of `policy` asks for by their whole names.
+fn named_by(condition: &Condition, policy: &Document<AuthorizationPolicySpec>) -> Vec<Named> {
+    let (Asks::Principal(set) | Asks::ServiceAccount(set)) = &condition.asks else { return Vec::new() };
+    let is_principal = matches!(condition.asks, Asks::Principal(_));
+    let named = set.patterns().filter(|_| !condition.negated).filter_map(|pattern| {
+        let TextPattern::Exact(text) = pattern else { return None };
+        if is_principal {
+            return Some(Named::Principal(text));
+        }
+        let (namespace, name) = text.split_once("/sa/")?;
+        let namespace = if namespace.is_empty() { &*policy.name.namespace } else { namespace };
+        Some(Named::Account(namespace.to_owned(), name.to_owned()))
+    });
+    named.collect()
+}
+
+/// The namespaces and names of the service accounts of this mesh of which it is said if nobody has them, if `policy` names them. In a
+/// cluster that is not said.
+pub(in super::super) fn accounts_named<'p>(
+    policy: &'p Document<AuthorizationPolicySpec>,
+    settings: &'p MeshSettings,
+) -> impl Iterator<Item = (String, String)> + 'p {
+    let rules = policy.spec.rules.iter().filter(|_| policy.location.path.is_some() && !policy.unusable);
+    let named = rules.flat_map(Rule::conditions).flat_map(|condition| named_by(condition, policy));
+    named.filter_map(|named| match named {
+        Named::Account(namespace, name) => Some((namespace, name)),
+        Named::Principal(text) => {
+            let (namespace, name) = account_of(&text, settings)?;
+            Some((namespace.to_owned(), name.to_owned()))
+        }
+    })
+}
+
+/// Reports a policy that selects nothing, or asks for tokens where none are accepted.
+fn report_unused(
+    policy: &Document<AuthorizationPolicySpec>,
+    chosen: &[Chosen<'_, '_>],
+    problems: &mut Problems,
+) {
+    let of_tokens =
+        |condition: &Condition| matches!(condition.asks, Asks::RequestPrincipal(_) | Asks::Claim(..));
+    let known = || chosen.iter().map(|(one, _)| one).filter(|one| one.selected.labels.is_some());
+    let asks = policy.spec.action != AuthorizationAction::Custom
+        && policy.spec.rules.iter().any(|rule| rule.conditions().any(of_tokens));
+    if asks && known().any(|one| one.workload.policy.authentication.is_none()) {
+        let message = "asks for what a token says, and a workload that it selects accepts no tokens, so no request \
+                       there has it; add a RequestAuthentication for that workload";
+        problems.warning(policy, "spec.rules", message);
+    }
+    if !policy.spec.selector.is_empty() && known().next().is_none() {
+        let message = "selects no workload, so nothing is enforced by this policy; compare the labels";
+        problems.warning(policy, "spec.selector.matchLabels", message);
     }
 }
 

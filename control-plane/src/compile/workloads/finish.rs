@@ -75,16 +75,12 @@ impl Workloads<'_> {
         finished: &'w BTreeMap<WorkloadName, Arc<Workload>>,
     ) -> impl Iterator<Item = Facing<'w>> {
         self.list.iter().filter_map(|known| {
+            let workload = finished.get(&known.name)?;
             Some(Facing {
-                name: &known.name,
                 selected: known.selected(),
-                account: known.source.service_account(),
-                is_meshed: known.source.meshed(),
-                is_gateway: known.gateway.is_some(),
+                workload,
                 is_of_node: known.source.shares_address(),
                 skipped: known.source.skipped(),
-                ports: &known.ports,
-                protocols: &finished.get(&known.name)?.protocols,
             })
         })
     }
@@ -104,11 +100,8 @@ impl Workloads<'_> {
             let policy_before = before.map(|before| &before.policy);
             let authentication = authentications
                 .find(known.selected(), policy_before.and_then(|before| before.authentication.as_ref()));
-            let authorization = authorizations.find(
-                known.selected(),
-                authentication.is_some(),
-                policy_before.and_then(|before| before.authorization.as_ref()),
-            );
+            let authorization = authorizations
+                .find(known.selected(), policy_before.and_then(|before| before.authorization.as_ref()));
             let rules_before = before.map(|before| (before.policy.network.as_ref(), before.egress.as_ref()));
             let (ingress_before, egress_before) = rules_before.unwrap_or_default();
             let named_ports = known.source.named_ports();

@@ -66,7 +66,7 @@ impl<'a> KnownWorkload<'a> {
     }
 
     /// What policies select it by.
-    pub(super) fn selected(&self) -> Selected<'_> {
+    pub(in super::super) fn selected(&self) -> Selected<'_> {
         Selected {
             namespace: self.name.namespace(),
             labels: (!self.source.is_unusable()).then(|| self.source.labels()),
@@ -117,6 +117,11 @@ impl<'a> KnownWorkload<'a> {
             place: self.place.clone(),
             address: host_port,
         }
+    }
+
+    /// The namespace and the name of its service account.
+    pub(in super::super) fn account(&self) -> (&str, &str) {
+        (self.name.namespace(), self.source.service_account())
     }
 
     /// The `WorkloadEntry` that it is; `None` for a pod.

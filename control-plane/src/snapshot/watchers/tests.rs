@@ -170,9 +170,12 @@ fn edit(mesh: &mut Mesh, step: &Step) {
             let gone = key(*host);
             mesh.services.remove(&gone);
             mesh.service_addresses.retain(|_, declared| declared.key != gone);
-            for of_port in mesh.callers.values_mut().chain(mesh.named.callers.values_mut()) {
-                of_port.retain(|declared| declared.key != gone);
-            }
+            let is_left = |declared: &Declared| declared.key != gone;
+            let of_addresses = mesh.callers.iter();
+            let of_addresses =
+                of_addresses.map(|(at, all)| (*at, all.iter().filter(|one| is_left(one)).cloned().collect()));
+            mesh.callers = of_addresses.collect();
+            mesh.named.callers.values_mut().for_each(|of_port| of_port.retain(is_left));
             mesh.service_ranges.values_mut().for_each(|ranges| ranges.retain(|(_, one)| one.key != gone));
         }
         Step::Endpoints(host, count) => drop(mesh.endpoints.insert(key(*host), list(*host, *count))),

@@ -84,6 +84,54 @@ fn what_its_owner_cannot_have_any_more_is_somebody_elses_at_once() {
     assert_eq!((again, told_again), (found, told), "the same documents mean the same");
 }
 
+/// Some documents that claim ports of one address, in some order.
+fn some_claims(random: &mut fastrand::Rng) -> String {
+    let mut documents = Vec::new();
+    for number in 0..random.usize(1..6) {
+        let namespace = random.choice(["a", "b", "c"]).unwrap();
+        let ports: Vec<u16> = [80, 81, 82].into_iter().filter(|_| random.bool()).collect();
+        let numbered: Vec<String> = ports.iter().map(|port| format!("p{port}: {port}")).collect();
+        let listed: Vec<String> =
+            ports.iter().map(|port| format!("{{number: {port}, name: p{port}, protocol: TCP}}")).collect();
+        let entry = |more: &str| entry(namespace, more).replacen("name: x", &format!("name: x{number}"), 1);
+        documents.push(match random.u8(0..6) {
+            0 => entry(""),
+            1 => format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: {namespace}}}\n\
+                 spec: {{clusterIP: 172.16.5.5, ports: [{{port: 80}}]}}\n---\n"
+            ),
+            2 if !ports.is_empty() => format!(
+                "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e{number}, namespace: {namespace}}}\n\
+                 spec: {{hosts: [h{number}.example.com], addresses: [172.16.5.5], resolution: STATIC, ports: [{}], \
+                 endpoints: [{{address: 172.16.5.{}}}]}}\n---\n",
+                listed.join(", "),
+                random.u8(5..7)
+            ),
+            _ => entry(&format!(", ports: {{{}}}", numbered.join(", "))),
+        });
+    }
+    documents.concat()
+}
+
+#[test]
+fn documents_that_are_compiled_again_mean_and_say_what_they_did() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let compile_after = |text: &str, before: &Mesh| {
+        let (resources, _) = resources(text);
+        compile(&resources, &MeshSettings::default(), before)
+    };
+    for _ in 0..1_000 {
+        let (first, second) = (some_claims(&mut random), some_claims(&mut random));
+        let (before, _) = compile_after(&first, &Mesh::default());
+        let (mesh, problems) = compile_after(&second, &before);
+        let (again, problems_again) = compile_after(&second, &mesh);
+        let context = format!("{first}\nand then\n{second}");
+        assert_eq!(again.owners, mesh.owners, "{context}");
+        assert_eq!(problems_again, problems, "{context}");
+        assert!(again.addresses == mesh.addresses, "{context}");
+    }
+}
+
 #[test]
 fn whatever_was_before_the_same_documents_mean_the_same_the_next_time() {
     let whole = |namespace: &str| entry(namespace, "");

@@ -1,0 +1,174 @@
+//! What is different between the documents that were compiled and those that are to be.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    super::{MeshSettings, hosts::namespace_of, services::spoken_of_if_it_matters},
+    edits::Edits,
+    index::{Everything, Index, both},
+};
+use crate::resources::{
+    AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec,
+    PeerAuthenticationSpec, PodSpec, Resources, ServiceSpec, TcpRouteSpec, VirtualServiceSpec,
+    WorkloadEntrySpec,
+};
+
+/// What makes the documents others. All other documents are the same.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) workloads: ChangedWorkloads,
+    pub(super) authorizations: Edits<AuthorizationPolicySpec>,
+    pub(super) routes: ChangedRoutes,
+}
+
+/// Workloads, and what says where and how they are called.
+#[derive(Debug)]
+pub(super) struct ChangedWorkloads {
+    pub(super) entries: Edits<WorkloadEntrySpec>,
+    pub(super) pods: Edits<PodSpec>,
+    pub(super) slices: Edits<EndpointSliceSpec>,
+    pub(super) services: Edits<ServiceSpec>,
+    pub(super) peer_authentications: Edits<PeerAuthenticationSpec>,
+}
+
+/// Routes, and rules for their hosts.
+#[derive(Debug)]
+pub(super) struct ChangedRoutes {
+    pub(super) virtual_services: Edits<VirtualServiceSpec>,
+    pub(super) http_routes: Edits<HttpRouteSpec>,
+    pub(super) tcp_routes: Edits<TcpRouteSpec>,
+    pub(super) destination_rules: Edits<DestinationRuleSpec>,
+}
+
+impl Changes {
+    /// What makes `old`, of whose workloads and services `index` is, say what `new` says. What was read again and says the same is
+    /// taken over at once.
+    ///
+    /// # Errors
+    /// Documents of other kinds have changed.
+    pub(super) fn new(old: &mut Resources, new: &Resources, index: &mut Index) -> Result<Self, Everything> {
+        if !old.takes_over_what_is_compiled_together(new) {
+            return Err(Everything);
+        }
+        let workloads = ChangedWorkloads {
+            entries: Edits::new(&mut old.workload_entries, &new.workload_entries, |one| {
+                index.entry_again(one);
+            }),
+            pods: Edits::new(&mut old.pods, &new.pods, |one| index.pod_again(one)),
+            slices: Edits::new(&mut old.endpoint_slices, &new.endpoint_slices, |one| index.slice_again(one)),
+            services: Edits::new(&mut old.services, &new.services, |one| index.service_again(one)),
+            peer_authentications: Edits::new(
+                &mut old.peer_authentications,
+                &new.peer_authentications,
+                |_| {},
+            ),
+        };
+        let authorizations = Edits::new(&mut old.authorization_policies, &new.authorization_policies, |_| {});
+        let routes = ChangedRoutes {
+            virtual_services: Edits::new(&mut old.virtual_services, &new.virtual_services, |_| {}),
+            http_routes: Edits::new(&mut old.http_routes, &new.http_routes, |_| {}),
+            tcp_routes: Edits::new(&mut old.tcp_routes, &new.tcp_routes, |_| {}),
+            destination_rules: Edits::new(&mut old.destination_rules, &new.destination_rules, |_| {}),
+        };
+        Ok(Self { workloads, authorizations, routes })
+    }
+
+    /// Whether nothing but workloads and endpoints has changed.
+    pub(super) fn are_of_workloads(&self) -> bool {
+        self.workloads.services.changed.is_empty()
+            && self.workloads.peer_authentications.changed.is_empty()
+            && self.authorizations.changed.is_empty()
+            && self.routes.is_empty()
+    }
+}
+
+/// # Errors
+/// More reads one of these than is looked at for it: in the documents that there were, of which `index` is, and are now.
+pub(super) fn may_be_followed(
+    workloads: &ChangedWorkloads,
+    routes: &ChangedRoutes,
+    (old, new): (&Resources, &Resources),
+    index: &Index,
+    settings: &MeshSettings,
+) -> Result<(), Everything> {
+    if spoken_of_if_it_matters(old, settings) != spoken_of_if_it_matters(new, settings) {
+        return Err(Everything);
+    }
+    routes.are_no_policys(old)?;
+    routes.select_the_same()?;
+    workloads.are_plain_services(old, index, settings)
+}
+
+impl ChangedWorkloads {
+    /// # Errors
+    /// There is more to one of the hosts of these `Service`s than it: a `ServiceEntry` or an `ExternalName` may be for it, or a
+    /// `RateLimit` may name it.
+    fn are_plain_services(
+        &self,
+        all: &Resources,
+        index: &Index,
+        settings: &MeshSettings,
+    ) -> Result<(), Everything> {
+        let domain = &settings.cluster_domain;
+        let entries: BTreeSet<&str> =
+            all.service_entries.iter().flat_map(|entry| &entry.spec.hosts).map(String::as_str).collect();
+        let is_plain = |service: &Document<ServiceSpec>| {
+            let host = index.host(service);
+            let is_in_entry = |name: &&str| {
+                **name == *host
+                    || host
+                        .strip_prefix(*name)
+                        .is_some_and(|rest| rest.strip_prefix(".svc.") == Some(domain.as_str()))
+                    || name.starts_with('*') && namespace_of(name, domain) == namespace_of(&host, domain)
+            };
+            let stands_for = |other: &Document<ServiceSpec>| {
+                let name = other.spec.external_name.as_ref().and_then(|name| name.name());
+                name.is_some_and(|name| **name == *host)
+            };
+            service.spec.external_name.is_none()
+                && !index.is_other(&host)
+                && !entries.iter().any(is_in_entry)
+                && !all.services.iter().any(|other| stands_for(other))
+        };
+        let changed = &self.services.changed;
+        let are_limited = !changed.is_empty() && !all.rate_limits.is_empty();
+        if are_limited || !both(changed).all(is_plain) { Err(Everything) } else { Ok(()) }
+    }
+}
+
+impl ChangedRoutes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.virtual_services.changed.is_empty()
+            && self.http_routes.changed.is_empty()
+            && self.tcp_routes.changed.is_empty()
+            && self.destination_rules.changed.is_empty()
+    }
+
+    /// # Errors
+    /// Policies read one of them, by what there is besides.
+    fn are_no_policys(&self, all: &Resources) -> Result<(), Everything> {
+        let any_names_routes = !all.rate_limits.is_empty() || !all.server_policies.is_empty();
+        let may_be_named = any_names_routes && !self.http_routes.changed.is_empty();
+        let is_of_servers = both(&self.http_routes.changed).any(|one| !one.spec.parents.servers.is_empty())
+            || both(&self.tcp_routes.changed).any(|one| !one.spec.parents.servers.is_empty());
+        if may_be_named || is_of_servers { Err(Everything) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// Rules may select other clients by their labels than before.
+    fn select_the_same(&self) -> Result<(), Everything> {
+        let selector =
+            |rule: &Option<Arc<Document<DestinationRuleSpec>>>| rule.as_ref()?.spec.selector.clone();
+        let mut rules = self.destination_rules.changed.iter();
+        let select_others = rules.any(|(old, new)| selector(old) != selector(new));
+        if select_others { Err(Everything) } else { Ok(()) }
+    }
+
+    /// Makes `all` what they are now.
+    pub(super) fn apply(self, all: &mut Resources) {
+        self.virtual_services.apply(&mut all.virtual_services);
+        self.http_routes.apply(&mut all.http_routes);
+        self.tcp_routes.apply(&mut all.tcp_routes);
+        self.destination_rules.apply(&mut all.destination_rules);
+    }
+}

@@ -1,0 +1,195 @@
+//! What a change can reach: the ties of [`Index`] from what has changed, until there are no more.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use selvedge_model::{Host, WorkloadName, facts::selects};
+
+use super::{
+    affected::Affected,
+    changes::ChangedWorkloads,
+    index::{Everything, Fixed, Index, Item, Key, addresses_of, both, key, labelled, pods_of},
+};
+use crate::resources::{Document, EndpointSliceSpec, PodSpec, ServiceSpec, WorkloadEntrySpec};
+
+/// The most documents that are worth being compiled alone. Both what there was and what there is are.
+const MOST: usize = 2_000;
+
+impl Index {
+    /// All that these changes, what is behind `hosts`, and these `workloads` can reach, of what is in the index: what there was before them.
+    pub(super) fn affected(
+        &self,
+        changed: &ChangedWorkloads,
+        hosts: &HashSet<Arc<str>>,
+        workloads: &[WorkloadName],
+    ) -> Result<Affected, Everything> {
+        let mut affected = Affected::default();
+        for document in both(&changed.entries.changed) {
+            affected.items.insert(Item::Entry(key(&document.name)));
+            self.reach_entry(document, &mut affected)?;
+        }
+        for document in both(&changed.pods.changed) {
+            affected.items.insert(Item::Pod(key(&document.name)));
+            self.reach_pod(document, &mut affected)?;
+        }
+        for document in both(&changed.slices.changed) {
+            affected.items.insert(Item::Slice(key(&document.name)));
+            self.reach_slice(document, &mut affected)?;
+        }
+        for document in both(&changed.services.changed) {
+            affected.hosts.insert(self.host(document));
+        }
+        for document in both(&changed.services.changed) {
+            self.reach_behind(&self.host(document), document, &mut affected)?;
+        }
+        for name in workloads {
+            let key: Key = (Arc::from(name.namespace()), Arc::from(name.name()));
+            affected.add(if self.pods.contains_key(&key) { Item::Pod(key) } else { Item::Entry(key) });
+        }
+        for host in hosts {
+            let (host, _) = self.services.get_key_value(host).ok_or(Everything)?;
+            affected.add_host(host);
+        }
+        loop {
+            if affected.items.len() > MOST {
+                return Err(Everything);
+            }
+            if let Some(host) = affected.hosts_left.pop() {
+                self.reach_service(&host, &mut affected)?;
+            } else if let Some(item) = affected.left.pop() {
+                self.reach(&item, &mut affected)?;
+            } else {
+                return Ok(affected);
+            }
+        }
+    }
+
+    fn reach(&self, item: &Item, affected: &mut Affected) -> Result<(), Everything> {
+        match item {
+            Item::Entry(key) => self.reach_entry(self.entries.get(key).ok_or(Everything)?, affected),
+            Item::Pod(key) => self.reach_pod(self.pods.get(key).ok_or(Everything)?, affected),
+            Item::Slice(key) => self.reach_slice(self.slices.get(key).ok_or(Everything)?, affected),
+        }
+    }
+
+    /// A namespace's workload with these labels is none that a `ServiceEntry` asks for.
+    fn is_not_selected(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Result<(), Everything> {
+        let mut selecting = self.selecting.get(namespace).into_iter().flatten();
+        if selecting.any(|selector| selects(selector, labels)) { Err(Everything) } else { Ok(()) }
+    }
+
+    fn reach_entry(
+        &self,
+        document: &Document<WorkloadEntrySpec>,
+        affected: &mut Affected,
+    ) -> Result<(), Everything> {
+        let spec = &document.spec;
+        self.is_not_selected(&document.name.namespace, &spec.labels)?;
+        if spec.gateway.is_some() || spec.address.as_ref().is_some_and(|host| host.name().is_some()) {
+            return Err(Everything);
+        }
+        if let Some(ip) = spec.address.as_ref().and_then(Host::ip) {
+            self.reach_address(ip, affected)?;
+        }
+        let key = key(&document.name);
+        if self.pods.contains_key(&key) {
+            affected.add(Item::Pod(key));
+        }
+        let here = self.groups.get(&document.name.namespace);
+        for (label, value) in &spec.labels {
+            let group = here.and_then(|here| here.get(label)?.get(value));
+            for host in group.into_iter().flat_map(|group| &group.hosts) {
+                affected.add_host(host);
+            }
+        }
+        Ok(())
+    }
+
+    fn reach_pod(&self, document: &Document<PodSpec>, affected: &mut Affected) -> Result<(), Everything> {
+        self.is_not_selected(&document.name.namespace, &document.metadata.labels)?;
+        if document.spec.gateway.is_some() {
+            return Err(Everything);
+        }
+        document.spec.addresses.iter().try_for_each(|ip| self.reach_address(*ip, affected))?;
+        let key = key(&document.name);
+        for slice in self.naming.get(&key).into_iter().flatten() {
+            affected.add(Item::Slice(slice.clone()));
+        }
+        if self.entries.contains_key(&key) {
+            affected.add(Item::Entry(key));
+        }
+        Ok(())
+    }
+
+    fn reach_slice(
+        &self,
+        document: &Document<EndpointSliceSpec>,
+        affected: &mut Affected,
+    ) -> Result<(), Everything> {
+        let host = self.host_of(document);
+        if self.others.contains(&*host) {
+            return Err(Everything);
+        }
+        match self.services.get_key_value(&*host) {
+            Some((host, _)) => affected.add_host(host),
+            None => {
+                let others = self.of_host.get(&host).into_iter().flatten();
+                others.for_each(|slice| affected.add(Item::Slice(slice.clone())));
+            }
+        }
+        for pod in pods_of(document).filter(|pod| self.pods.contains_key(pod)) {
+            affected.add(Item::Pod(pod));
+        }
+        addresses_of(document).try_for_each(|ip| self.reach_address(ip, affected))
+    }
+
+    fn reach_service(&self, host: &Arc<str>, affected: &mut Affected) -> Result<(), Everything> {
+        let document = self.services.get(host).ok_or(Everything)?;
+        self.reach_behind(host, document, affected)
+    }
+
+    /// Reaches what is behind a `Service`, or was before, and what shares its addresses.
+    fn reach_behind(
+        &self,
+        host: &str,
+        document: &Document<ServiceSpec>,
+        affected: &mut Affected,
+    ) -> Result<(), Everything> {
+        document.spec.addresses.iter().try_for_each(|ip| self.reach_address(*ip, affected))?;
+        let namespace = &document.name.namespace;
+        if let Some((label, value)) = document.spec.selector.first_key_value() {
+            let group = self.groups.get(namespace).and_then(|here| here.get(label)?.get(value));
+            let new = if group.is_none() {
+                labelled(&self.entries, namespace, (label, value))
+            } else {
+                HashSet::new()
+            };
+            for name in group.map_or(&new, |group| &group.entries) {
+                affected.add(Item::Entry((Arc::clone(namespace), Arc::clone(name))));
+            }
+        }
+        for slice in self.of_host.get(host).into_iter().flatten() {
+            affected.add(Item::Slice(slice.clone()));
+        }
+        Ok(())
+    }
+
+    fn reach_address(&self, ip: IpAddr, affected: &mut Affected) -> Result<(), Everything> {
+        if !affected.addresses.insert(ip) {
+            return Ok(());
+        }
+        for fixed in self.fixed.get(&ip).into_iter().flatten() {
+            match fixed {
+                Fixed::Service(host) => affected.add_host(host),
+                Fixed::Other => return Err(Everything),
+            }
+        }
+        for item in self.at.get(&ip).into_iter().flatten() {
+            affected.add(item.clone());
+        }
+        Ok(())
+    }
+}

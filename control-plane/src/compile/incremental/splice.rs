@@ -1,0 +1,101 @@
+//! What has become of a part of the mesh, put into its place.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_model::{
+    Host,
+    snapshot::{Divided, OwnedPorts, Owners, Shared},
+};
+
+use super::index::Everything;
+
+/// A part of a mesh that is found by keys.
+pub(super) trait Keyed<K, V> {
+    fn find(&self, key: &K) -> Option<&V>;
+    fn put(&mut self, key: K, value: V);
+    fn take_out(&mut self, key: &K);
+}
+
+impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Shared<BTreeMap<K, V>> {
+    fn find(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &K) {
+        self.remove(key);
+    }
+}
+
+impl<K: Ord, V> Keyed<K, V> for BTreeMap<K, V> {
+    fn find(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &K) {
+        self.remove(key);
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Divided<K, V> {
+    fn find(&self, key: &K) -> Option<&V> {
+        self.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &K) {
+        self.remove(key);
+    }
+}
+
+/// Who owns what in a mesh.
+pub(super) struct OwnersIn<'m>(pub(super) &'m mut Arc<Owners>);
+
+impl Keyed<Host, Vec<OwnedPorts>> for OwnersIn<'_> {
+    fn find(&self, key: &Host) -> Option<&Vec<OwnedPorts>> {
+        self.0.0.get(key)
+    }
+
+    fn put(&mut self, key: Host, value: Vec<OwnedPorts>) {
+        Arc::make_mut(self.0).0.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &Host) {
+        Arc::make_mut(self.0).0.remove(key);
+    }
+}
+
+/// Gives `map` what has become of its part `old`.
+///
+/// # Errors
+/// `map` has not `old` in it, or has already what is new in `new`.
+pub(super) fn splice<K: Ord, V: PartialEq>(
+    map: &mut impl Keyed<K, V>,
+    old: &BTreeMap<K, V>,
+    new: BTreeMap<K, V>,
+) -> Result<(), Everything> {
+    let is_there = old.iter().all(|(key, value)| map.find(key) == Some(value));
+    let mut added = new.keys().filter(|key| !old.contains_key(*key));
+    if !is_there || added.any(|key| map.find(key).is_some()) {
+        return Err(Everything);
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        map.take_out(key);
+    }
+    for (key, value) in new {
+        if old.get(&key) != Some(&value) {
+            map.put(key, value);
+        }
+    }
+    Ok(())
+}
