@@ -248,7 +248,7 @@ fn what_the_root_namespace_says_for_all_comes_after_the_hosts_own_there_too() {
 #[test]
 fn very_many_rules_for_one_host_or_wildcard_are_each_looked_at_once() {
     let count = 3_000;
-    let entries: String = (0..count).map(|number| entry(number)).collect();
+    let entries: String = (0..count).map(entry).collect();
     let many = |spec: &dyn Fn(usize) -> String| -> String {
         (0..count).map(|number| rule("default", &format!("r{number}"), "", &spec(number))).collect()
     };
