@@ -17,7 +17,11 @@ const CROWD: usize = 500;
 
 /// Answers every request with its name.
 async fn serve(name: &'static str, address: SocketAddr) -> JoinSet<()> {
-    let listener = TcpListener::bind(address).await.unwrap();
+    serve_on(name, TcpListener::bind(address).await.unwrap())
+}
+
+/// The same.
+fn serve_on(name: &'static str, listener: TcpListener) -> JoinSet<()> {
     let mut running = JoinSet::new();
     running.spawn(async move {
         let mut connections = JoinSet::new();
@@ -35,11 +39,17 @@ async fn serve(name: &'static str, address: SocketAddr) -> JoinSet<()> {
 
 /// `shop.test`: the first `crowd` of those at which nobody answers, and a server that gets all requests because of its weight.
 fn entry(crowd: usize, server: SocketAddr) -> String {
-    let silent =
-        |host: usize| format!("{{address: 127.9.{}.{}, ports: {{http: 9}}}}", host / 250, host % 250 + 1);
+    entry_at(crowd, 9, server)
+}
+
+/// The same with the crowd at this port.
+fn entry_at(crowd: usize, port: u16, server: SocketAddr) -> String {
+    let of_crowd = |host: usize| {
+        format!("{{address: 127.9.{}.{}, ports: {{http: {port}}}}}", host / 250, host % 250 + 1)
+    };
     let server =
         format!("{{address: {}, ports: {{http: {}}}, weight: 100000000}}", server.ip(), server.port());
-    let endpoints: Vec<_> = (0..crowd).map(silent).chain([server]).collect();
+    let endpoints: Vec<_> = (0..crowd).map(of_crowd).chain([server]).collect();
     format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec: {{hosts: [shop.test], \
          resolution: STATIC, ports: [{{number: 80, name: http}}], endpoints: [{}]}}\n",
@@ -100,14 +110,18 @@ async fn half_of_the_endpoints_may_go_at_once_and_come_again_and_no_request_fail
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
     let server = mesh.ground().socket(201, 8090).unwrap();
     let _server = serve("one", server).await;
-    mesh.write("entry.yaml", &entry(MANY, server)).unwrap();
+    // At each address of the crowd.
+    let listener = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _crowd = serve_on("one", listener);
+    mesh.write("entry.yaml", &entry_at(MANY, port, server)).unwrap();
     answered_by(&mesh, "one").await;
     let calls = Plan::new(mesh.workload("caller").outbound, "shop.test").requests(2_000).run();
     let all = async || sent(&mesh, "delta").await + sent(&mesh, "whole").await;
     let changes = async {
         for round in 1..=4 {
             let before = all().await;
-            mesh.write("entry.yaml", &entry(MANY / (1 + round % 2), server)).unwrap();
+            mesh.write("entry.yaml", &entry_at(MANY / (1 + round % 2), port, server)).unwrap();
             poll(SOON, "what has changed is sent", async || {
                 let now = all().await;
                 if now > before { Ok(()) } else { Err(now) }

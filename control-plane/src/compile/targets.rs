@@ -87,6 +87,12 @@ impl<'a> Targets<'a> {
         !self.gateways.is_empty()
     }
 
+    /// Whether the policy may be for a workload because of the `gateway` that it is, a `namespace/name`, wherever it runs.
+    pub(super) fn may_be_for(&self, gateway: &str) -> bool {
+        let is_here = gateway.split_once('/').is_some_and(|(namespace, _)| namespace == self.namespace);
+        is_here && (self.any_workload || self.names(gateway))
+    }
+
     /// Whether the policy is for some workloads only.
     pub(super) fn chooses(&self) -> bool {
         !self.selector.is_empty() || self.services.is_some()

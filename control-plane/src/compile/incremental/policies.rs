@@ -29,7 +29,7 @@ use crate::{
 /// Whether a policy in `namespace` that is for `targets` is for `workload`.
 fn is_for(namespace: &str, targets: &Targets<'_>, workload: Selected<'_>, settings: &MeshSettings) -> bool {
     let may_be = only_namespace(namespace, settings).is_none_or(|own| own == workload.namespace)
-        || (workload.gateway.is_some() && targets.names_gateways());
+        || workload.gateway.is_some_and(|gateway| targets.may_be_for(gateway));
     may_be && targets.ports(workload).is_some()
 }
 
@@ -79,7 +79,11 @@ impl Last {
             peer_authentications: named(&all.peer_authentications, names),
             ..Resources::default()
         };
-        let names_gateways = part.authorization_policies.iter().any(|one| !one.spec.gateways.is_empty());
+        let for_gateways = |one: &Arc<Document<AuthorizationPolicySpec>>| {
+            one.spec.any_workload || !one.spec.gateways.is_empty()
+        };
+        // They may run in other namespaces.
+        let names_gateways = part.authorization_policies.iter().any(for_gateways);
         let namespaces: Option<BTreeSet<&str>> =
             names.iter().map(|name| only_namespace(&name.namespace, &self.settings)).collect();
         let is_asked = |name: &WorkloadName| {
