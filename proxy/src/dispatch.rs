@@ -15,6 +15,8 @@ use std::{
     time::Instant,
 };
 
+use http_body::Body as _;
+
 pub use self::choose::Tried;
 pub(crate) use self::{
     choose::{Asked, choose},
@@ -146,6 +148,7 @@ fn send(
         };
 
         let in_flight = InFlight::new(&endpoint, admitted);
+        let is_whole = http.body().is_end_stream();
         let (workload, address) = (endpoint.workload.as_ref(), endpoint.address);
         let span = trace::attempt(&mut http, address, workload, attempt.at);
         let terms = Terms {
@@ -168,7 +171,7 @@ fn send(
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
         awaited.endpoint = None;
-        let mut result = ended(worker, attempt, facts, in_flight, sent);
+        let mut result = ended(worker, attempt, facts, in_flight, (sent, is_whole));
         kept.tell(attempt, &endpoint, &mut result);
         if let Some(span) = span {
             end(*span, &result);
@@ -197,20 +200,21 @@ fn end(span: trace::Attempted, result: &Result<Response, Error>) {
     }
 }
 
-/// The result of an attempt, from what was `sent` back.
+/// The result of an attempt, from what was `sent` back, and whether the request was whole before: if its body is still being sent
+/// it may break off, which ends the answer too and is no fault of the endpoint's.
 fn ended(
     worker: &Rc<Worker>,
     attempt: &Attempt<'_>,
     mut facts: AnswerFacts,
     in_flight: InFlight,
-    sent: Result<Box<http::Response<Body>>, SendError>,
+    (sent, is_whole): (Result<Box<http::Response<Body>>, SendError>, bool),
 ) -> Result<Response, Error> {
     match sent {
         Ok(mut http) => {
             facts.reason = named_by_peer(&http);
             http.body_mut().end().in_flight = Some(in_flight);
             if let Some(endpoint) =
-                facts.endpoint.as_ref().filter(|_| attempt.share.backend.ejection.is_some())
+                facts.endpoint.as_ref().filter(|_| is_whole && attempt.share.backend.ejection.is_some())
                 && !http.body().is_empty()
             {
                 let (share, endpoint) = (Arc::clone(attempt.share), Arc::clone(endpoint));

@@ -136,6 +136,8 @@ pub(super) struct Reading<'a> {
     pub(super) namespace: &'a str,
     pub(super) metadata: &'a Metadata,
     pub(super) unknown: &'a mut Vec<UnknownField>,
+    /// Whether there may be more of these than are noted.
+    pub(super) is_cut: bool,
     pub(super) remarks: Vec<(Severity, String, String)>,
 }
 
@@ -155,7 +157,7 @@ impl Reading<'_> {
         self.remarks.push((Severity::Warning, field.into(), message.into()));
     }
 
-    /// Takes out the fields below `field` that nothing reads.
+    /// Takes out the fields below `field` that nothing reads. If there are more than are noted, there may be one.
     pub(super) fn take_unknown_below(&mut self, field: &str) -> Vec<UnknownField> {
         let below = |unknown: &UnknownField| {
             unknown
@@ -163,7 +165,11 @@ impl Reading<'_> {
                 .strip_prefix(field)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        let (taken, rest) = std::mem::take(self.unknown).into_iter().partition(below);
+        let (mut taken, rest): (Vec<_>, Vec<_>) = std::mem::take(self.unknown).into_iter().partition(below);
+        if taken.is_empty() && self.is_cut {
+            let line = rest.last().map_or(1, |last| last.line);
+            taken.push(UnknownField { field: field.to_owned(), line });
+        }
         *self.unknown = rest;
         taken
     }

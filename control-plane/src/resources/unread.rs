@@ -86,8 +86,9 @@ impl Unread<'_> {
             false => error,
         })?;
         let namespace = &*self.name.namespace;
+        let is_cut = fields.len() >= MOST_UNKNOWN;
         let mut reading =
-            Reading { namespace, metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
+            Reading { namespace, metadata: &metadata, unknown: &mut fields, is_cut, remarks: Vec::new() };
         if let Some(acted_on) = self.kind.annotations {
             for annotation in metadata.annotations_not_acted_on(acted_on) {
                 reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
@@ -108,7 +109,7 @@ impl Unread<'_> {
         let spec = read?;
         let noted = reading.remarks;
         unknown.append(&mut fields);
-        let remarks = self.remarks(noted, unknown);
+        let remarks = self.remarks(noted, unknown, is_cut);
         let (name, location) = (self.name.clone(), self.location.clone());
         let size = self.node.size();
         let document = Document { name, metadata, location, spec, unusable: false, expressions, size };
@@ -123,8 +124,12 @@ impl Unread<'_> {
     }
 
     /// What reading has noted and which fields nobody knows, in the order of lines.
-    fn remarks(&self, noted: Vec<(Severity, String, String)>, unknown: Vec<UnknownField>) -> Remarks {
-        let is_cut = unknown.len() >= MOST_UNKNOWN;
+    fn remarks(
+        &self,
+        noted: Vec<(Severity, String, String)>,
+        unknown: Vec<UnknownField>,
+        is_cut: bool,
+    ) -> Remarks {
         let noted = noted.into_iter().map(|(severity, field, message)| {
             let line = self.location.line_of(&field);
             (severity, FieldError { line, ..wrong(field, message) })

@@ -444,6 +444,15 @@ impl Watcher {
         if news.is_more {
             return None;
         }
+        {
+            // A snapshot becomes the newest under this lock, and what it changes is told under it: what has come since the `news`
+            // may be of this very one.
+            let _index = self.watchers.lock();
+            let later = self.mark.news();
+            if later.is_more || !later.views.is_empty() {
+                return None;
+            }
+        }
         let version = snapshot.version();
         let each = news.views.iter().map(|id| {
             let (authority, made) = {

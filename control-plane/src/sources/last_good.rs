@@ -100,6 +100,7 @@ impl LastGood {
         there: impl Fn(&Path, usize) -> Option<&'d Decoded> + Sync,
     ) -> Vec<Problem> {
         let (parts, mut failed) = self.saved_parts(root);
+        let are_all_read = failed.is_empty();
         let read = |part: SavedPart| (part.shared_text.clone(), part.take_up(default_namespace, &there));
         for (shared_text, documents) in in_parallel(parts, read) {
             for (path, taken_up) in documents {
@@ -111,11 +112,16 @@ impl LastGood {
                         }
                         self.documents.insert(name, used);
                     }
-                    Err(why) => failed.push((path, why)),
+                    Err(why) => {
+                        // Its file still names the text, and another version may understand it.
+                        shared_text.iter().for_each(|text| self.texts.name(text));
+                        failed.push((path, why));
+                    }
                 }
             }
         }
-        if let Some(directory) = &self.directory {
+        // Of what could not be read nobody knows which text it stands in.
+        if let Some(directory) = self.directory.as_deref().filter(|_| are_all_read) {
             self.texts.remove_unknown(directory);
         }
         failed.sort();
@@ -231,7 +237,7 @@ impl LastGood {
             let used = documents.get(name);
             let text = used.and_then(|used| shared.get(&Arc::as_ptr(&used.chunk.text)));
             let saved = match used {
-                Some(used) => save_document(directory, name, used, (text, &*texts), root),
+                Some(used) => save_document(directory, name, used, (text, &mut *texts), root),
                 None => remove_saved(directory, name),
             };
             let is_saved = saved.is_ok();
@@ -343,7 +349,7 @@ fn save_document(
     directory: &Path,
     name: &DocumentName,
     kept: &UsedDocument,
-    (shared_text, texts): (Option<&Arc<str>>, &SharedTexts),
+    (shared_text, texts): (Option<&Arc<str>>, &mut SharedTexts),
     root: &Path,
 ) -> io::Result<()> {
     if let Some(shared_text) = shared_text {

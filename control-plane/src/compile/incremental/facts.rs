@@ -139,10 +139,12 @@ impl Routed {
         self.views.extend(views);
     }
 
-    /// Forgets what was found of `host`, which is nothing any more, or is [added](Self::add) again.
-    pub(super) fn forget(&mut self, host: &Arc<str>) {
-        self.of_hosts.remove(host);
-        self.reported.retain(|key| key.host != *host);
+    /// Forgets what was found of `hosts`, which are nothing any more, or are [added](Self::add) again.
+    pub(super) fn forget(&mut self, hosts: &BTreeSet<Arc<str>>) {
+        for host in hosts {
+            self.of_hosts.remove(host);
+        }
+        self.reported.retain(|key| !hosts.contains(&key.host));
     }
 }
 

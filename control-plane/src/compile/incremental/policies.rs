@@ -5,7 +5,10 @@
 //! `AuthorizationPolicy` has its effect on are the workloads that it selects, and nothing else. A `PeerAuthentication` says besides
 //! how these are called.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use selvedge_model::{Workload, WorkloadName, facts::selects, snapshot::Occupant};
 
@@ -186,7 +189,9 @@ impl Last {
         if others.is_empty() {
             return;
         }
-        let other = |there: &Occupant| others.iter().find(|one| one.name == there.workload.name);
+        let by_name: HashMap<&WorkloadName, &Arc<Workload>> =
+            others.iter().map(|one| (&one.name, one)).collect();
+        let other = |there: &Occupant| by_name.get(&there.workload.name).copied();
         let occupied = self.mesh.occupants.iter();
         let occupied = occupied.filter_map(|(ip, there)| Some((*ip, Arc::clone(other(there)?))));
         for (ip, workload) in occupied.collect::<Vec<_>>() {

@@ -261,11 +261,11 @@ impl Last {
         let routed = &mut facts.found.routed;
         routed.of_all = problems;
         let mut gone = Vec::new();
+        routed.forget(&touched.hosts);
         for host in &touched.hosts {
             let first = ServiceKey { host: Arc::clone(host), port: 0 };
             let before = mesh.services.range(first..).map(|(key, _)| key);
             gone.extend(before.take_while(|key| key.host == *host).cloned());
-            routed.forget(host);
             if let Some(known) = catalog.find(host) {
                 let endpoints = |key: &ServiceKey| mesh.endpoints.get(key).map(|endpoints| &**endpoints);
                 routed.add(host, routing.of_host(known, endpoints, &mesh.services));

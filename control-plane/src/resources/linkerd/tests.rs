@@ -10,8 +10,13 @@ fn metadata(annotations: &[(&str, &str)]) -> Metadata {
 fn said(calls: Calls, annotations: &[(&str, &str)]) -> (Result<Annotated, FieldError>, Vec<Severity>) {
     let metadata = metadata(annotations);
     let mut unknown = Vec::new();
-    let mut reading =
-        Reading { namespace: "default", metadata: &metadata, unknown: &mut unknown, remarks: Vec::new() };
+    let mut reading = Reading {
+        namespace: "default",
+        metadata: &metadata,
+        unknown: &mut unknown,
+        is_cut: false,
+        remarks: Vec::new(),
+    };
     let annotated = read(&mut reading, calls);
     (annotated, reading.remarks.into_iter().map(|(severity, ..)| severity).collect())
 }

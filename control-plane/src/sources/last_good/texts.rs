@@ -69,12 +69,15 @@ impl SharedTexts {
         }
     }
 
-    /// Writes `text`, which is called `name`, unless a saved document names it already.
-    pub(super) fn write(&self, directory: &Path, name: &Arc<str>, text: &str) -> io::Result<()> {
-        match self.named.contains_key(name) {
-            true => Ok(()),
-            false => write_private(directory, &path_of(directory, name), text.as_bytes()),
+    /// Writes `text`, which is called `name`, unless a saved document names it already. If none comes to name it, because there is no
+    /// room for that, it is removed like any other that is not used.
+    pub(super) fn write(&mut self, directory: &Path, name: &Arc<str>, text: &str) -> io::Result<()> {
+        if self.named.contains_key(name) {
+            return Ok(());
         }
+        write_private(directory, &path_of(directory, name), text.as_bytes())?;
+        self.unused.insert(Arc::clone(name));
+        Ok(())
     }
 
     /// Removes what no saved document names any more. What cannot be removed is at the next start.
