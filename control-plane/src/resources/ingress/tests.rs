@@ -297,9 +297,26 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
         ("configuration-snippet", "return 404;"),
         ("server-snippet", "location /admin { return 301 https://inner$request_uri; }"),
         ("server-snippet", "location /a { limit_except GET { allow all; } }"),
+        (
+            "configuration-snippet",
+            "if ($cookie_session = \"\") { return 302 https://sso.example.com/login?rd=https://$host$request_uri; }",
+        ),
+        ("configuration-snippet", "if ($cookie_session = \"\") { return 302 https://sso$request_uri; }"),
+        ("configuration-snippet", "if ($hosts = a) { return 302 https://sso$request_uri; }"),
+        ("configuration-snippet", "if ($host = $cookie_a) { return 302 https://sso$request_uri; }"),
+        ("configuration-snippet", "if ($host = \"${arg_a}\") { return 302 https://sso$request_uri; }"),
+        ("configuration-snippet", "return 302 https://sso/login?rd=https://$host$request_uri;"),
+        ("configuration-snippet", "return 302 https://sso?rd=$request_uri;"),
+        ("configuration-snippet", "return 302 /login?rd=https://$host$request_uri;"),
+        ("configuration-snippet", "return 403 https://new$request_uri;"),
+        ("configuration-snippet", "if ($http_x_key != \"s\") { return 200 \"no\"; }"),
+        ("server-snippet", "location /a { if ($http_x_key != s) { return 200 no; } }"),
+        ("server-snippet", "if ($scheme = http) { set $a 1; } return 204;"),
+        ("server-snippet", "if (-f /maintenance) { return 200 maintenance; }"),
+        ("server-snippet", "return 200 \"maintenance\";"),
     ] {
         let nginx = nginx(&[(name, value)]);
-        assert!(nginx.refuses.as_ref().is_some_and(|why| why.contains(name)), "{name}");
+        assert!(nginx.refuses.as_ref().is_some_and(|why| why.contains(name)), "{name}: {value}");
         assert!(
             nginx
                 .notes
@@ -314,6 +331,12 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
         ("configuration-snippet", "add_header Content-Security-Policy ''a; deny b; internal'';"),
         ("configuration-snippet", "if ($request_method = OPTIONS) { return 204; }"),
         ("configuration-snippet", "if ($host = old) { return 301 https://new$request_uri; }"),
+        ("configuration-snippet", "if ($host ~ ^www[.](.+)$) { return 308 $scheme://$1$request_uri; }"),
+        (
+            "configuration-snippet",
+            "if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }",
+        ),
+        ("server-snippet", "return 301 https://new:8443$request_uri;"),
         ("server-snippet", "location = /robots.txt { return 200 x; }"),
         ("configuration-snippet", "add_header Allow-By x; # deny all;"),
         ("configuration-snippet", "auth_basic off; modsecurity off;"),
@@ -321,7 +344,7 @@ fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
         ("affinity-canary-behavior", "sticky"),
     ] {
         let nginx = nginx(&[(name, value)]);
-        assert_eq!(nginx.refuses, None, "{name}");
+        assert_eq!(nginx.refuses, None, "{name}: {value}");
         let notes: Vec<_> =
             nginx.notes.iter().map(|(severity, field, _)| (severity, field.to_owned())).collect();
         assert_eq!(notes, [(Severity::NotActedOn, nginx::annotation(name))]);
