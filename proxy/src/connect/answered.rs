@@ -27,14 +27,15 @@ impl From<Failure> for SendError {
 }
 
 /// What an error of hyper's means for the request that it came to. `ended` says why we have ended its connection, if we have:
-/// all that hyper knows is that it broke.
+/// all that hyper knows is that it broke, or that whoever was to carry it is gone, for which it blames who uses it.
 pub(super) fn failed(
     target: &Target,
     error: &hyper::Error,
     ended: impl FnOnce() -> Option<Failure>,
 ) -> Failure {
     let failure = said(target, error);
-    if failure.reason != Reason::Reset || failure.undelivered {
+    let may_be_ended = failure.reason == Reason::Reset || error.is_user();
+    if !may_be_ended || failure.undelivered {
         return failure;
     }
     ended().map_or(failure, Failure::breaking_off)
