@@ -139,7 +139,7 @@ const ROWS: &[Row] = &[
     (
         VS,
         "http:\n- fault:\n    abort:\n      grpcStatus: SOMETIMES # <-\n  TO_A",
-        ["is not a gRPC status", "write for example UNAVAILABLE"],
+        ["is not the name of a gRPC status", "write for example UNAVAILABLE"],
     ),
     (VS, "http:\n- directResponse:\n    status: 99 # <-", ["99", "use"]),
     (
