@@ -51,7 +51,7 @@ async fn istios_metrics_lose_and_gain_labels_and_disappear_while_sidecars_run() 
     let is_changed = |lines: &[String]| counted(lines).iter().any(|line| line.contains("team=\"books\""));
     let lines = until_told(&mesh, "reviews-v1", is_changed).await;
     let [line] = &counted(&lines)[..] else { panic!("{lines:?}") };
-    assert!(line.contains("destination_port=\"8080\"") && line.ends_with(" 1"), "{line}");
+    assert!(line.contains("destination_port=\"9080\"") && line.ends_with(" 1"), "{line}");
     assert!(!line.contains("source_principal="), "{line}");
     assert!(of(&lines, "istio_request_duration_milliseconds").is_empty(), "{lines:?}");
     assert!(
