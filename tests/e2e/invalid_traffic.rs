@@ -330,7 +330,7 @@ const ENTRIES: &[Row] = &[
 
 /// The whole `spec`.
 const WORKLOADS: &[Row] = &[
-    ("ports: {http: 80} # <-", ["address is missing", "add it"]),
+    ("{ports: {http: 80}} # <-", ["address is missing", "add it"]),
     ("address: a b # <-", ["neither an IP address", "correct it"]),
     ("address: unix:///a/ # <-", ["is not the place of a Unix socket", "write unix:///PATH"]),
     ("address: unix://a # <-", ["is not the place of a Unix socket", "write unix:///PATH"]),
@@ -498,11 +498,12 @@ const ROUTES: &[Row] = &[
     ),
 ];
 
-/// The document of a kind with this spec.
+/// The document of a kind with this spec. In braces, it stands on the line of `spec`, which is that of what is missing in it.
 fn document(kind: &str, spec: &str) -> String {
+    let between = if spec.starts_with('{') { " " } else { "\n  " };
     let spec = spec.replace('\n', "\n  ");
     format!(
-        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a, namespace: default}}\nspec:\n  {spec}\n"
+        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a, namespace: default}}\nspec:{between}{spec}\n"
     )
 }
 
