@@ -24,7 +24,7 @@ fn what_nearly_all_documents_are_written_in_is_read() {
         "---\na: b\n",
         "# first\n---\n\n# second\na: b # third\n  # fourth\nc: d\n",
         "a:\n  b: 1\n  c: 0\n  d: true\n  e: false\nf: {}\ng: []\n",
-        "a:\n- b\n- c: d\n  e: f\n-   g: h\n    i:\n    - j\n    - k\n    l: m\nn: o\n",
+        "a:\n- b\n- c: d\n  e: f\n-   g: h\n    i:\n    - j\n    - k\n    l: m\np: o\n",
         "a:\n  - b: {c: d, e: [f, 1, {g: h}], i: \"j: k\"}\n    l: 'm # n'   # o\n  - p\n",
         "a: 10.0.0.1\nb: 10s\nc: 80/tcp\nd: /e/f?g=h,i\nj: k: l\n".replace("k: l", "k:l").as_str(),
         "metadata: {name: w1, namespace: team0}\nspec:\n  address: 10.0.0.2\n  weight: 1\n",
