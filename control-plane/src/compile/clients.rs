@@ -5,13 +5,16 @@
 //! selects are there even if no workload is one of them: so what is wrong with a rule is told at once, and the first
 //! workload that it selects is no news to any service.
 
+mod tree;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use selvedge_model::{WorkloadName, facts::selects, snapshot::Clients};
+use selvedge_model::{WorkloadName, snapshot::Clients};
 
+pub(super) use self::tree::SelectorTree;
 use crate::resources::Resources;
 
 /// Labels of workloads, or what a rule asks of them.
@@ -57,7 +60,27 @@ impl<'c> Client<'c> {
 
 /// What rules ask of the labels of clients, by namespace. One that asks for nothing selects all, and tells nobody apart.
 #[derive(Debug)]
-pub(super) struct Selectors<'a>(BTreeMap<&'a str, BTreeSet<&'a Labels>>);
+pub(super) struct Selectors<'a>(BTreeMap<&'a str, Asked<'a>>);
+
+/// What the rules of one namespace ask for.
+#[derive(Debug)]
+struct Asked<'a> {
+    /// Each once.
+    all: Vec<&'a Labels>,
+    /// The places in there.
+    by_labels: SelectorTree<'a>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(asked: BTreeSet<&'a Labels>) -> Self {
+        let all: Vec<&Labels> = asked.into_iter().collect();
+        let mut by_labels = SelectorTree::default();
+        for (place, selector) in all.iter().copied().enumerate() {
+            by_labels.insert(selector, place);
+        }
+        Self { all, by_labels }
+    }
+}
 
 impl<'a> Selectors<'a> {
     pub(super) fn new(resources: &'a Resources) -> Self {
@@ -67,7 +90,7 @@ impl<'a> Selectors<'a> {
                 all.entry(&*rule.name.namespace).or_default().insert(selector);
             }
         }
-        Self(all)
+        Self(all.into_iter().map(|(namespace, asked)| (namespace, Asked::new(asked))).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -76,11 +99,11 @@ impl<'a> Selectors<'a> {
 
     /// Those of `labels` that count in `namespace`; `None`: none does.
     pub(super) fn counting(&self, namespace: &str, labels: &Labels) -> Option<Labels> {
-        let selecting = self.0.get(namespace)?.iter().filter(|selector| selects(selector, labels));
-        let all: Labels = selecting
-            .flat_map(|selector| selector.iter().map(|(name, value)| (name.clone(), value.clone())))
-            .collect();
-        (!all.is_empty()).then_some(all)
+        let asked = self.0.get(namespace)?;
+        let selecting = asked.by_labels.each(labels).into_iter().map(|place| asked.all[place]);
+        let all: BTreeMap<&String, &String> = selecting.flatten().collect();
+        let copied = all.into_iter().map(|(name, value)| (name.clone(), value.clone()));
+        Some(copied.collect::<Labels>()).filter(|counting| !counting.is_empty())
     }
 
     /// Those of the labels of each of `workloads` that count. What is as in `previous` is the same `Arc`.
@@ -129,27 +152,45 @@ pub(super) fn there(selected: &Selected) -> There {
 pub(super) struct SelectedClients<'a> {
     /// Those who are there, and those whom each rule alone selects.
     all: ByLabels<'a>,
-    /// What those ask for who select somebody that is there.
-    selecting: BTreeMap<&'a str, BTreeSet<&'a Labels>>,
+    /// Whom each of the selectors selects that ask for something.
+    by_selector: BTreeMap<&'a str, HashMap<&'a Labels, Selection>>,
+}
+
+/// How many clients a selector selects.
+#[derive(Debug, Clone, Copy, Default)]
+struct Selection {
+    /// Of those who are there.
+    there: usize,
+    /// Of all.
+    all: usize,
 }
 
 impl<'a> SelectedClients<'a> {
     /// `selected`: what [`Selectors::of_workloads`] gives.
     pub(super) fn new(selectors: &Selectors<'a>, selected: &Selected) -> Self {
         let there = there(selected);
-        let (mut all, mut selecting) = (ByLabels::new(), BTreeMap::new());
+        let (mut all, mut by_selector) = (ByLabels::new(), BTreeMap::new());
         for (namespace, asked) in &selectors.0 {
             let mut here: BTreeSet<Arc<Labels>> = there.get(*namespace).cloned().unwrap_or_default();
-            let is_met = |selector: &&&Labels| here.iter().any(|labels| selects(selector, labels));
-            selecting.insert(*namespace, asked.iter().filter(is_met).copied().collect());
-            for alone in asked.iter().filter_map(|selector| selectors.counting(namespace, selector)) {
-                if !here.contains(&alone) {
-                    here.insert(Arc::new(alone));
+            let mut selections = vec![Selection::default(); asked.all.len()];
+            for place in here.iter().flat_map(|labels| asked.by_labels.each(labels)) {
+                selections[place].there += 1;
+                selections[place].all += 1;
+            }
+            // All labels that a selector asks for count: it selects whoever has them.
+            for alone in asked.all.iter().copied() {
+                if here.contains(alone) {
+                    continue;
                 }
+                for place in asked.by_labels.each(alone) {
+                    selections[place].all += 1;
+                }
+                here.insert(Arc::new(alone.clone()));
             }
             all.insert(*namespace, here);
+            by_selector.insert(*namespace, asked.all.iter().copied().zip(selections).collect());
         }
-        Self { all, selecting }
+        Self { all, by_selector }
     }
 
     /// Each namespace that has some, with the labels of each of these that count.
@@ -157,14 +198,21 @@ impl<'a> SelectedClients<'a> {
         self.all.iter().map(|(namespace, clients)| (*namespace, clients))
     }
 
-    /// How many of those in `namespace` have the labels `selector`.
+    /// How many of those in `namespace` have the labels `selector`, which some rule there asks for.
     pub(super) fn count(&self, namespace: &str, selector: &Labels) -> usize {
-        let here = self.all.get(namespace).into_iter().flatten();
-        here.filter(|labels| selects(selector, labels)).count()
+        match selector.is_empty() {
+            true => self.all.get(namespace).map_or(0, BTreeSet::len),
+            false => self.selection(namespace, selector).all,
+        }
     }
 
     /// Whether some workload in `namespace` has the labels `selector`, which some rule there asks for.
     pub(super) fn is_somebody(&self, namespace: &str, selector: &Labels) -> bool {
-        self.selecting.get(namespace).is_some_and(|selecting| selecting.contains(selector))
+        self.selection(namespace, selector).there > 0
+    }
+
+    fn selection(&self, namespace: &str, selector: &Labels) -> Selection {
+        let here = self.by_selector.get(namespace);
+        here.and_then(|here| here.get(selector)).copied().unwrap_or_default()
     }
 }

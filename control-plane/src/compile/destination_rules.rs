@@ -9,7 +9,7 @@ use selvedge_model::{
 
 use super::{
     MeshSettings, Problems,
-    clients::{Client, Labels, SelectedClients},
+    clients::{Client, Labels, SelectedClients, SelectorTree},
     hosts::{matching, resolve, suggestion},
     places,
     room::Room,
@@ -45,32 +45,38 @@ struct HostRules<'a> {
     sets: Vec<RuleSet<'a>>,
     /// The places of those that are for everybody.
     for_all: Vec<usize>,
-    /// The places of others, by the namespaces whose clients they are for.
+    /// The places of those that are for all clients of some namespaces, by these.
     by_client: HashMap<&'a str, Vec<usize>>,
     /// The places of those that select clients by their labels.
-    selecting: Vec<usize>,
+    selecting: SelectorTree<'a>,
     /// The place of the first of those that are for the same clients.
     by_clients: HashMap<(&'a ExportTo, Option<&'a Labels>), usize>,
-    /// The places of those with a rule that cannot be used.
+    /// The first place with a subset of each name, and the first of those that select clients.
+    by_subset: HashMap<&'a str, (usize, Option<usize>)>,
+    /// The places of those with a rule that cannot be used and that select no clients.
     unusable: Vec<usize>,
+    /// The places of those with a rule that cannot be used and that select clients.
+    unusable_selecting: SelectorTree<'a>,
 }
 
 impl<'a> HostRules<'a> {
     fn push(&mut self, set: RuleSet<'a>) {
         let (place, rule) = (self.sets.len(), set.policy.0);
         let export_to = &rule.spec.export_to;
-        if set.selector().is_some() {
-            self.selecting.push(place);
-        }
-        if export_to.is_everywhere() {
-            self.for_all.push(place);
-        }
-        for client in export_to.namespaces(&rule.name.namespace) {
-            self.by_client.entry(client).or_default().push(place);
+        if let Some(selector) = set.selector() {
+            self.selecting.insert(selector, place);
+        } else {
+            if export_to.is_everywhere() {
+                self.for_all.push(place);
+            }
+            for client in export_to.namespaces(&rule.name.namespace) {
+                self.by_client.entry(client).or_default().push(place);
+            }
         }
         self.by_clients.entry((export_to, set.selector())).or_insert(place);
+        self.defines_subsets(rule, place);
         if set.unusable.is_some() {
-            self.unusable.push(place);
+            self.cannot_be_used(set.selector(), place);
         }
         self.sets.push(set);
     }
@@ -83,27 +89,56 @@ impl<'a> HostRules<'a> {
         let was_usable = set.unusable.is_none();
         set.join(rule, problems);
         if set.unusable.is_some() && was_usable {
-            self.unusable.push(place);
-            self.unusable.sort_unstable();
+            self.cannot_be_used(rule.spec.selector.as_ref(), place);
         }
+        self.defines_subsets(rule, place);
         true
+    }
+
+    /// The set at `place`, which selects its clients by `selector` if it does, has a rule that cannot be used.
+    fn cannot_be_used(&mut self, selector: Option<&'a Labels>, place: usize) {
+        match selector {
+            Some(selector) => self.unusable_selecting.insert(selector, place),
+            None => {
+                let after = self.unusable.partition_point(|before| *before < place);
+                self.unusable.insert(after, place);
+            }
+        }
+    }
+
+    /// The set at `place` has the subsets of `rule`.
+    fn defines_subsets(&mut self, rule: &'a Rule, place: usize) {
+        let of_selecting = rule.spec.selector.is_some().then_some(place);
+        for subset in &rule.spec.subsets {
+            let (first, selecting) = self.by_subset.entry(&subset.name).or_insert((place, of_selecting));
+            *first = place.min(*first);
+            *selecting = (*selecting).into_iter().chain(of_selecting).min();
+        }
+    }
+
+    /// The first with a subset of that name, of those that select clients or of all.
+    fn with_subset(&self, name: &str, is_selecting: bool) -> Option<&RuleSet<'a>> {
+        let (first, selecting) = *self.by_subset.get(name)?;
+        let place = if is_selecting { selecting? } else { first };
+        Some(&self.sets[place])
     }
 
     /// The first that `client` follows, of those that `counts`: those that select it come before those for all.
     fn find(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
-        let seen = |place: &usize| counts(&self.sets[*place]) && self.sets[*place].is_for(client);
-        let selecting = self.selecting.iter().copied().find(seen);
+        let seen = |place: usize| counts(&self.sets[place]) && self.sets[place].is_for(client);
+        let selecting = client.labels.and_then(|labels| self.selecting.first(labels, seen));
         let named = client.namespace.and_then(|namespace| self.by_client.get(namespace));
-        let first = |places: &Vec<usize>| places.iter().copied().find(seen);
+        let first = |places: &Vec<usize>| places.iter().copied().find(|place| seen(*place));
         let for_all = || [first(&self.for_all), named.and_then(first)].into_iter().flatten().min();
         Some(&self.sets[selecting.or_else(for_all)?])
     }
 
     /// The first that cannot be used, of those that `counts` and that may be for `client`.
     fn unusable(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
-        let may_be_for = |set: &RuleSet<'_>| set.selector().is_none() || set.is_for(client);
-        let mut sets = self.unusable.iter().map(|place| &self.sets[*place]);
-        sets.find(|set| counts(set) && may_be_for(set))
+        let for_all = self.unusable.iter().copied().find(|place| counts(&self.sets[*place]));
+        let seen = |place: usize| counts(&self.sets[place]) && self.sets[place].is_for(client);
+        let selecting = client.labels.and_then(|labels| self.unusable_selecting.first(labels, seen));
+        Some(&self.sets[for_all.into_iter().chain(selecting).min()?])
     }
 }
 
@@ -222,11 +257,12 @@ impl<'a> DestinationRules<'a> {
     /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone, or for some of these.
     pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
         let for_all = [host.namespace, self.root_namespace];
-        let mut sets = self.namespaces.iter().flat_map(|(namespace, sets)| {
-            let here = matching(sets, &host.host).flat_map(|(_, rules)| &rules.sets);
-            here.filter(move |set| set.selector().is_some() || !for_all.contains(namespace))
-        });
-        sets.find_map(|set| Some(set.subsets[*set.by_name.get(name)?].0))
+        self.namespaces.iter().find_map(|(namespace, sets)| {
+            let is_for_all = for_all.contains(namespace);
+            let set =
+                matching(sets, &host.host).find_map(|(_, rules)| rules.with_subset(name, is_for_all))?;
+            Some(set.subsets[*set.by_name.get(name)?].0)
+        })
     }
 
     /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.

@@ -255,8 +255,21 @@ fn very_many_rules_for_one_host_or_wildcard_are_each_looked_at_once() {
     let wild = many(&|_| "host: '*.many.example'".to_owned());
     let exported = many(&|number| format!("host: h0.many.example, exportTo: [n{number}]"));
     let subsets = many(&|number| format!("host: h0.many.example, subsets: [{{name: v{number}}}]"));
+    // They have a label of their own, and share others by which nobody is told apart.
+    let select = |number: usize| format!("workloadSelector: {{matchLabels: {{a: a, m: v{number}, z: z}}}}");
+    let selecting = many(&|number| format!("host: h0.many.example, {}", select(number)));
+    let of_others = many(&|number| format!("host: h{}.many.example, {}", number % 2, select(number)));
+    let elsewhere = many(&|number| {
+        format!("host: h0.many.example, {}, subsets: [{{name: v{number}}}]", select(number))
+    }) + &virtual_service(
+        "r",
+        "{hosts: [h0.many.example], http: [{route: [{destination: {host: h0.many.example, subset: none}}]}]}",
+    );
+    let unusable = many(&|number| {
+        format!("host: h0.many.example, {}, trafficPolicy: {{tls: {{mode: SIMPLY}}}}", select(number))
+    });
 
-    for rules in [wild, exported, subsets] {
+    for rules in [wild, exported, subsets, selecting, of_others, elsewhere, unusable] {
         let (mesh, _) = compiled(&format!("{entries}---\n{rules}"));
         assert_eq!(mesh.services.len(), count);
     }
