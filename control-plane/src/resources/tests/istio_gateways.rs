@@ -135,15 +135,10 @@ fn what_a_server_says_and_nobody_acts_on_is_reported() {
     };
     for (decoded, field) in [
         (http("bind: 10.0.0.1"), "bind"),
-        (http("bind: 'unix:///a'"), "bind"),
         (http("defaultEndpoint: '127.0.0.1:1'"), "defaultEndpoint"),
         (https("mode: SIMPLE, credentialName: a, cipherSuites: [x]"), "tls.cipherSuites"),
         (https("mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_0"), "tls.minProtocolVersion"),
         (https("mode: SIMPLE, credentialName: a, maxProtocolVersion: TLSV1_2"), "tls.maxProtocolVersion"),
-        (
-            gateway("{port: {number: 80, name: http, protocol: HTTP, targetPort: 8080}, hosts: ['*']}"),
-            "port.targetPort",
-        ),
     ] {
         let [(at, _, Severity::NotActedOn)] = told(&decoded)[..] else { panic!("{field}: {decoded:?}") };
         assert_eq!(at, format!("spec.servers[0].{field}"));
@@ -178,6 +173,8 @@ fn what_istio_refuses_of_a_gateway_is_refused() {
         (format!("{{port: {{{http}}}, hosts: ['a/']}}"), "hosts[0]"),
         (format!("{{port: {{{http}}}, hosts: ['a_/b.c']}}"), "hosts[0]"),
         (format!("{{port: {{{http}}}, hosts: ['a.b'], bind: here}}"), "bind"),
+        (format!("{{port: {{{http}}}, hosts: ['a.b'], bind: 'unix:///a'}}"), "bind"),
+        (format!("{{port: {{{http}, targetPort: 8080}}, hosts: ['a.b']}}"), "port.targetPort"),
         (format!("{{port: {{{http}}}, hosts: ['a.b'], tls: {{mode: SIMPLE, credentialName: a}}}}"), "tls"),
         ("{port: {number: 443, name: a, protocol: HTTPS}, hosts: ['*']}".to_owned(), "tls"),
         ("{port: {number: 443, name: a, protocol: TLS}, hosts: ['*']}".to_owned(), "tls"),

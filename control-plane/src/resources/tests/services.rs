@@ -215,7 +215,7 @@ fn what_a_service_asks_for_and_does_not_get_is_reported() {
 fn a_service_entry_has_no_more_endpoints_and_addresses_at_all_its_ports_than_it_may() {
     let problems = |hosts: usize, ports: usize, ranges: usize| -> String {
         let hosts = (0..hosts).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
-        let ports = (1..=ports).map(|port| format!("{{number: {port}, name: http-{port}}}"));
+        let ports = (1..=ports).map(|port| format!("{{number: {port}, name: http-{port}, protocol: HTTP}}"));
         let ports = ports.collect::<Vec<_>>().join(", ");
         let ranges = (0..ranges).map(|place| format!("10.0.{place}.0/24")).collect::<Vec<_>>().join(", ");
         let text = format!(
