@@ -111,9 +111,6 @@ pub(super) fn read(
         label_selector::check(name, value, &format!("{field}.labels"))?;
     }
     let said_here = yaml.labels.contains_key(TLS_MODE_LABEL);
-    for (name, value) in &yaml.labels {
-        label_selector::check(name, value, &format!("{field}.labels.{name}"))?;
-    }
     let mut labels = metadata.labels.clone();
     labels.extend(yaml.labels);
     let service_account = yaml.service_account.unwrap_or_else(|| "default".to_owned());
