@@ -242,11 +242,11 @@ async fn every_answer_says_how_much_is_left_if_the_document_says_so() {
     let gateway = Gateway::start(&mesh, "default/edge", &[80]).await;
     let at_edge = async |user: &str, path: &str| {
         let call = call::to("shop.example.com", path).header("x-user", user);
-        told(gateway.call(80, call).await.map_err(|error| error.to_string())?)
+        told(&gateway.call(80, call).await.map_err(|error| error.to_string())?)
     };
     let at_sidecar = async || {
         let answer = mesh.workload("caller").call(call::to("reviews:9080", "/")).await;
-        told(answer.map_err(|error| error.to_string())?)
+        told(&answer.map_err(|error| error.to_string())?)
     };
     let none: [String; 3] = Default::default();
     poll(SOON, "the gateway serves", async || {
@@ -284,7 +284,7 @@ async fn every_answer_says_how_much_is_left_if_the_document_says_so() {
 }
 
 /// What a client is told of limits in an answer that none of them refuses.
-fn told(answer: call::Answer) -> Result<[String; 3], String> {
+fn told(answer: &call::Answer) -> Result<[String; 3], String> {
     if answer.status != StatusCode::OK {
         return Err(answer.summary());
     }
