@@ -189,9 +189,7 @@ pub(crate) fn beyond(what: &str, burst: u32, again: &Refused, grpc: bool) -> Err
     let what = format!("{what}; try again in {retry_after} s");
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
-    headers.insert(LIMIT, HeaderValue::from(burst));
-    headers.insert(REMAINING, HeaderValue::from(0));
-    headers.insert(RESET, HeaderValue::from(whole(again.full_after)));
+    tell(Left { limit: burst, remaining: 0, reset: Some(again.full_after) }, &mut headers);
     if grpc {
         let milliseconds = again.retry_after.as_nanos().div_ceil(1_000_000) as u64;
         headers.insert(GRPC_PUSHBACK, HeaderValue::from(milliseconds));

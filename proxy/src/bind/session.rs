@@ -119,15 +119,13 @@ impl BoundSession {
 
     /// Whether `value` has the form of tokens, of whatever key. What has not is the app's own.
     pub fn is_token(value: &[u8]) -> bool {
-        URL_SAFE_NO_PAD.decode_slice(value, &mut [0; SEALED + 2]) == Ok(SEALED)
+        sealed(value).is_some()
     }
 
     /// The session that `token` names; `None` if it names none that goes on.
     pub fn read(&self, token: &[u8]) -> Option<Session> {
-        let mut sealed = [0; SEALED + 2];
-        let length =
-            URL_SAFE_NO_PAD.decode_slice(token, &mut sealed).ok().filter(|length| *length == SEALED)?;
-        let (nonce, sealed) = sealed[..length].split_at_mut(NONCE_LEN);
+        let mut sealed = sealed(token)?;
+        let (nonce, sealed) = sealed[..SEALED].split_at_mut(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.key.open_in_place(nonce, Aad::from(self.name()), sealed).ok()?;
         let session = decoded(plain)?;
@@ -169,6 +167,12 @@ fn encoded(session: &Session) -> [u8; PLAIN] {
     plain[25..41].copy_from_slice(&address_bytes(session.endpoint.ip()));
     plain[41..].copy_from_slice(&session.endpoint.port().to_be_bytes());
     plain
+}
+
+/// What a token of this text holds, still sealed, and two bytes more; `None` if it is none, of whatever key.
+fn sealed(token: &[u8]) -> Option<[u8; SEALED + 2]> {
+    let mut sealed = [0; SEALED + 2];
+    (URL_SAFE_NO_PAD.decode_slice(token, &mut sealed) == Ok(SEALED)).then_some(sealed)
 }
 
 fn decoded(plain: &[u8]) -> Option<Session> {

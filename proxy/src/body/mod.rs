@@ -226,16 +226,14 @@ impl End {
         }
     }
 
-    /// It has failed with `error`: notes why, and counts it against whom it is the fault of. Returns why, and words for that.
-    fn broke(&mut self, error: &BodyError) -> (Reason, &'static str) {
-        let refusal = self.lease.as_ref().and_then(Lease::refusal);
-        let let_go = matches!(error.downcast_ref::<Interrupted>(), Some(Interrupted::LetGo));
-        let (reason, what) = match (refusal, let_go) {
-            (Some(Failure { reason: Reason::Overflow, .. }), _) | (None, true) => {
+    /// It has failed: notes why, and counts it against whom it is the fault of. Returns why, and words for that.
+    fn broke(&mut self) -> (Reason, &'static str) {
+        let (reason, what) = match self.lease.as_ref().and_then(Lease::refusal) {
+            Some(Failure { reason: Reason::Overflow, .. }) => {
                 (Reason::Overflow, "too much of the connection's answers was not read")
             }
-            (Some(failure), _) => (failure.reason, "nothing more may come from the server"),
-            (None, false) => (Reason::Reset, "the connection broke before the answer's end"),
+            Some(failure) => (failure.reason, "nothing more may come from the server"),
+            None => (Reason::Reset, "the connection broke before the answer's end"),
         };
         if let Some(record) = &mut self.record {
             record.broken_off(reason);
@@ -538,7 +536,7 @@ impl Body {
     fn broke(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
         // A request's is for whoever carries it.
         let Some(end) = &mut self.end else { return Err(error) };
-        let (reason, what) = end.broke(&error);
+        let (reason, what) = end.broke();
         let is_grpc = end.is_grpc && !is_reset_of_peer(&*error);
         if !is_grpc {
             self.finish(false);
@@ -701,8 +699,8 @@ impl Drop for Body {
         let has_passed = || matches!(&self.kind, Kind::Arriving(body) if body.size_hint().exact() == Some(0));
         let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_)) || has_passed();
         if !whole && let Some(end) = &mut self.end {
-            if let Kind::Failed(error) = &self.kind {
-                end.broke(error);
+            if matches!(self.kind, Kind::Failed(_)) {
+                end.broke();
             } else if let Some(record) = &mut end.record {
                 record.given_up();
             }

@@ -55,11 +55,6 @@ impl Added {
         self.left = Left::least(self.left, left);
     }
 
-    /// What is left of a limit.
-    pub(crate) fn left(&self) -> Option<Left> {
-        self.left
-    }
-
     /// Tells it with `result`.
     pub(crate) fn to(self, result: &mut Result<Response, Error>) {
         if let Some(added) = self.fields {

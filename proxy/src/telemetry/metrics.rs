@@ -177,8 +177,9 @@ impl Metrics {
 
     /// Takes over what configuration has written down, traced and told.
     pub fn set_telemetry(&self, telemetry: Option<&Arc<Telemetry>>) {
-        self.watched.set(telemetry);
-        self.told.set(telemetry.map(|telemetry| &**telemetry), self.tells_peers());
+        if self.watched.set(telemetry) {
+            self.told.set(telemetry.map(|telemetry| &**telemetry), self.tells_peers());
+        }
     }
 
     /// Whether configuration has said who we are.

@@ -140,11 +140,12 @@ impl Watched {
         let _ = self.own.set(Own { format, has_collector, is_gateway });
     }
 
-    /// From now on this is written down and traced.
-    pub fn set(&self, telemetry: Option<&Arc<Telemetry>>) {
+    /// From now on this is written down and traced; whether it was something else before.
+    pub fn set(&self, telemetry: Option<&Arc<Telemetry>>) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref() == telemetry {
-            return self.note_for_others();
+            self.note_for_others();
+            return false;
         }
         *last = telemetry.cloned();
         drop(last);
@@ -160,6 +161,7 @@ impl Watched {
             self.on[direction as usize].store(is_on, Ordering::Relaxed);
         }
         self.note_for_others();
+        true
     }
 
     /// The access log of a rule.

@@ -91,13 +91,13 @@ where
             limit::give_back(&worker, &matched.conn, &matched.http);
             at_rule(matched, error)
         };
-        added.note(taken.map_err(|error| refused(error, &matched))?);
+        let left = taken.map_err(|error| refused(error, &matched))?;
         if !limits.globals.is_empty() {
             // Boxed, so that rules that ask nobody carry nothing for it.
             let asked = Box::pin(ask(&worker, limits, &mut matched)).await;
-            let before = std::mem::replace(&mut added, asked.map_err(|error| refused(error, &matched))?);
-            added.note(before.left());
+            added = asked.map_err(|error| refused(error, &matched))?;
         }
+        added.note(left);
     }
     let origin = match filters.ready.crossing(matched.http.method(), matched.http.headers()) {
         Crossing::Preflight(headers) => {
