@@ -5,7 +5,11 @@ use std::time::Duration;
 use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade, TcpKeepalive};
 use serde::Deserialize;
 
-use super::{document::wrong, typed::FieldError, values::GoDuration};
+use super::{
+    document::wrong,
+    typed::FieldError,
+    values::{GoDuration, more_than_nothing},
+};
 
 /// What the block says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,11 +81,8 @@ impl PoolYaml {
             return Err(wrong(field, "says nothing; give tcp or http, or remove it"));
         }
         let (tcp, http) = (self.tcp.unwrap_or_default(), self.http.unwrap_or_default());
-        let time = |yaml: Option<GoDuration>, name: &str, remedy: &str| match yaml {
-            Some(GoDuration(time)) if time < Duration::from_millis(1) => {
-                Err(wrong(format!("{field}.{name}"), format!("is shorter than 1ms; {remedy}")))
-            }
-            yaml => Ok(yaml.map(|GoDuration(time)| time)),
+        let time = |yaml: Option<GoDuration>, name: &str, remedy: &str| {
+            yaml.map(|time| more_than_nothing(time, &format!("{field}.{name}"), remedy)).transpose()
         };
         // As in Istio, 0 means no limit.
         let limit = |yaml: Option<u32>| yaml.filter(|limit| *limit > 0);

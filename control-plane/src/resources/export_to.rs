@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{document::wrong, typed::FieldError};
+use super::{document::wrong, typed::FieldError, values::is_dns_label};
 
 /// Whose clients a document is for. Default: everybody's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,11 +146,7 @@ pub(super) fn read_known(words: Option<Vec<String>>, own: &str) -> Result<Export
 
 /// RFC 1123 labels, as Kubernetes names namespaces.
 fn is_namespace(name: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&name.len())
-        && name.bytes().all(inside)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    is_dns_label(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ fn is_label(text: &str) -> bool {
     text.len() <= LONGEST_NAME && is_bounded_by_alphanumerics(text, |byte| b"-_.".contains(&byte))
 }
 
-fn is_bounded_by_alphanumerics(text: &str, others: impl Fn(u8) -> bool) -> bool {
+pub(super) fn is_bounded_by_alphanumerics(text: &str, others: impl Fn(u8) -> bool) -> bool {
     let ends = [text.bytes().next(), text.bytes().next_back()];
     ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others(byte))

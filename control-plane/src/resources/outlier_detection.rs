@@ -12,7 +12,7 @@ use super::{
     annotated::{duration, number, place},
     document::{Reading, wrong},
     typed::FieldError,
-    values::GoDuration,
+    values::{GoDuration, more_than_nothing},
 };
 
 /// No ejection lasts longer (Envoy's `max_ejection_time`).
@@ -139,12 +139,9 @@ impl OutlierYaml {
         reading: &mut Reading<'_>,
     ) -> Result<OutlierDetection, FieldError> {
         let default = OutlierDetection::default();
-        let time = |given: Option<GoDuration>, name: &str, default: Duration| match given {
-            Some(GoDuration(time)) if time < Duration::from_millis(1) => {
-                Err(wrong(format!("{field}.{name}"), "is shorter than 1ms; write for example 10s"))
-            }
-            Some(GoDuration(time)) => Ok(time),
-            None => Ok(default),
+        let time = |given: Option<GoDuration>, name: &str, default: Duration| {
+            let read = |time| more_than_nothing(time, &format!("{field}.{name}"), "write for example 10s");
+            given.map_or(Ok(default), read)
         };
         let interval = time(self.interval, "interval", default.interval)?;
         let base_ejection_time =

@@ -9,7 +9,7 @@ use serde::{
     de::{self, Visitor},
 };
 
-use super::{document::wrong, typed::FieldError};
+use super::{document::wrong, label_selector::is_bounded_by_alphanumerics, typed::FieldError};
 
 /// So many characters of a regular expression that cannot be used are repeated in the message.
 const SHOWN_OF_A_REGEX: usize = 100;
@@ -336,11 +336,7 @@ pub(super) fn called_host(text: &str, field: &str) -> Result<(), FieldError> {
 
 /// Whether `text` is a label of DNS (RFC 1123), in whichever case.
 pub(super) fn is_dns_label(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (1..=LONGEST_LABEL).contains(&text.len())
-        && text.bytes().all(is_inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    text.len() <= LONGEST_LABEL && is_bounded_by_alphanumerics(text, |byte| byte == b'-')
 }
 
 /// Whether `path` is where a Unix socket can be: the whole path of a file, or a name in no file system, behind an `@`.
@@ -350,16 +346,7 @@ pub(super) fn is_socket(path: &str) -> bool {
 
 /// Refuses what is not the name of a port, as Istio has it.
 pub(super) fn port_name(name: &str, field: &str) -> Result<(), FieldError> {
-    match is_dns_label(name) {
-        true => Ok(()),
-        false => {
-            let message = format!(
-                "{name:?} is not the name of a port; use at most {LONGEST_LABEL} letters, digits and '-', a letter or digit first \
-                 and last"
-            );
-            Err(wrong(field, message))
-        }
-    }
+    dns_label(name, "port", field)
 }
 
 /// Refuses what is not the name of a subset, as Istio has it.
@@ -367,16 +354,19 @@ pub(super) fn subset_name(name: &str, field: &str) -> Result<(), FieldError> {
     if name.is_empty() {
         return Err(wrong(field, "is empty; name the subset"));
     }
-    match is_dns_label(name) {
-        true => Ok(()),
-        false => {
-            let message = format!(
-                "{name:?} is not the name of a subset; use at most {LONGEST_LABEL} letters, digits and '-', a letter or digit \
-                 first and last"
-            );
-            Err(wrong(field, message))
-        }
+    dns_label(name, "subset", field)
+}
+
+/// Refuses `name` as that of a `what` if it is no label of DNS.
+fn dns_label(name: &str, what: &str, field: &str) -> Result<(), FieldError> {
+    if is_dns_label(name) {
+        return Ok(());
     }
+    let message = format!(
+        "{name:?} is not the name of a {what}; use at most {LONGEST_LABEL} letters, digits and '-', a letter or digit first and \
+         last"
+    );
+    Err(wrong(field, message))
 }
 
 /// A port number that something can listen on.

@@ -23,7 +23,8 @@ pub(super) fn changes<'r, I: DoubleEndedIterator<Item = &'r MetricRule>>(
             continue;
         }
         for change in rule.overrides.iter().filter(|change| is_for(change.ways)) {
-            all_off = change.is_of_all && change.disabled == Some(true);
+            let is_of_all = change.metrics.len() == StandardMetric::ALL.len();
+            all_off = is_of_all && change.disabled == Some(true);
             if all_off {
                 continue;
             }

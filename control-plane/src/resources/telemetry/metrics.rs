@@ -32,8 +32,6 @@ pub struct MetricOverride {
     pub ways: Ways,
     /// Which metrics: those that proxies tell of those that are meant.
     pub metrics: Vec<StandardMetric>,
-    /// Whether all are meant.
-    pub is_of_all: bool,
     /// Whether they are not told.
     pub disabled: Option<bool>,
     /// What becomes of labels, by name.
@@ -193,8 +191,7 @@ impl OverrideYaml {
                 labels.insert(name, change);
             }
         }
-        let is_of_all = metrics.len() == StandardMetric::ALL.len();
-        Ok(MetricOverride { ways: mode.into(), metrics, is_of_all, disabled: self.disabled, labels })
+        Ok(MetricOverride { ways: mode.into(), metrics, disabled: self.disabled, labels })
     }
 }
 

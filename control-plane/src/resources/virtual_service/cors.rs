@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    values::{GoDuration, StringMatchYaml, header_name},
+    values::{GoDuration, StringMatchYaml, header_name, more_than_nothing},
 };
 
 #[derive(Debug, Deserialize)]
@@ -42,15 +42,11 @@ enum Unmatched {
 }
 
 pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Cors, FieldError> {
-    let max_age = yaml.max_age.map(|time| time.0);
+    let remedy = "leave it out for the browser's own";
+    let max_age = yaml.max_age.map(|time| more_than_nothing(time, &format!("{field}.maxAge"), remedy));
+    let max_age = max_age.transpose()?;
     if max_age.is_some_and(|time| time.subsec_nanos() != 0) {
         return Err(wrong(format!("{field}.maxAge"), "is not in whole seconds; write for example 600s"));
-    }
-    if max_age.is_some_and(|time| time.is_zero()) {
-        return Err(wrong(
-            format!("{field}.maxAge"),
-            "is shorter than 1ms; leave it out for the browser's own",
-        ));
     }
     let allow_origins = read_origins(yaml.allow_origins, yaml.allow_origin, field)?;
     if allow_origins.is_empty() {
