@@ -272,14 +272,15 @@ fn in_use<'a, D, T>(
     }
 }
 
+/// `part`, or the last good version if it cannot be used.
+pub(super) fn usable<T>(part: &Result<T, Broken<T>>) -> Option<&T> {
+    part.as_ref().map_or_else(|broken| broken.last_good.as_ref(), Some)
+}
+
 /// The next moment after `now` at which something else is to be said of a certificate's dates.
 pub fn next_advice(resources: &Resources, now: SystemTime) -> Option<SystemTime> {
     let parts = resources.secrets.iter().filter_map(|secret| secret.spec.certificate.as_ref());
-    let known = parts.filter_map(|part| match part {
-        Ok(known) => Some(known),
-        Err(broken) => broken.last_good.as_ref(),
-    });
-    known.filter_map(|known| known.facts.next_advice(now)).min()
+    parts.filter_map(usable).filter_map(|known| known.facts.next_advice(now)).min()
 }
 
 /// Whether a certificate for `certified` is one for some name of `hostname`. To clients, a wildcard is one label. Of a wildcard

@@ -76,6 +76,8 @@ struct Last {
     problems: Vec<Problem>,
     facts: Facts,
     index: Index,
+    /// Whether something else has been found out since `problems` were put in order.
+    is_said_anew: bool,
 }
 
 impl Compiler {
@@ -110,6 +112,7 @@ impl Compiler {
             problems: problems.clone(),
             facts,
             index,
+            is_said_anew: false,
         });
         Compiled { mesh, problems, is_part: false, is_of_workloads: false }
     }
@@ -122,11 +125,11 @@ impl Last {
     /// Everything must be compiled. Nothing in this is true any more.
     fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
         let changes = Changes::new(&mut self.resources, resources, &mut self.index)?;
-        let is_of_workloads = changes.are_of_workloads();
         let Changes { workloads, authorizations, routes } = changes;
         let are_read_again = !workloads.services.changed.is_empty()
             || !workloads.peer_authentications.changed.is_empty()
             || !authorizations.changed.is_empty();
+        let is_of_workloads = !are_read_again && routes.is_empty();
         if workloads.services.changed.is_empty() && routes.is_empty() {
             let hosts = self.follow_workloads(workloads, &Hosts::default())?;
             if !hosts.is_empty() {
@@ -144,6 +147,9 @@ impl Last {
         }
         if are_read_again {
             self.follow_policies(authorizations)?;
+        }
+        if std::mem::take(&mut self.is_said_anew) {
+            self.problems = self.facts.found.sorted();
         }
         Ok(is_of_workloads)
     }

@@ -93,9 +93,7 @@ pub(super) fn report_each<'w>(
     {
         meant.accounts.extend(accounts);
     }
-    let asked = Asked { meant: &meant, settings };
-    asked.peer_authentications(resources, problems);
-    asked.authorizations(resources, problems);
+    Asked { meant: &meant, settings }.each(resources, problems);
 }
 
 /// Reports all other policies. `workloads` are looked at if there are any.
@@ -109,10 +107,37 @@ pub(super) fn report<'w>(
         return;
     }
     let meant = Meant::new(workloads);
+    Asked { meant: &meant, settings }.others(resources, problems);
+}
+
+/// Reports both, where `workloads` are all that there are: what [`report_each`] reports into `of_each`.
+pub(super) fn report_all<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    of_each: &mut Problems,
+    problems: &mut Problems,
+) {
+    if !is_any_alone(resources) && is_nothing(resources) {
+        return;
+    }
+    let meant = Meant::new(workloads);
     let asked = Asked { meant: &meant, settings };
-    asked.authentications(resources, problems);
-    asked.rate_limits(resources, problems);
-    asked.linkerd(resources, problems);
+    asked.each(resources, of_each);
+    asked.others(resources, problems);
+}
+
+impl Asked<'_, '_> {
+    fn each(&self, resources: &Resources, problems: &mut Problems) {
+        self.peer_authentications(resources, problems);
+        self.authorizations(resources, problems);
+    }
+
+    fn others(&self, resources: &Resources, problems: &mut Problems) {
+        self.authentications(resources, problems);
+        self.rate_limits(resources, problems);
+        self.linkerd(resources, problems);
+    }
 }
 
 impl<'w> Meant<'w> {

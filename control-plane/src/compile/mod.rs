@@ -197,9 +197,8 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     );
     of_workloads.report(&catalog, &mut problems);
     network.report(&mut problems);
-    let (facing, others) = (workloads.facing(&finished), std::iter::empty());
-    meant::report_each(resources, settings, facing, others, &mut of_each_policy);
-    meant::report(resources, settings, workloads.facing(&finished), &mut problems);
+    let facing = workloads.facing(&finished);
+    meant::report_all(resources, settings, facing, &mut of_each_policy, &mut problems);
     let faced = meant::is_any_alone(resources).then(|| workloads.faced());
     let occupants = workloads.occupants(&finished);
     let (gateways, led_to) = gateways::gateways(

@@ -40,8 +40,12 @@ impl<'a> Reserved<'a> {
         let reserved = claims.into_iter().map(|(host, claims)| {
             let first = first.get(&host);
             let mut reserved = had(&claims, before.0.get(&host).map(Vec::as_slice).unwrap_or_default());
-            while leave_out_what_is_not_had(&mut reserved, first, &claims) {}
-            let all = settled(first, &reserved, &claims);
+            let all = loop {
+                let all = settled(first, &reserved, &claims);
+                if !leave_out_what_is_not_had(&mut reserved, &all) {
+                    break all;
+                }
+            };
             let got = all.claims().iter().skip(first.map_or(0, |first| first.claims().len()));
             (host, got.filter(|claim| claim.by.is_in_file()).cloned().collect())
         });
@@ -82,14 +86,8 @@ fn settled<'a>(first: Option<&Held<'a>>, reserved: &Held<'a>, claims: &[Claim<'a
     here
 }
 
-/// Leaves out of `reserved` what those do not get for whom it is, if after those who come `first` the `claims` are settled in their
-/// order. Whether there was any.
-fn leave_out_what_is_not_had<'a>(
-    reserved: &mut Held<'a>,
-    first: Option<&Held<'a>>,
-    claims: &[Claim<'a>],
-) -> bool {
-    let here = settled(first, reserved, claims);
+/// Leaves out of `reserved` what those have not got `here` for whom it is. Whether there was any.
+fn leave_out_what_is_not_had<'a>(reserved: &mut Held<'a>, here: &Held<'a>) -> bool {
     let (mut all, mut had) = (HashSet::new(), HashSet::new());
     for claim in here.claims().iter().filter(|claim| claim.by.is_in_file()) {
         match &claim.ports {

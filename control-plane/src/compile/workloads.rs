@@ -237,11 +237,13 @@ impl<'a> Workloads<'a> {
         claims.collect()
     }
 
-    /// Where those are that are called `names`.
-    pub(super) fn hosts_of(&self, names: &[&WorkloadName]) -> BTreeSet<Host> {
-        let names: BTreeSet<&WorkloadName> = names.iter().copied().collect();
-        let meant = self.list.iter().filter(|known| known.gateway.is_some() && names.contains(&known.name));
-        meant.flat_map(|known| known.hosts.iter().cloned()).collect()
+    /// Where those are that are gateways, by their names.
+    pub(super) fn gateway_hosts(&self) -> HashMap<&WorkloadName, Vec<&Host>> {
+        let mut hosts: HashMap<_, Vec<_>> = HashMap::new();
+        for known in self.list.iter().filter(|known| known.gateway.is_some()) {
+            hosts.entry(&known.name).or_default().extend(&known.hosts);
+        }
+        hosts
     }
 
     /// Takes from the workload at `index` the ports of its address `host` that belong to others.

@@ -165,7 +165,7 @@ impl OwnCertificate {
         let mut changes = self.issuing.authority.changes();
         loop {
             tokio::select! {
-                () = sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())) => {}
+                () = sleep_by_clock(renewal::renew_at(life.not_before, life.not_after, fastrand::f64()), SystemTime::now) => {}
                 // Of what signs, or of who is trusted.
                 Ok(()) = changes.changed() => {}
             }
@@ -250,10 +250,10 @@ fn issue(issuing: &OwnIssuing, purpose: &Purpose) -> Result<(Arc<ServerConfig>, 
     Ok((tls, life))
 }
 
-/// By the wall clock, looked at again every minute: it may be set, and a host may sleep.
-async fn sleep_until(at: SystemTime) {
+/// By the wall clock `now`, looked at again every minute: it may be set, and a host may sleep.
+pub(super) async fn sleep_by_clock(at: SystemTime, now: impl Fn() -> SystemTime) {
     const LOOK: Duration = Duration::from_secs(60);
-    while let Ok(left) = at.duration_since(SystemTime::now())
+    while let Ok(left) = at.duration_since(now())
         && !left.is_zero()
     {
         tokio::time::sleep(left.min(LOOK)).await;

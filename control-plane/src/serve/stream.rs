@@ -33,13 +33,14 @@ use tokio::{
         watch,
     },
     task::yield_now,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::Stream;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::{
     connection::Client,
+    own::sleep_by_clock,
     turns::{self, Over, Turn, Turns},
 };
 use crate::{
@@ -559,17 +560,7 @@ async fn hello(messages: &mut Streaming<wire::ClientMessage>) -> Result<wire::He
 }
 
 async fn expiry(not_after: SystemTime) {
-    expiry_by(not_after, SystemTime::now).await;
-}
-
-/// By the wall clock `now`, looked at again every minute: it may be set, and a host may sleep.
-async fn expiry_by(not_after: SystemTime, now: impl Fn() -> SystemTime) {
-    const LOOK: Duration = Duration::from_secs(60);
-    while let Ok(left) = not_after.duration_since(now())
-        && !left.is_zero()
-    {
-        sleep(left.min(LOOK)).await;
-    }
+    sleep_by_clock(not_after, SystemTime::now).await;
 }
 
 #[cfg(test)]
@@ -585,7 +576,7 @@ mod tests {
             let right = clock + began.elapsed();
             if began.elapsed() < HOUR / 6 { right } else { jump(right) }
         };
-        expiry_by(clock + HOUR, now).await;
+        sleep_by_clock(clock + HOUR, now).await;
         began.elapsed().as_secs() / 60
     }
 

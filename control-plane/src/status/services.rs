@@ -115,9 +115,11 @@ impl ServicesShown {
             }
             // What they see otherwise is how endpoints are called, more often than not.
             for (namespace, labels, view) in views.each_selected() {
-                let lead_elsewhere = shown_shares(view) != shown_shares(views.for_namespace(namespace));
-                let own = lead_elsewhere.then(|| self::routes(view, Some(namespace), Some(labels)));
-                routes.extend(own.into_iter().flatten());
+                let own = self::routes(view, Some(namespace), Some(labels));
+                let usual = self::routes(views.for_namespace(namespace), None, None);
+                if !own.iter().map(|route| &route.backends).eq(usual.iter().map(|route| &route.backends)) {
+                    routes.extend(own);
+                }
             }
             ServiceShown {
                 host: Arc::clone(&key.host),
@@ -175,11 +177,6 @@ fn routes(
         return service.tcp.rules.iter().map(|rule| route(&rule.name, true, &rule.backends)).collect();
     }
     service.routes.rules().iter().map(|rule| route(&rule.name, false, &rule.backends)).collect()
-}
-
-/// Where each of the rules of `service` leads.
-fn shown_shares(service: &Service) -> Vec<Vec<ShareShown>> {
-    routes(service, None, None).into_iter().map(|route| route.backends).collect()
 }
 
 fn shares(service: &Service, backends: &[WeightedBackend]) -> Vec<ShareShown> {

@@ -4,9 +4,9 @@
 //! that servers are there, or leads to a document that does, it leads strangers to what listens on the gateway's own host. It
 //! does not matter how it says so: in a list, by labels, in an `EndpointSlice`, as a DNS name or by another name.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use selvedge_model::{Host, ServiceKey, gateway::Gateway};
+use selvedge_model::{Host, ServiceKey, WorkloadName, gateway::Gateway};
 use selvedge_ops::metadata;
 
 use super::{
@@ -64,7 +64,10 @@ fn is_of_callers(host: &Host) -> bool {
     }
 }
 
-fn home(host: &Host, own: &BTreeSet<Host>) -> Option<Home> {
+/// Where each workload is that is a gateway.
+pub(super) type GatewayHosts<'w> = HashMap<&'w WorkloadName, Vec<&'w Host>>;
+
+fn home(host: &Host, own: &BTreeSet<&Host>) -> Option<Home> {
     let credentials = match host {
         Host::Ip(ip) => metadata::at(*ip),
         Host::Name(name) => metadata::called(name),
@@ -77,15 +80,16 @@ fn home(host: &Host, own: &BTreeSet<Host>) -> Option<Home> {
 }
 
 /// Reports the documents of namespaces other than those of the gateway in `seat` and the root namespace that lead it there; and
-/// all that lead it to credentials, because it does not go there.
+/// all that lead it to credentials, because it does not go there. `gateway_hosts`: where each workload is that is a gateway.
 pub(super) fn report(
     seat: &Seat<'_>,
     gateway: &Gateway,
     routing: &Routing<'_>,
-    (workloads, candidates): (&Workloads<'_>, &Candidates<'_>),
+    (workloads, gateway_hosts, candidates): (&Workloads<'_>, &GatewayHosts<'_>, &Candidates<'_>),
     problems: &mut Problems,
 ) {
-    let own = workloads.hosts_of(&seat.workloads);
+    let own = seat.workloads.iter().filter_map(|name| gateway_hosts.get(name)).flatten();
+    let own: BTreeSet<&Host> = own.copied().collect();
     let trusted = [seat.namespace, seat.workload_namespace, routing.root_namespace()];
     let backends = gateway.virtual_hosts.values().flat_map(|host| &host.backends);
     let services: BTreeSet<&ServiceKey> = backends.map(|backend| &backend.name.service).collect();

@@ -122,6 +122,7 @@ pub(super) fn gateways(
     let shared = SharedRules::default();
     let named = api.names().chain(ingresses.name());
     let seats = seats((workloads, selected), &istio.labels_asked(routing), named);
+    let gateway_hosts = workloads.gateway_hosts();
     for seat in &seats {
         let mut draft = Draft::new(seat, (routing, limits, &shared), &grants, certificates);
         api.add_to(&mut draft, problems);
@@ -131,7 +132,7 @@ pub(super) fn gateways(
         led_to.extend(draft.hosts_of_backends());
         let before = seat.workloads.iter().find_map(|workload| previous.get(*workload));
         let gateway = kept(draft.finish(problems), before);
-        loopback::report(seat, &gateway, routing, (workloads, candidates), problems);
+        loopback::report(seat, &gateway, routing, (workloads, &gateway_hosts, candidates), problems);
         gateways.extend(seat.workloads.iter().map(|name| (WorkloadName::clone(name), Arc::clone(&gateway))));
     }
     for (seat, alone) in &istio.unserved(&seats, problems) {

@@ -8,7 +8,9 @@ use selvedge_model::gateway::{CertificateName, ClientValidation, Hostname, Termi
 use super::{
     super::{
         Problems,
-        certificates::{Certificates, Found, OF_AUTHORITIES, OF_SERVERS, Refused, Remark, Shown, kind_of},
+        certificates::{
+            Certificates, Found, OF_AUTHORITIES, OF_SERVERS, Refused, Remark, Shown, kind_of, usable,
+        },
         grants::{Grants, Named},
     },
     WantedFrom,
@@ -140,11 +142,7 @@ pub(super) fn permitted_certificates(
         let (_, namespace) = permitted(holder.name(), reference, OF_SERVERS, grants).ok()?;
         secrets.get(&(namespace, reference.name.as_str()))?.certificate.as_ref()
     });
-    let known = permitted.filter_map(|part| match part {
-        Ok(known) => Some(known),
-        Err(broken) => broken.last_good.as_ref(),
-    });
-    let names = known.flat_map(|known| &known.facts.names);
+    let names = permitted.filter_map(usable).flat_map(|known| &known.facts.names);
     names.filter_map(|name| Hostname::of_ingress(name).ok()).collect()
 }
 

@@ -72,14 +72,6 @@ impl Changes {
         };
         Ok(Self { workloads, authorizations, routes })
     }
-
-    /// Whether nothing but workloads and endpoints has changed.
-    pub(super) fn are_of_workloads(&self) -> bool {
-        self.workloads.services.changed.is_empty()
-            && self.workloads.peer_authentications.changed.is_empty()
-            && self.authorizations.changed.is_empty()
-            && self.routes.is_empty()
-    }
 }
 
 /// # Errors

@@ -99,7 +99,7 @@ impl Last {
         let mut problems = Problems::default();
         meant::report_each(&part, &self.settings, facing, accounts, &mut problems);
         self.facts.found.of_each_policy.replace(names, problems);
-        self.problems = self.facts.found.sorted();
+        self.is_said_anew = true;
     }
 
     /// The workloads that `changed` are for, or were.
@@ -153,10 +153,9 @@ impl Last {
             .map(|policy| (&*policy.name.namespace, Targets::of_authorization(policy, &self.settings)))
             .collect();
         let mut others = Vec::new();
-        let faced = match &self.facts.faced {
-            Some(faced) if !changed.is_empty() => Some(faced),
-            None if !changed.is_empty() => return Err(Everything),
-            _ => None,
+        let faced = match changed.is_empty() {
+            true => None,
+            false => Some(self.facts.faced.as_ref().ok_or(Everything)?),
         };
         for (name, faced) in faced.into_iter().flatten() {
             let workload = self.mesh.workloads.get(name).ok_or(Everything)?;
@@ -180,7 +179,7 @@ impl Last {
         self.facts.found.policies = problems;
         self.put_workloads(others);
         self.say_of_policies(&names);
-        self.problems = self.facts.found.sorted();
+        self.is_said_anew = true;
         Ok(())
     }
 

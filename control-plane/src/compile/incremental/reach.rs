@@ -130,7 +130,7 @@ impl Index {
         affected: &mut Affected,
     ) -> Result<(), Everything> {
         let host = self.host_of(document);
-        if self.others.contains(&*host) {
+        if self.is_other(&host) {
             return Err(Everything);
         }
         match self.services.get_key_value(&*host) {

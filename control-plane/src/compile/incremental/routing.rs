@@ -296,7 +296,7 @@ impl Last {
             mesh.gateways = gateways.into();
             (facts.found.gateways, facts.led_to) = (problems, led_to);
         }
-        self.problems = self.facts.found.sorted();
+        self.is_said_anew = true;
     }
 }
 

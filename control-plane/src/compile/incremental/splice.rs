@@ -16,47 +16,26 @@ pub(super) trait Keyed<K, V> {
     fn take_out(&mut self, key: &K);
 }
 
-impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Shared<BTreeMap<K, V>> {
-    fn find(&self, key: &K) -> Option<&V> {
-        self.get(key)
-    }
+/// Maps that have these methods of their own.
+macro_rules! keyed {
+    ($($map:ty),+) => {$(
+        impl<K: Ord + Clone, V: Clone> Keyed<K, V> for $map {
+            fn find(&self, key: &K) -> Option<&V> {
+                self.get(key)
+            }
 
-    fn put(&mut self, key: K, value: V) {
-        self.insert(key, value);
-    }
+            fn put(&mut self, key: K, value: V) {
+                self.insert(key, value);
+            }
 
-    fn take_out(&mut self, key: &K) {
-        self.remove(key);
-    }
+            fn take_out(&mut self, key: &K) {
+                self.remove(key);
+            }
+        }
+    )+};
 }
 
-impl<K: Ord, V> Keyed<K, V> for BTreeMap<K, V> {
-    fn find(&self, key: &K) -> Option<&V> {
-        self.get(key)
-    }
-
-    fn put(&mut self, key: K, value: V) {
-        self.insert(key, value);
-    }
-
-    fn take_out(&mut self, key: &K) {
-        self.remove(key);
-    }
-}
-
-impl<K: Ord + Clone, V: Clone> Keyed<K, V> for Divided<K, V> {
-    fn find(&self, key: &K) -> Option<&V> {
-        self.get(key)
-    }
-
-    fn put(&mut self, key: K, value: V) {
-        self.insert(key, value);
-    }
-
-    fn take_out(&mut self, key: &K) {
-        self.remove(key);
-    }
-}
+keyed!(Shared<BTreeMap<K, V>>, BTreeMap<K, V>, Divided<K, V>);
 
 /// Who owns what in a mesh.
 pub(super) struct OwnersIn<'m>(pub(super) &'m mut Arc<Owners>);

@@ -12,7 +12,7 @@ use super::{
     super::{Problems, clients, gateways, inbound, meant, routes::Routing, workloads::KnownWorkload},
     Last,
     changes::ChangedWorkloads,
-    index::{Everything, both},
+    index::{Everything, addresses_of, both},
     local::{self, Local},
     policies,
     routing::has_gateways,
@@ -150,9 +150,8 @@ impl Last {
         let secured = secured.iter().filter_map(entry);
         let entries = both(&changed.entries.changed).chain(secured);
         let mut hosts = entries.filter_map(|document| document.spec.address.as_ref());
-        let mut addresses = both(&changed.slices.changed)
-            .flat_map(|slice| slice.spec.addresses.iter().chain(&slice.spec.ending));
-        hosts.any(gateways::leads_home) || addresses.any(|one| gateways::leads_home(&Host::Ip(one.ip)))
+        let mut addresses = both(&changed.slices.changed).flat_map(addresses_of);
+        hosts.any(gateways::leads_home) || addresses.any(|ip| gateways::leads_home(&Host::Ip(ip)))
     }
 
     /// Gives `mesh` what has become of those whom rules select by their labels.
@@ -165,6 +164,9 @@ impl Last {
         old: &Local<'_>,
         new: &Local<'_>,
     ) -> Result<(), Everything> {
+        if old.labels().eq(new.labels()) {
+            return Ok(());
+        }
         let selectors = clients::Selectors::new(&self.resources);
         if selectors.is_empty() {
             return Ok(());
@@ -291,7 +293,7 @@ impl Last {
             return Err(Everything);
         }
         there.extend(come);
-        self.problems = self.facts.found.sorted();
+        self.is_said_anew = true;
         Ok(())
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Routing<'a> {
             .collect();
         let mut by_namespace: BTreeMap<Arc<str>, Arc<Service>> = BTreeMap::new();
         let mut seen: HashMap<Decided, Seen<'_, 'a>> = HashMap::new();
-        for namespace in namespaces {
+        for &namespace in &namespaces {
             let client = Client::of(Some(namespace));
             let deciding = self.deciding(Some(namespace), port, problems);
             let decided = deciding.decided();
@@ -103,20 +103,24 @@ impl<'a> Routing<'a> {
         }
         let default = keep(default, before.map(|views| &views.default));
         let views = ServiceViews { default, by_namespace, selected: None };
-        ServiceViews { selected: self.selected_views(port, &views, before, problems), ..views }
+        let selected = self.selected_views(port, &namespaces, (&views, before), problems);
+        ServiceViews { selected, ..views }
     }
 
-    /// What clients see whom rules select by their labels, where that is not what `others` of their namespace see.
+    /// What clients see whom rules select by their labels, where that is not what `others` of their namespace see. `namespaces`: all
+    /// with rules or routes of their own.
     fn selected_views(
         &self,
         port: &Port<'_>,
-        others: &ServiceViews,
-        before: Option<&ServiceViews>,
+        namespaces: &BTreeSet<&str>,
+        (others, before): (&ServiceViews, Option<&ServiceViews>),
         problems: &mut Problems,
     ) -> Option<Box<SelectedViews>> {
         let before = before.and_then(|views| views.selected.as_ref());
         let mut all = SelectedViews::new();
-        for (namespace, clients) in self.clients.each() {
+        for (namespace, clients) in
+            self.clients.each().filter(|(namespace, _)| namespaces.contains(namespace))
+        {
             let theirs = others.for_namespace(namespace);
             let hosts = self.known_hosts(theirs);
             if !self.rules.select_clients(namespace, &hosts) {
