@@ -29,14 +29,19 @@ async fn in_force(mesh: &Mesh, annotations: &str, detection: &str) {
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, annotations: \
          {{{annotations}}}}}\nspec: {{host: reviews, trafficPolicy: {{outlierDetection: {{{detection}}}}}}}\n"
     );
+    answering(mesh).await.unwrap();
+    write_in_force(mesh, &rule).await;
+}
+
+/// Writes `rule`, and waits until the caller has it.
+async fn write_in_force(mesh: &Mesh, rule: &str) {
     let version = async || {
         let config =
             mesh.workload("caller").admin_json("/config").await.map_err(|error| error.to_string())?;
         Ok::<_, String>(config["versions"].to_string())
     };
-    answering(mesh).await.unwrap();
     let before = version().await.unwrap();
-    mesh.write("eject.yaml", &rule).unwrap();
+    mesh.write("eject.yaml", rule).unwrap();
     poll(SOON, "the rule is in force", async || {
         let after = version().await?;
         if after != before { Ok(()) } else { Err(after) }
@@ -214,9 +219,11 @@ async fn answers_that_break_off_count_as_attempts_without_an_answer() {
     poll(SOON, "the whole one answers", async || answering(&mesh).await.map(drop)).await;
     in_force_once_called(&mesh, &format!("{apart}: 0, {all}")).await;
     let mut broken_off = 0;
-    while broken_off < 8 {
+    poll(SOON, "eight answers have broken off", async || {
         broken_off += usize::from(answering(&mesh).await.is_err());
-    }
+        if broken_off == 8 { Ok(()) } else { Err(broken_off) }
+    })
+    .await;
     assert!(!is_ejected(&mesh, "reviews-a").await);
 
     for detection in [format!("{apart}: 1, {all}"), format!("consecutiveGatewayErrors: 1, {all}")] {
@@ -244,16 +251,5 @@ async fn in_force_once_called(mesh: &Mesh, detection: &str) {
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec: {{host: reviews, \
          trafficPolicy: {{{policy}}}}}\n"
     );
-    let version = async || {
-        let config =
-            mesh.workload("caller").admin_json("/config").await.map_err(|error| error.to_string())?;
-        Ok::<_, String>(config["versions"].to_string())
-    };
-    let before = version().await.unwrap();
-    mesh.write("eject.yaml", &rule).unwrap();
-    poll(SOON, "the rule is in force", async || {
-        let after = version().await?;
-        if after != before { Ok(()) } else { Err(after) }
-    })
-    .await;
+    write_in_force(mesh, &rule).await;
 }
