@@ -5,9 +5,9 @@
 //! write, or that is in a directory of theirs, is not loaded either, because it may be theirs.
 
 use std::{
-    fs::{self, File, Metadata, Permissions},
+    fs::{self, File, Metadata, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,8 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The most that a key or certificate file may hold, in bytes; a larger one is something else.
 const MAX_FILE: u64 = 1 << 20;
+/// The same of a file of many authorities' certificates; that of a whole operating system holds less than 1 MiB.
+const MAX_BUNDLE: u64 = 4 << 20;
 
 /// Why a key or certificate file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -139,11 +141,26 @@ pub fn read_trusted(path: &Path) -> Result<Vec<u8>, FileError> {
 /// the pod may read it; an agent that fetches certificates has a user of its own.
 ///
 /// # Errors
-/// If it cannot be read, or if group or others may write it.
+/// If it cannot be read, if it is no file, or if group or others may write it.
 pub fn read_mounted(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = open(path)?;
+    let file = open_named(path).map_err(|source| read_error(path, source))?;
     only_its_owners(path, &file.metadata().map_err(|source| read_error(path, source))?)?;
     read_all(path, file)
+}
+
+/// Reads certificates that a document names, of at most 4 MiB.
+///
+/// # Errors
+/// If it cannot be read, is no file, or is larger.
+pub fn read_bundle(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_named(path)?.take(MAX_BUNDLE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_BUNDLE {
+        true => {
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 4 MiB; these are not certificates"))
+        }
+        false => Ok(bytes),
+    }
 }
 
 /// Checks that nobody else may have put something into the directory `path`.
@@ -319,6 +336,16 @@ fn section(tag: &str, der: &[u8]) -> String {
 
 fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|source| read_error(path, source))
+}
+
+/// Opens what a document names, which may be anything: from a pipe nothing may ever come, and a device may never end.
+fn open_named(path: &Path) -> io::Result<File> {
+    let no_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_waiting).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file")),
+    }
 }
 
 fn read_all(path: &Path, file: File) -> Result<Vec<u8>, FileError> {

@@ -4,7 +4,7 @@
 //! system's or of a file, and by its name; TLS 1.2 is allowed, since such servers still exist.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,7 +24,7 @@ use selvedge_model::{Shown, TlsOrigination, Trusted, gateway::CertificateName};
 use webpki::EndEntityCert;
 
 use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
-use crate::files::{FileError, read_mounted};
+use crate::files::{FileError, read_bundle, read_mounted};
 
 /// HTTP/1.1 (RFC 7301, section 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -198,7 +198,7 @@ fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
 }
 
 fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, OutsideError> {
-    fs::read(path).map_err(|source| OutsideError::Read { field, path: path.to_owned(), source })
+    read_bundle(path).map_err(|source| OutsideError::Read { field, path: path.to_owned(), source })
 }
 
 fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, OutsideError> {
@@ -311,6 +311,8 @@ pub fn explain_outside(error: &io::Error, settings: &TlsOrigination, outside: &O
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::forge::Forger;
 
@@ -336,6 +338,17 @@ mod tests {
         fs::write(&empty, "nothing").unwrap();
         let error = Outside::load(&settings(Some(&empty)), "a.example").unwrap_err().to_string();
         assert!(error.contains("has no certificate"), "{error}");
+
+        // Neither may keep a proxy waiting, or fill its memory.
+        for endless in ["/dev/zero", "/dev/null"] {
+            let error =
+                Outside::load(&settings(Some(Path::new(endless))), "a.example").unwrap_err().to_string();
+            assert!(error.contains("is not a file"), "{error}");
+        }
+        let pipe = directory.path().join("pipe.pem");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let error = Outside::load(&settings(Some(&pipe)), "a.example").unwrap_err().to_string();
+        assert!(error.contains("is not a file"), "{error}");
 
         let error = Outside::load(&settings(Some(&empty)), "a b").unwrap_err().to_string();
         assert!(error.contains("tls.sni"), "{error}");

@@ -11,7 +11,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -370,8 +370,14 @@ fn has_one_of(path: &Path, extensions: &[&str]) -> bool {
 
 fn read(path: &Path) -> FileState {
     let read = || -> io::Result<Vec<u8>> {
+        // A pipe that has come in its place meanwhile would keep us waiting for somebody who writes.
+        let no_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = fs::OpenOptions::new().read(true).custom_flags(no_waiting).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file any more; replace it by a file"));
+        }
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     match read() {
@@ -384,5 +390,23 @@ fn read(path: &Path) -> FileState {
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Gone,
         Err(error) => FileState::Unreadable(format!("cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, mkfifoat};
+
+    use super::*;
+
+    #[test]
+    fn what_has_come_in_a_files_place_meanwhile_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe.yaml");
+        mkfifoat(CWD, &pipe, Mode::RUSR).unwrap();
+
+        let FileState::Unreadable(why) = read(&pipe) else { panic!("a pipe was read") };
+
+        assert!(why.contains("replace it by a file"), "{why}");
     }
 }

@@ -5,14 +5,16 @@
 
 use std::{
     collections::HashMap,
-    fs,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use selvedge_api::wire;
-use selvedge_certs::tls::{self, Outside};
+use selvedge_certs::{
+    files,
+    tls::{self, Outside},
+};
 use selvedge_model::TlsOrigination;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream, client};
@@ -126,7 +128,7 @@ fn load(settings: &TlsOrigination, host: &str) -> Ready {
 }
 
 fn contents(settings: &TlsOrigination) -> Vec<Option<Vec<u8>>> {
-    tls::outside_files(settings).map(|path| fs::read(path).ok()).collect()
+    tls::outside_files(settings).map(|path| files::read_bundle(path).ok()).collect()
 }
 
 /// The settings, and what the server is called where they do not say.
@@ -168,6 +170,8 @@ impl Originations {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use selvedge_model::Trusted;
 
     use super::*;
