@@ -16,9 +16,9 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
-    extract::State,
+    extract::{ConnectInfo, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
@@ -31,9 +31,10 @@ use selvedge_ops::{
     Drain, http1,
     listen::{self, ListenError},
     seated::{Patience, Reading},
+    shares::Shares,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -65,6 +66,8 @@ const PATIENCE: Patience = Patience {
 };
 /// Documents that are checked at once; each takes as long as compiling the mesh.
 const CHECKS: usize = 2;
+/// Of them those that one address has or waits for next. An API server has one address; whoever else reaches the port, others.
+const CHECKS_OF_ONE: usize = 2;
 /// Connections that were accepted and wait to be served.
 const WAITING: usize = 64;
 /// How long we go on when we should end: until then the API server may not know that it should call another.
@@ -154,7 +157,7 @@ pub struct WebhookInputs {
 struct Handler {
     knowledge: WebhookInputs,
     bodies: Arc<Bodies>,
-    checks: Semaphore,
+    checks: Shares,
 }
 
 impl Webhook {
@@ -222,7 +225,7 @@ fn believed(path: &Path, names: &[String]) -> Result<ClientCa, WebhookError> {
 }
 
 fn router(knowledge: WebhookInputs) -> Router {
-    let (bodies, checks) = (Arc::default(), Semaphore::new(CHECKS));
+    let (bodies, checks) = (Arc::default(), Shares::new(CHECKS, CHECKS_OF_ONE));
     Router::new()
         .route("/inject", post(inject))
         .route("/validate", post(check))
@@ -287,12 +290,16 @@ fn patched(request: &Request, patch: &[super::Operation]) -> Result<Answer, Fail
     Answer::patched(request, patch).map_err(|error| Failure::NotYet(format!("no patch: {error}")))
 }
 
-async fn check(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Answer>, Failure> {
+async fn check(
+    State(asked): State<Arc<Handler>>,
+    Extension(ConnectInfo(client)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
     let (mut request, room) = asked.request(body).await?;
     if !request.object.is_object() {
         return Ok(Json(Answer::allowed(&request)));
     }
-    let _one_of_few = asked.checks.acquire().await;
+    let turn = asked.checks.turn(client.ip()).await;
     let knowledge = &asked.knowledge;
     let loaded = Arc::clone(&knowledge.loaded.borrow());
     let known = knowledge.problems.now();
@@ -302,7 +309,7 @@ async fn check(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Ans
         let object = request.object.take();
         let verdict = validate(object, &request.namespace, &loaded.resources, &compile, &known);
         // Also if nobody waits for it any more.
-        drop(room);
+        drop((room, turn));
         (request, verdict)
     });
     let (request, Verdict { errors, warnings }) =

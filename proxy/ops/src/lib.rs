@@ -24,6 +24,8 @@ pub mod readiness;
 pub mod resolver;
 mod scrape;
 pub mod seated;
+pub mod shares;
+pub mod sparing;
 pub mod wait;
 mod when_woken;
 

@@ -219,8 +219,8 @@ impl Seat {
     }
 }
 
-/// Addresses that count as one.
-fn group(address: IpAddr) -> IpAddr {
+/// Addresses that count as one: IPv6 those of a /64 network.
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let [a, b, c, d, ..] = v6.segments();

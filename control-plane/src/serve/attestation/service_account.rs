@@ -5,12 +5,12 @@
 //! expires (one hour, as injected). Only tokens made for us (audience `selvedge`) count: another service that receives a
 //! pod's token cannot use it to pass for that pod here.
 
-use std::time::SystemTime;
+use std::{net::IpAddr, time::SystemTime};
 
 use selvedge_kubernetes::{Client, Reviewed};
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use selvedge_ops::shares::{Shares, Turn};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
 use super::{
     Proof, TokenError,
@@ -26,6 +26,8 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const USER: &str = "system:serviceaccount:";
 /// Reviews at a time: strangers who show us garbage must not keep the API server busy.
 const REVIEWS_AT_ONCE: usize = 16;
+/// Of them those of one address, which may be a node's.
+const REVIEWS_OF_ONE: usize = 4;
 /// How many seconds a token may be over by our clock and still be worth a question.
 const CLOCK_SKEW: u64 = 600;
 
@@ -49,7 +51,7 @@ pub struct ServiceAccounts {
 
 #[derive(Debug)]
 enum Judge {
-    Review { client: Client, under_way: Semaphore },
+    Review { client: Client, turns: Shares },
     Keys(Keys),
 }
 
@@ -72,7 +74,7 @@ impl ServiceAccounts {
     pub fn new(client: Client, verification: TokenVerification, trust_domain: &TrustDomain) -> Self {
         let judge = match verification {
             TokenVerification::TokenReview => {
-                Judge::Review { client, under_way: Semaphore::new(REVIEWS_AT_ONCE) }
+                Judge::Review { client, turns: Shares::new(REVIEWS_AT_ONCE, REVIEWS_OF_ONE) }
             }
             TokenVerification::Jwks => Judge::Keys(Keys::new(client)),
         };
@@ -86,20 +88,27 @@ impl ServiceAccounts {
         SpiffeId::new(&self.trust_domain, namespace, account).ok()
     }
 
+    /// A turn of who asks from `address`, to be held until a token is checked. `None`: checking them needs none.
+    pub async fn turn(&self, address: IpAddr) -> Option<Turn> {
+        match &self.judge {
+            Judge::Review { turns, .. } => Some(turns.turn(address).await),
+            Judge::Keys(_) => None,
+        }
+    }
+
     /// What `token` proves.
     ///
     /// # Errors
     /// If the API server does not accept it, or does not answer; or if none of its keys has signed it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
-        let (client, under_way) = match &self.judge {
+        let client = match &self.judge {
             Judge::Keys(keys) => return signed(&keys.verify(token, now).await?, &self.trust_domain),
-            Judge::Review { client, under_way } => (client, under_way),
+            Judge::Review { client, .. } => client,
         };
         let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(token)
             .map_err(|error| TokenError::Malformed(error.to_string()))?
             .claims;
         worth_a_review(&claims, now)?;
-        let _permit = under_way.acquire().await.map_err(|_| TokenError::Random)?;
         let reviewed = client.review_token(token, &[AUDIENCE]).await?;
         proof(reviewed, &self.trust_domain)
     }
