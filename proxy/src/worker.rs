@@ -10,6 +10,7 @@ use std::{
 };
 
 use selvedge_certs::tls::Live;
+use selvedge_ops::sparing::Sparing;
 
 use crate::{
     bind::{BoundEndpoint, Denied},
@@ -24,7 +25,7 @@ use crate::{
     seen::Seen,
     settings::Settings,
     step::Admitted,
-    telemetry::{Metrics, Sparing},
+    telemetry::Metrics,
     time::Deadlines,
     tokens::Tokens,
 };

@@ -15,24 +15,39 @@ const MAX_SPIFFE_ID: usize = 2048;
 pub enum IdentityError {
     /// The text is not of the form `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
     #[error(
-        "{text:?} is not an identity; expected spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>"
+        "{} is not an identity; expected spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>",
+        shown(text)
     )]
     SpiffeId {
         /// What was given.
         text: String,
     },
     /// A trust domain is a lower-case DNS name of letters, digits, `.`, `-` and `_`.
-    #[error("{text:?} is not a trust domain; use lower-case letters, digits, '.', '-' and '_'")]
+    #[error("{} is not a trust domain; use lower-case letters, digits, '.', '-' and '_'", shown(text))]
     TrustDomain {
         /// What was given.
         text: String,
     },
     /// A workload name is `<namespace>/<name>`, each part a Kubernetes object name.
-    #[error("{text:?} is not a workload name; expected <namespace>/<name>")]
+    #[error("{} is not a workload name; expected <namespace>/<name>", shown(text))]
     WorkloadName {
         /// What was given.
         text: String,
     },
+}
+
+/// How many bytes are shown of what was to be a name: anybody may have sent it, and errors are logged.
+const MOST_SHOWN: usize = 256;
+
+fn shown(text: &str) -> String {
+    match text.len() > MOST_SHOWN {
+        true => format!(
+            "{:?} and {} bytes more",
+            &text[..text.floor_char_boundary(MOST_SHOWN)],
+            text.len() - MOST_SHOWN
+        ),
+        false => format!("{text:?}"),
+    }
 }
 
 /// The name of one set of trust roots, such as `cluster.local`.

@@ -1,6 +1,10 @@
 //! The whole control plane: source → compile → store → streams, with certificates beside it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use selvedge_certs::{
     ca::Authority,
@@ -278,6 +282,7 @@ impl ControlPlane {
             allowance: Allowance::new(self.args.certificates_per_minute),
             audit: Arc::clone(&self.audit),
             metrics: Arc::clone(&shared.metrics),
+            said: Mutex::default(),
         }
     }
 

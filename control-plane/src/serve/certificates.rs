@@ -10,7 +10,7 @@
 mod refusal;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,6 +26,7 @@ use selvedge_certs::{
     verify::Peer,
 };
 use selvedge_model::{Holder, SpiffeId, WorkloadName};
+use selvedge_ops::sparing::Sparing;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -42,6 +43,11 @@ pub use refusal::Refusal;
 
 /// Shorter than this no certificate is worth while: X.509 dates have whole seconds.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long who shows what proves nothing keeps his turn at the API server: so often an address can have it asked in vain.
+const AFTER_REFUSED: Duration = Duration::from_millis(250);
+/// How many bytes of a name that anybody may send are written into the log.
+const MOST_OF_NAME: usize = 128;
 
 /// Signs certificates.
 #[derive(Debug)]
@@ -64,6 +70,8 @@ pub struct Certificates {
     pub audit: Arc<Audit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Which refusals were logged lately: anybody may ask without end.
+    pub said: Mutex<Sparing>,
 }
 
 /// Proven, by one way or the other.
@@ -268,17 +276,34 @@ impl certificates_server::Certificates for Certificates {
         let client = request.extensions().get::<Client>().cloned();
         let peer = client.as_ref().and_then(|client| client.peer.as_ref());
         let now = SystemTime::now();
+        let address = client.as_ref().map(|client| client.address);
+        let turn = match (&self.service_accounts, address, request.get_ref().token.as_deref()) {
+            (Some(accounts), Some(address), Some(token)) if !is_join_token(token) => {
+                accounts.turn(address.ip()).await
+            }
+            _ => None,
+        };
         let signed = Self::sign(self, peer, request.get_ref(), now).await;
+        if signed.is_err() && turn.is_some() {
+            tokio::time::sleep(AFTER_REFUSED).await;
+        }
         signed.map(Response::new).map_err(|refusal| {
             self.metrics.certificate_refused(refusal.reason());
-            let address = client.as_ref().map(|client| client.address);
-            tracing::warn!(
-                workload = request.get_ref().workload,
-                ?address,
-                reason = refusal.reason(),
-                %refusal,
-                "certificate refused"
-            );
+            let about =
+                (refusal.reason(), address.map(|address| address.ip()), peer.map(|peer| &peer.identity));
+            let left_out =
+                self.said.lock().unwrap_or_else(PoisonError::into_inner).says(about, Instant::now());
+            if let Some(left_out) = left_out {
+                let workload = &request.get_ref().workload;
+                tracing::warn!(
+                    workload = &workload[..workload.floor_char_boundary(MOST_OF_NAME)],
+                    ?address,
+                    reason = refusal.reason(),
+                    left_out,
+                    %refusal,
+                    "certificate refused"
+                );
+            }
             let mut status = refusal.status();
             // So that a client whose clock is wrong can say so.
             status.metadata_mut().insert(TIME_METADATA, seconds(now).into());

@@ -27,7 +27,6 @@ mod record;
 mod registered;
 mod said;
 mod series;
-mod sparing;
 mod tap;
 mod tcp;
 mod told;
@@ -49,7 +48,6 @@ pub use self::{
     priorities::{GroupHealth, MOST_GROUPS},
     record::{BodySize, ClientConnection, OnPath, Passed, Record},
     series::Series,
-    sparing::Sparing,
     tap::{Tap, WentTo},
     tcp::TcpSeries,
     told::TrafficTold,

@@ -33,6 +33,7 @@ impl Fixture {
             allowance: Allowance::new(600.try_into().unwrap()),
             audit: Arc::new(Audit::new(directory.path())),
             metrics: Arc::default(),
+            said: Mutex::default(),
         };
         Self { directory, certificates }
     }

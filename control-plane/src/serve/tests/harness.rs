@@ -1,6 +1,6 @@
 //! A control plane with a mesh, and a proxy that talks to it.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::SystemTime};
 
 use hyper_util::rt::TokioIo;
 use selvedge_api::wire::{
@@ -77,6 +77,7 @@ impl TestMesh {
             allowance: Allowance::new(600.try_into().unwrap()),
             audit: Arc::clone(&audit),
             metrics: Arc::clone(&metrics),
+            said: Mutex::default(),
         };
         let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));
         let traffic = Arc::new(Traffic::new(Arc::clone(&metrics)));

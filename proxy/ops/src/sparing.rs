@@ -15,7 +15,7 @@ const MOST: usize = 1024;
 /// What they share.
 const OTHERS: u64 = 0;
 
-/// What was written lately, of one worker.
+/// What was written lately, by one thread.
 #[derive(Debug, Default)]
 pub struct Sparing {
     /// Its keys are not for clients to choose.
