@@ -147,6 +147,17 @@ fn all_metrics_are_off_until_a_later_override_and_for_providers_that_are_no_prom
     let elsewhere = "{metrics: [{providers: [{name: stackdriver}], overrides: [{match: {metric: REQUEST_COUNT}, disabled: true}]}]}";
     let (found, _) = telemetry(&document("wide", "default", elsewhere));
     assert_eq!((eight(&found.inbound), eight(&found.outbound)), (8, 8));
+    // Only of the provider that Istio itself defines is it known what it is.
+    for (name, told) in [("Prometheus", true), ("promtail", false), ("prometheus-eu", false)] {
+        let of_one = format!("{{metrics: [{{providers: [{{name: {name}}}]}}]}}");
+        let (found, problems) = telemetry(&document("wide", "default", &of_one));
+        assert_eq!(eight(&found.inbound) == 0, told, "{name}");
+        assert_eq!(
+            said(&problems).concat().contains("MeshConfig is not read"),
+            !told,
+            "{name}: {problems:?}"
+        );
+    }
     let elsewhere = document("mesh", "istio-system", elsewhere);
     let here = document("wide", "default", "{metrics: [{providers: [{name: prometheus}]}]}");
     let (found, _) = telemetry(&format!("{elsewhere}{here}"));

@@ -130,7 +130,8 @@ impl MetricsYaml {
             if !is_prometheus(name) {
                 let message = format!(
                     "{name:?} gets no metrics: proxies send them nowhere, and tell them to whoever scrapes /metrics of their admin \
-                     port, such as Prometheus; name it prometheus, or have an OpenTelemetry Collector scrape them"
+                     port, such as Prometheus; MeshConfig is not read, so if that is what it is, name it prometheus, or have an \
+                     OpenTelemetry Collector scrape them"
                 );
                 reading.not_acted_on(format!("{field}.providers[{number}].name"), message);
             }
@@ -240,9 +241,10 @@ impl LabelYaml {
     }
 }
 
-/// Whether a provider is what scrapes proxies. No `MeshConfig` is read that would say so.
+/// Whether a provider is what scrapes proxies. Only of the one that Istio itself defines is that known: what others are,
+/// `MeshConfig` would say, and none is read. As in Istio, upper and lower case are the same.
 fn is_prometheus(name: &str) -> bool {
-    name.to_ascii_lowercase().contains("prom")
+    name.eq_ignore_ascii_case("prometheus")
 }
 
 fn is_label(name: &str) -> bool {
