@@ -146,45 +146,69 @@ const STREAMS: [(StandardMetric, &str, &str); 4] = [
     ),
 ];
 
-fn write_tcp(page: &mut Page, own: &Own, groups: &[Group], series: &[Arc<TcpSeries>]) {
-    for (metric, name, help) in STREAMS {
-        let unit = if name.ends_with("_bytes") { "bytes" } else { "" };
-        page.family(name, "counter", unit, &format!("{help}, as Istio tells them"));
-        let Some(group) = groups.iter().find(|group| group.has(metric)) else { continue };
-        let mut counts: BTreeMap<Written, u64> = BTreeMap::new();
-        for series in series.iter().filter(|series| series.activity() > 0) {
-            let Some(labels) = series.labels() else { continue };
-            let Some(begun) = group.begin(labels) else { continue };
-            streams_of(metric, series, |reason, count| {
-                let nowhere = if reason == Some(Reason::RegistryOnly) { BLACK_HOLE } else { PASSTHROUGH };
-                let flags = reason.map_or(NO_FLAGS, Reason::response_flags);
-                let ends = between(begun.clone(), own, labels, nowhere).with("request_protocol", "tcp");
-                let written = ends.with("response_flags", flags).finish(labels, None);
-                *counts.entry(written).or_default() += count;
-            });
-        }
-        for (labels, count) in &counts {
-            page.sample(&format!("{name}_total"), labels, count);
-        }
+/// How much was counted of each of [`STREAMS`]; `None`: nothing is told of it.
+type Counts = [Option<u64>; STREAMS.len()];
+
+/// Adds what `more` has to `counts`.
+fn add(counts: &mut Counts, more: Counts) {
+    for (count, more) in counts.iter_mut().zip(more) {
+        *count = count.map_or(more, |count| Some(count + more.unwrap_or_default()));
     }
 }
 
-/// What `series` has counted of `metric`, by why.
-fn streams_of(metric: StandardMetric, series: &TcpSeries, mut count: impl FnMut(Option<Reason>, u64)) {
+/// What the metrics of `group` tell. Labels are made once for all of them.
+fn streams(group: &Group, own: &Own, series: &[Arc<TcpSeries>]) -> BTreeMap<Written, Counts> {
+    let mut all = BTreeMap::<Written, Counts>::new();
+    for series in series.iter().filter(|series| series.activity() > 0) {
+        let Some(labels) = series.labels() else { continue };
+        let Some(begun) = group.begin(labels) else { continue };
+        let ends = between(begun.clone(), own, labels, PASSTHROUGH).with("request_protocol", "tcp");
+        for (reason, counts) in counted(series) {
+            let ends = match reason {
+                Some(Reason::RegistryOnly) => {
+                    between(begun.clone(), own, labels, BLACK_HOLE).with("request_protocol", "tcp")
+                }
+                _ => ends.clone(),
+            };
+            let flags = reason.map_or(NO_FLAGS, Reason::response_flags);
+            let written = ends.with("response_flags", flags).finish(labels, None);
+            add(all.entry(written).or_default(), counts);
+        }
+    }
+    all
+}
+
+/// What `series` has counted, by why.
+fn counted(series: &TcpSeries) -> Vec<(Option<Reason>, Counts)> {
     let [come, from_client, to_client] = series.carried();
+    let mut all = vec![(None, [Some(to_client), Some(from_client), (come > 0).then_some(come), None])];
+    let mut count =
+        |reason: Option<Reason>, counts: Counts| match all.iter_mut().find(|(of, _)| *of == reason) {
+            Some((_, known)) => add(known, counts),
+            None => all.push((reason, counts)),
+        };
+    series.ends().for_each(|(reason, closed)| count(reason, [None, None, None, Some(closed)]));
     // One that was refused has come and gone, as Istio counts.
-    let refused = || series.refusals().map(|(reason, count)| (Some(reason), count));
-    match metric {
-        StandardMetric::TcpSentBytes => count(None, to_client),
-        StandardMetric::TcpReceivedBytes => count(None, from_client),
-        StandardMetric::TcpOpenedConnections => {
-            let come = (come > 0).then_some((None, come));
-            come.into_iter().chain(refused()).for_each(|(reason, number)| count(reason, number));
+    for (reason, refused) in series.refusals() {
+        count(Some(reason), [None, None, Some(refused), Some(refused)]);
+    }
+    all
+}
+
+fn write_tcp(page: &mut Page, own: &Own, groups: &[Group], series: &[Arc<TcpSeries>]) {
+    let groups: Vec<(&Group, BTreeMap<Written, Counts>)> =
+        groups.iter().map(|group| (group, streams(group, own, series))).collect();
+    for (place, (metric, name, help)) in STREAMS.into_iter().enumerate() {
+        let unit = if name.ends_with("_bytes") { "bytes" } else { "" };
+        page.family(name, "counter", unit, &format!("{help}, as Istio tells them"));
+        let total = format!("{name}_total");
+        for (_, told) in groups.iter().filter(|(group, _)| group.has(metric)) {
+            for (labels, counts) in told {
+                if let Some(count) = counts[place] {
+                    page.sample(&total, labels, count);
+                }
+            }
         }
-        StandardMetric::TcpClosedConnections => {
-            series.ends().chain(refused()).for_each(|(reason, number)| count(reason, number));
-        }
-        _ => {}
     }
 }
 
