@@ -12,10 +12,10 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http_body::Body as _;
+use http::HeaderMap;
 
 pub use self::choose::Tried;
 pub(crate) use self::{
@@ -31,10 +31,10 @@ use self::{
 use crate::{
     balance::{Held, Limit, Outcome},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
-    body::{Blamed, Body, Exceeded, InFlight, Progress},
+    body::{Blamed, Body, Exceeded, InFlight, Progress, Sending},
     connect::{SendError, Terms},
     error::{Failure, Reason},
-    step::{AnswerFacts, Conn, Error, Response, Taken},
+    step::{AnswerFacts, Conn, Error, HttpVersion, Response, Taken},
     telemetry::trace,
     worker::Worker,
 };
@@ -75,6 +75,16 @@ pub enum Beside<'a> {
     Another,
 }
 
+impl Attempt<'_> {
+    /// Whether its request was sent and broke off without an answer, perhaps because of its own body.
+    fn excuses(&self, sent: &Result<Box<http::Response<Body>>, SendError>, sending: &Sending) -> bool {
+        let Err(SendError { failure, .. }) = sent else { return false };
+        failure.reason == Reason::Reset
+            && !failure.undelivered
+            && sending.may_have_broken_its_answer(self.conn.is_strangers())
+    }
+}
+
 /// Makes one attempt at a request. It is not a [`crate::step::Step`]: its future is not boxed but part of the caller's,
 /// so that a request and all its attempts share one allocation.
 pub trait Attempting: Clone + 'static {
@@ -111,7 +121,15 @@ impl Attempting for Dispatch {
 /// body as slowly as he likes, or says himself how little time there is (`grpc-timeout`): else he could have every endpoint
 /// ejected that others need.
 pub fn is_endpoints_fault(conn: &Conn, http: &http::Request<Body>) -> bool {
-    !conn.is_strangers() || http.body().is_empty() && grpc_timeout::given(http.headers()).is_none()
+    !conn.is_strangers() || http.body().is_empty() && of_caller(conn.version, http.headers()).is_none()
+}
+
+/// How much time the caller gives a request, if it says so. Only HTTP/2 carries gRPC.
+pub(crate) fn of_caller(version: HttpVersion, headers: &HeaderMap) -> Option<Duration> {
+    match version {
+        HttpVersion::Http1 => None,
+        HttpVersion::Http2 => grpc_timeout::given(headers),
+    }
 }
 
 /// No `async fn`, which would hold its arguments twice.
@@ -148,7 +166,10 @@ fn send(
         };
 
         let in_flight = InFlight::new(&endpoint, admitted);
-        let is_whole = http.body().is_end_stream();
+        let sending = match backend.ejection {
+            None => Sending::Whole,
+            Some(_) => http.body_mut().sending(),
+        };
         let (workload, address) = (endpoint.workload.as_ref(), endpoint.address);
         let span = trace::attempt(&mut http, address, workload, attempt.at);
         let terms = Terms {
@@ -160,24 +181,26 @@ fn send(
             fresh: attempt.fresh,
         };
         let mut awaited = Awaited { worker, attempt, endpoint: Some(&endpoint) };
-        let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
+        let waiting = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
         let sent = match attempt.progress {
-            None => worker.deadlines.within(attempt.until, sending).await,
+            None => worker.deadlines.within(attempt.until, waiting).await,
             Some(progress) => {
                 // Boxed, so that requests without such limits carry nothing for it.
-                let mut sending = Box::pin(unless_exceeded(progress, &endpoint, sending));
-                worker.deadlines.within(attempt.until, sending.as_mut()).await
+                let mut waiting = Box::pin(unless_exceeded(progress, &endpoint, waiting));
+                worker.deadlines.within(attempt.until, waiting.as_mut()).await
             }
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
         awaited.endpoint = None;
-        let mut result = ended(worker, attempt, facts, in_flight, (sent, is_whole));
+        let excused = attempt.excuses(&sent, &sending);
+        let mut result = ended(worker, attempt, facts, in_flight, (sent, sending));
         kept.tell(attempt, &endpoint, &mut result);
         if let Some(span) = span {
             end(*span, &result);
         }
         note_latency(&endpoint, attempt, result.is_ok());
         if let Some(outcome) = judge(&result, endpoint.ejection.is_some())
+            && !excused
             && (attempt.blames || !is_late(&result))
         {
             // Not by what was borrowed before: it would be held while the answer is waited for.
@@ -200,26 +223,26 @@ fn end(span: trace::Attempted, result: &Result<Response, Error>) {
     }
 }
 
-/// The result of an attempt, from what was `sent` back, and whether the request was whole before: if its body is still being sent
-/// it may break off, which ends the answer too and is no fault of the endpoint's.
+/// The result of an attempt, from what was `sent` back, and how the request's body goes on.
 fn ended(
     worker: &Rc<Worker>,
     attempt: &Attempt<'_>,
     mut facts: AnswerFacts,
     in_flight: InFlight,
-    (sent, is_whole): (Result<Box<http::Response<Body>>, SendError>, bool),
+    (sent, sending): (Result<Box<http::Response<Body>>, SendError>, Sending),
 ) -> Result<Response, Error> {
     match sent {
         Ok(mut http) => {
             facts.reason = named_by_peer(&http);
             http.body_mut().end().in_flight = Some(in_flight);
             if let Some(endpoint) =
-                facts.endpoint.as_ref().filter(|_| is_whole && attempt.share.backend.ejection.is_some())
+                facts.endpoint.as_ref().filter(|_| attempt.share.backend.ejection.is_some())
                 && !http.body().is_empty()
             {
                 let (share, endpoint) = (Arc::clone(attempt.share), Arc::clone(endpoint));
-                let judge = Rc::<Worker>::clone(worker);
-                http.body_mut().end().blamed = Some(Blamed { judge, share, endpoint });
+                let (judge, is_strangers) = (Rc::<Worker>::clone(worker), attempt.conn.is_strangers());
+                let blamed = Blamed { judge, share, endpoint, sending, is_strangers };
+                http.body_mut().end().blamed = Some(blamed);
             }
             if let Some(progress) = attempt.progress {
                 progress.sent();

@@ -12,7 +12,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::{SELVEDGE, raw::Raw};
+use crate::{
+    SELVEDGE,
+    raw::{Raw, within},
+};
 
 /// Two servers behind one service whose `outlierDetection` is `detection`, and their caller.
 async fn mesh(detection: &str) -> Mesh {
@@ -201,7 +204,7 @@ async fn break_off(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         // Who has gone is told nothing.
         let _ = stream.read(&mut [0; 4096]).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nthe beginning").await;
+        let _ = stream.write_all(BEGINNING.0.as_bytes()).await;
     }
 }
 
@@ -238,6 +241,87 @@ async fn answers_that_break_off_count_as_attempts_without_an_answer() {
         for _ in 0..8 {
             assert_eq!(answering(&mesh).await.as_deref(), Ok("reviews-b"));
         }
+    }
+}
+
+/// The beginning of an answer, and how many bytes of its body that has.
+const BEGINNING: (&str, usize) = ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nthe beginning", 13);
+
+/// What the client's sidecar ejects for: one attempt that breaks off. An answer's head counts for nothing.
+const BROKEN_OFF: &str = "consecutive5xxErrors: 0, splitExternalLocalOriginErrors: true, \
+                          consecutiveLocalOriginFailures: 1, baseEjectionTime: 300s";
+
+/// A client whose requests travel as this `carrier` has them, the only server, and its app's listening socket.
+async fn before_an_app(carrier: &str) -> (Mesh, TcpListener) {
+    let caller = Spec::client("caller").flag("--carrier", carrier);
+    let server = Spec { app: AppKind::None, ..Spec::server("reviews-a", "reviews", 9080) };
+    let mesh = Mesh::of(SELVEDGE, [caller, server]).await;
+    let app = TcpListener::bind(mesh.workload("reviews-a").app).await.unwrap();
+    // Then its sidecar asks for what is said of the service.
+    let mut client = kept(&mesh).await;
+    client.send("GET / HTTP/1.1\r\nhost: reviews:9080\r\n\r\n").await;
+    let mut called = Raw::of(within("a connection to the app", app.accept()).await.unwrap().0);
+    called.head().await;
+    called.answer("whole").await;
+    assert_eq!(client.head().await.status(), "200");
+    in_force_once_called(&mesh, BROKEN_OFF).await;
+    (mesh, app)
+}
+
+/// A request with a body whose length is said, or not, as far as the app, which has answered its head with the beginning of
+/// an answer. The client has that.
+async fn answered_early(mesh: &Mesh, app: &TcpListener, framing: &str) -> (Raw, Raw) {
+    let mut client = kept(mesh).await;
+    client.send(format!("POST / HTTP/1.1\r\nhost: reviews:9080\r\n{framing}\r\n\r\n")).await;
+    let mut app = Raw::of(within("a connection to the app", app.accept()).await.unwrap().0);
+    app.head().await;
+    let (beginning, length) = BEGINNING;
+    app.send(beginning).await;
+    assert_eq!(client.head().await.status(), "200");
+    client.exactly(length).await;
+    (client, app)
+}
+
+const LENGTH: &str = "content-length: 10";
+const CHUNKS: &str = "transfer-encoding: chunked";
+
+#[tokio::test]
+async fn a_client_that_breaks_its_own_body_ejects_nobody_and_an_app_that_breaks_its_answer_to_a_body_is_ejected()
+ {
+    for carrier in ["http2", "http1"] {
+        let (mesh, listener) = before_an_app(carrier).await;
+
+        for (framing, sends) in [(LENGTH, Some("some")), (CHUNKS, Some("4\r\nsome\r\n")), (CHUNKS, None)] {
+            let (mut client, mut app) = answered_early(&mesh, &listener, framing).await;
+            match sends {
+                // It leaves in the middle of its body.
+                Some(some) => {
+                    client.send(some).await;
+                    drop(client);
+                }
+                // This is no chunk.
+                None => {
+                    client.send("zz\r\n").await;
+                    client.rest().await;
+                }
+            }
+            app.rest().await;
+            assert!(!is_ejected(&mesh, "reviews-a").await, "{carrier}, {framing}, {sends:?}");
+        }
+
+        let (mut client, mut app) = answered_early(&mesh, &listener, LENGTH).await;
+        client.send("the whole.").await;
+        app.exactly("the whole.".len()).await;
+        drop(app);
+        client.rest().await;
+        poll(
+            SOON,
+            "it is ejected",
+            async || {
+                if is_ejected(&mesh, "reviews-a").await { Ok(()) } else { Err(carrier) }
+            },
+        )
+        .await;
     }
 }
 

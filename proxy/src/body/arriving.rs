@@ -1,7 +1,6 @@
 //! A body that arrives on a connection, and what it takes from there.
 
 use std::{
-    cell::Cell,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -13,11 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Pace, Progress, SizeLimit,
+    Pace, Progress, Sending, SizeLimit,
     copies::{Copied, Copies, CopyWatch},
     read::Read,
 };
-use crate::budget::{Budget, Ledger};
+use crate::{
+    budget::{Budget, Ledger},
+    telemetry::{Coming, Received},
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ struct Followed {
     copies: Copies,
     /// How long it may be; `None`: as long as it is.
     limit: Option<Rc<SizeLimit>>,
-    /// How many bytes have come; `None`: nobody asks.
-    bytes: Option<Rc<Cell<u64>>>,
+    /// Where it is counted; `None`: nobody asks.
+    received: Option<Rc<Received>>,
 }
 
 /// Where it comes from.
@@ -91,8 +93,16 @@ impl Arriving {
     }
 
     /// Where the bytes are counted that come from now on.
-    pub fn counted(&mut self) -> Rc<Cell<u64>> {
-        Rc::clone(self.followed.get_or_insert_default().bytes.get_or_insert_default())
+    pub fn counted(&mut self) -> Rc<Received> {
+        Rc::clone(self.followed.get_or_insert_default().received.get_or_insert_default())
+    }
+
+    /// What tells later how it goes on. Nearly every request's body is paced or counted, so that nothing is made for it.
+    pub(super) fn sending(&mut self) -> Sending {
+        match &self.pace {
+            Some(pace) => Sending::Paced(Rc::clone(pace)),
+            None => Sending::Counted(self.counted()),
+        }
     }
 
     /// Lets no more than `most` bytes pass.
@@ -153,7 +163,7 @@ impl Arriving {
         followed: &mut Followed,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let Followed { progress, copies, limit, bytes } = followed;
+        let Followed { progress, copies, limit, received } = followed;
         if copies.should_wait(cx) {
             return Poll::Pending;
         }
@@ -162,7 +172,7 @@ impl Arriving {
             None => ready!(self.poll_source(cx)).map(|frame| {
                 let frame = frame?;
                 let length = frame.data_ref().map_or(0, Bytes::len);
-                if let Some(bytes) = bytes {
+                if let Some(Received { bytes, .. }) = received.as_deref() {
                     bytes.set(bytes.get().saturating_add(length as u64));
                 }
                 if limit.as_ref().is_some_and(|limit| !limit.takes(length)) {
@@ -186,6 +196,21 @@ impl Arriving {
         Poll::Ready(frame)
     }
 
+    /// Notes what `frame` says of how it goes on, where somebody may ask.
+    fn note(&self, frame: Option<&Result<Frame<Bytes>, Interrupted>>) {
+        let received = self.followed.as_ref().and_then(|followed| followed.received.as_ref());
+        if self.pace.is_none() && received.is_none() {
+            return;
+        }
+        let coming = match frame {
+            Some(Err(_)) => Coming::Failed,
+            Some(Ok(frame)) if !frame.is_trailers() && !self.is_end_stream() => return,
+            Some(Ok(_)) | None => Coming::Whole,
+        };
+        self.pace.iter().for_each(|pace| pace.coming.set(coming));
+        received.iter().for_each(|received| received.coming.set(coming));
+    }
+
     fn source_has_ended(&self) -> bool {
         match &self.source {
             Source::Http1(body) => body.is_end_stream(),
@@ -203,9 +228,17 @@ impl Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let Some(mut followed) = self.followed.take() else { return self.poll_source(cx) };
-        let polled = self.poll_followed(&mut followed, cx);
-        self.followed = Some(followed);
+        let polled = match self.followed.take() {
+            None => self.poll_source(cx),
+            Some(mut followed) => {
+                let polled = self.poll_followed(&mut followed, cx);
+                self.followed = Some(followed);
+                polled
+            }
+        };
+        if let Poll::Ready(frame) = &polled {
+            self.note(frame.as_ref());
+        }
         polled
     }
 

@@ -13,8 +13,10 @@ mod pace;
 mod progress;
 mod read;
 mod replay;
+mod sending;
 
 use std::{
+    cell::RefCell,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -40,6 +42,7 @@ pub use self::{
     progress::{Exceeded, Progress},
     read::{Drive, Piece, Read},
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
+    sending::Sending,
 };
 use crate::{
     balance::{Begun, Held, Load},
@@ -49,7 +52,7 @@ use crate::{
     error::{Failure, Reason, SaidBy},
     fields::{self, grpc_message},
     io::Duplex,
-    telemetry::{BodySize, Passed, Record},
+    telemetry::{BodySize, Passed, Record, Underway},
     time::{Deadline, Deadlines},
     trust::Standing,
 };
@@ -77,6 +80,8 @@ pub struct Body {
     kind: Kind,
     /// Boxed: a message is moved a dozen times on its way. Only answers have one.
     end: Option<Box<End>>,
+    /// Where its request has gone so far. `None`: nobody sees it.
+    underway: Option<Underway>,
 }
 
 /// When a request's time is over, its answer's body included.
@@ -159,6 +164,10 @@ pub struct Blamed {
     pub share: Arc<BoundShare>,
     /// Who answers.
     pub endpoint: Arc<BoundEndpoint>,
+    /// How the body of its request goes on.
+    pub sending: Sending,
+    /// Whether a stranger sends it.
+    pub is_strangers: bool,
 }
 
 /// What happens once, when a body has ended or was given up.
@@ -193,7 +202,32 @@ pub struct End {
     held: Option<u32>,
 }
 
+thread_local! {
+    /// What answers that are over have left for later ones, for which malloc would take longer.
+    static LEFT: RefCell<Vec<Box<End>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many of them a worker keeps.
+const KEPT: usize = 64;
+
 impl End {
+    /// One with nothing in it.
+    fn taken_up() -> Box<Self> {
+        LEFT.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Leaves it for another answer.
+    fn leave(mut self: Box<Self>) {
+        *self = Self::default();
+        // At the end of the thread there may be nowhere to leave it.
+        let _ = LEFT.try_with(|left| {
+            let mut left = left.borrow_mut();
+            if left.len() < KEPT {
+                left.push(self);
+            }
+        });
+    }
+
     /// Ready when the body is to be ended: with this reason, and these words.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<(Reason, &'static str)> {
         if let Some(limit) = &mut self.limit
@@ -238,8 +272,9 @@ impl End {
         if let Some(record) = &mut self.record {
             record.broken_off(reason);
         }
-        if let Some(Blamed { judge, share, endpoint }) = self.blamed.take()
+        if let Some(Blamed { judge, share, endpoint, sending, is_strangers }) = self.blamed.take()
             && reason.blames_endpoint(SaidBy::Us)
+            && !sending.may_have_broken_its_answer(is_strangers)
         {
             judge.broke_off(&share, &endpoint, what);
         }
@@ -396,12 +431,23 @@ impl Body {
         true
     }
 
+    /// What tells later how it goes on, as the body of a request.
+    pub fn sending(&mut self) -> Sending {
+        match &mut self.kind {
+            Kind::Empty | Kind::WebSocket | Kind::Full(_) | Kind::Absent(_) => Sending::Whole,
+            Kind::Arriving(body) => body.sending(),
+            Kind::Peeked(body) => body.rest.sending(),
+            Kind::Replay(body) => body.look(Arriving::sending).unwrap_or(Sending::Whole),
+            Kind::Cut | Kind::Failed(_) | Kind::Copied(_) => Sending::Unknown,
+        }
+    }
+
     /// How long it may be; `None`: as long as it is.
     pub fn size_limit(&self) -> Option<Rc<SizeLimit>> {
         match &self.kind {
             Kind::Arriving(body) => body.size_limit(),
             Kind::Peeked(body) => body.rest.size_limit(),
-            Kind::Replay(body) => body.look(Arriving::size_limit).flatten(),
+            Kind::Replay(body) => body.look(|body| body.size_limit()).flatten(),
             _ => None,
         }
     }
@@ -425,6 +471,16 @@ impl Body {
             (Err(error), _) => Kind::Failed(error.into()),
             (Ok(_), None) => return,
         };
+    }
+
+    /// Has where its request goes noted there.
+    pub fn follow(&mut self, underway: Option<Underway>) {
+        self.underway = underway;
+    }
+
+    /// Where it is noted where its request goes; `None`: nobody sees it. A copy for somebody else has none.
+    pub fn underway(&self) -> Option<&Underway> {
+        self.underway.as_ref()
     }
 
     /// A copy of it, which is read while it is read itself and draws on `budget`, and what says how it went on. Where
@@ -455,7 +511,7 @@ impl Body {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, end: None }
+        Self { kind, end: None, underway: None }
     }
 
     /// How many bytes it has: what it says, if that is little, or what is counted as it arrives.
@@ -469,7 +525,7 @@ impl Body {
 
     /// What happens when it ends.
     pub fn end(&mut self) -> &mut End {
-        self.end.get_or_insert_default()
+        self.end.get_or_insert_with(End::taken_up)
     }
 
     /// What happens when it ends, which is left to the caller.
@@ -495,6 +551,7 @@ impl Body {
     fn finish(&mut self, whole: bool) {
         if let Some(mut end) = self.end.take() {
             end.finish(whole);
+            end.leave();
         }
     }
 

@@ -15,12 +15,15 @@ use std::{
 
 use crate::{
     settings::PaceLimits,
+    telemetry::Coming,
     time::{Deadline, Deadlines},
 };
 
 /// The pace of one body.
 #[derive(Debug)]
 pub struct Pace {
+    /// How the body goes on.
+    pub(super) coming: Cell<Coming>,
     limits: PaceLimits,
     deadlines: Rc<Deadlines>,
     /// How much longer it may keep the proxy waiting.
@@ -44,6 +47,7 @@ impl Pace {
         let limited = limits.rate > 0 && length.map_or(strangers, |length| length > 0);
         limited.then(|| {
             Rc::new(Self {
+                coming: Cell::default(),
                 limits,
                 deadlines: Rc::clone(deadlines),
                 left: Cell::new(limits.patience),

@@ -257,8 +257,8 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
 
 impl<B> Replay<B> {
     /// What `look` finds in the body itself; `None`: there is none.
-    pub fn look<T>(&self, look: impl FnOnce(&B) -> T) -> Option<T> {
-        self.shared.as_ref().map(|shared| look(&shared.borrow().body))
+    pub fn look<T>(&self, look: impl FnOnce(&mut B) -> T) -> Option<T> {
+        self.shared.as_ref().map(|shared| look(&mut shared.borrow_mut().body))
     }
 
     /// Whether this attempt is the one that may read.

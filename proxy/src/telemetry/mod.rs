@@ -46,7 +46,7 @@ pub use self::{
     outbox::{Outbox, Told},
     own::Peer,
     priorities::{GroupHealth, MOST_GROUPS},
-    record::{BodySize, ClientConnection, OnPath, Passed, Record},
+    record::{BodySize, ClientConnection, Coming, OnPath, Passed, Received, Record},
     series::Series,
     tap::{Tap, WentTo},
     tcp::TcpSeries,

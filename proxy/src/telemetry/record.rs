@@ -83,7 +83,28 @@ pub enum BodySize {
     /// As many as it says.
     Told(u64),
     /// As many as have come.
-    Counted(Rc<Cell<u64>>),
+    Counted(Rc<Received>),
+}
+
+/// What has come of a request's body.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// How many bytes.
+    pub bytes: Cell<u64>,
+    /// How it goes on.
+    pub coming: Cell<Coming>,
+}
+
+/// How a request's body goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Coming {
+    /// More is to come.
+    #[default]
+    More,
+    /// All of it has been passed on.
+    Whole,
+    /// It has failed: its client has left or broken it off, or we have, because it was too slow or too long.
+    Failed,
 }
 
 /// What has passed on a connection that a request has become.
@@ -176,7 +197,7 @@ impl Record {
     pub(super) fn received(&self) -> u64 {
         match &self.received {
             BodySize::Told(bytes) => *bytes,
-            BodySize::Counted(bytes) => bytes.get(),
+            BodySize::Counted(received) => received.bytes.get(),
         }
     }
 
@@ -310,6 +331,11 @@ impl Record {
     /// Where it is counted.
     pub(super) fn series(&self) -> &Arc<Series> {
         self.series.as_ref().or(self.client.series()).unwrap_or_else(|| self.path.unknown.series())
+    }
+
+    /// Where it is to be noted where the request goes; `None`: nobody sees that.
+    pub fn underway(&self) -> Option<Underway> {
+        self.head.as_ref()?.underway.clone()
     }
 
     /// Whether somebody asks to see it, or it may be written down.
