@@ -31,7 +31,7 @@ use crate::{
     gateway, inbound,
     io::reset,
     outbound,
-    step::{Request, Step},
+    step::{Request, Step, in_boxes},
     time::when_woken,
     worker::{Shared, Worker},
 };
@@ -147,8 +147,8 @@ pub struct Server<O, I, G> {
 
 /// The server of `worker`.
 pub fn server(worker: Rc<Worker>) -> Server<impl Step<Request>, impl Step<Request>, impl Step<Request>> {
-    let (outbound, inbound) = (outbound::path(&worker), inbound::path(&worker));
-    let gateway = gateway::path(&worker);
+    let (outbound, inbound) = (in_boxes(outbound::path(&worker)), in_boxes(inbound::path(&worker)));
+    let gateway = in_boxes(gateway::path(&worker));
     Server { worker, outbound, inbound, gateway, tasks: JoinSet::new() }
 }
 

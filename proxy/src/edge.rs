@@ -34,10 +34,10 @@ use tower::{Layer, Service, layer::layer_fn};
 
 pub use self::pace::pace;
 use crate::{
-    facts::{ClientAddress, authority},
-    fields::{FORWARDED_CLIENT_CERT, claims::is_claim, get_rare},
-    step::{Conn, Error, Request, Response, Step, address_value},
-    telemetry::{Underway, access_log},
+    facts::ClientAddress,
+    fields::{FORWARDED_CLIENT_CERT, claims::is_claim, get_rare, shared},
+    step::{Conn, Error, LastNamed, Request, Response, Step, address_value},
+    telemetry::access_log,
 };
 
 /// The addresses that a request came by.
@@ -68,11 +68,10 @@ impl<S: Step<Request>> Service<Request> for Edge<S> {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        settle(&mut request.http, &request.conn);
+        let id = settle(&mut request.http, &request.conn);
         let headers = request.http.headers();
-        let id = get_rare(headers, &REQUEST_ID).cloned();
         let addresses = if access_log::enabled() { get_rare(headers, &FORWARDED_FOR).cloned() } else { None };
-        if let Some(underway) = Underway::of(request.http.extensions()) {
+        if let Some(underway) = request.http.body().underway() {
             underway.settled(id.clone(), addresses.clone());
         }
         Edged { inner: self.inner.call(request), id, addresses }
@@ -114,34 +113,42 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Edged<F> {
     }
 }
 
-/// Says in `request` what is known of its client, if it came to a gateway on `conn`.
-pub(crate) fn settle<B>(request: &mut http::Request<B>, conn: &Conn) {
-    let Some(gateway) = conn.gateway() else { return };
+/// Says in `request` what is known of its client, if it came to a gateway on `conn`. Returns what it is called from here on.
+pub(crate) fn settle<B>(request: &mut http::Request<B>, conn: &Conn) -> Option<HeaderValue> {
+    let gateway = conn.gateway()?;
     let spoken = if conn.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
     let address = gateway.address_of(conn.peer);
-    tell_as(request, (conn.peer.ip(), address), &spoken, gateway.trusted_hops);
+    let mut named = gateway.named.borrow_mut();
+    let id = tell_as(request, (conn.peer.ip(), address), &spoken, gateway.trusted_hops, &mut named);
     // What the client says of it, `normalize` has taken away.
     if let Some(client) = &gateway.xfcc {
         request.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
+    Some(id)
 }
 
 /// Says in `request` what is known of its client: it connects from `peer`, speaks `spoken` with us, and the last
-/// `trusted_hops` proxies before us are believed.
-pub fn tell<B>(request: &mut http::Request<B>, peer: IpAddr, spoken: &Scheme, trusted_hops: u8) {
-    tell_as(request, (peer, address_value(peer)), spoken, trusted_hops);
+/// `trusted_hops` proxies before us are believed. Returns what it is called from here on.
+pub fn tell<B>(
+    request: &mut http::Request<B>,
+    peer: IpAddr,
+    spoken: &Scheme,
+    trusted_hops: u8,
+) -> HeaderValue {
+    tell_as(request, (peer, address_value(peer)), spoken, trusted_hops, &mut None)
 }
 
-/// The same of a peer whose address is also given as a header's value.
+/// The same of a peer whose address is also given as a header's value, and what the last request has `named`.
 fn tell_as<B>(
     request: &mut http::Request<B>,
     peer: (IpAddr, HeaderValue),
     spoken: &Scheme,
     trusted_hops: u8,
-) {
+    named: &mut Option<LastNamed>,
+) -> HeaderValue {
     match trusted_hops {
-        0 => replace(request, peer.1, spoken),
-        hops => append(request, peer, spoken, hops.into()),
+        0 => replace(request, peer.1, spoken, named),
+        hops => append(request, peer, spoken, hops.into(), named),
     }
 }
 
@@ -151,7 +158,8 @@ fn append<B>(
     (peer, address): (IpAddr, HeaderValue),
     spoken: &Scheme,
     hops: usize,
-) {
+    named: &mut Option<LastNamed>,
+) -> HeaderValue {
     let headers = request.headers_mut();
     let only = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
@@ -167,18 +175,19 @@ fn append<B>(
         Some(b"http") => &Scheme::HTTP,
         _ => spoken,
     };
-    replace(request, address, spoken);
+    let own = replace(request, address, spoken, named);
     let headers = request.headers_mut();
     if !before.is_empty()
         && let Ok(all) = HeaderValue::try_from(format!("{before}, {peer}"))
     {
         headers.insert(FORWARDED_FOR, all);
     }
-    let kept = [(FORWARDED_HOST, host), (REQUEST_ID, id)];
+    let kept = [(FORWARDED_HOST, host), (REQUEST_ID, id.clone())];
     for (name, value) in kept.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         headers.insert(name, value);
     }
     request.extensions_mut().insert(ClientAddress(client));
+    id.unwrap_or(own)
 }
 
 /// The address at the place `hops` from the right of what proxies have said, each appending whom it was called by.
@@ -189,13 +198,16 @@ fn client_address(said: &str, hops: usize) -> Option<IpAddr> {
     bare.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// Says in `request` what is known of a client at `peer` that speaks `spoken` with us.
-fn replace<B>(request: &mut http::Request<B>, peer: HeaderValue, spoken: &Scheme) {
+/// Says in `request` what is known of a client at `peer` that speaks `spoken` with us. What it names, if it is not what the
+/// last one has `named`, is remembered. Returns what it is called from here on.
+fn replace<B>(
+    request: &mut http::Request<B>,
+    peer: HeaderValue,
+    spoken: &Scheme,
+    named: &mut Option<LastNamed>,
+) -> HeaderValue {
     remove_claims(request.headers_mut());
-    let host = match request.uri().authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => get_rare(request.headers(), &HOST).cloned(),
-    };
+    remember(request, named);
     let proto = match *spoken == Scheme::HTTPS {
         true => const { HeaderValue::from_static("https") },
         false => const { HeaderValue::from_static("http") },
@@ -203,12 +215,29 @@ fn replace<B>(request: &mut http::Request<B>, peer: HeaderValue, spoken: &Scheme
     let headers = request.headers_mut();
     headers.insert(FORWARDED_FOR, peer);
     headers.insert(FORWARDED_PROTO, proto);
-    if let Some(host) = host {
-        headers.insert(FORWARDED_HOST, host);
+    if let Some(LastNamed { host, .. }) = named {
+        headers.insert(FORWARDED_HOST, host.clone());
     }
-    headers.insert(REQUEST_ID, request_id());
-    if request.uri().scheme().unwrap_or(&Scheme::HTTP) != spoken {
-        set_scheme(request, spoken);
+    let id = request_id();
+    headers.insert(REQUEST_ID, id.clone());
+    if request.uri().scheme().unwrap_or(&Scheme::HTTP) != spoken
+        && let Some(LastNamed { authority: Some(authority), .. }) = named
+    {
+        set_scheme(request, spoken, authority.clone());
+    }
+    id
+}
+
+/// Notes in `last` what `request` names: nothing, if it names nothing.
+fn remember<B>(request: &http::Request<B>, last: &mut Option<LastNamed>) {
+    let named = match request.uri().authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => get_rare(request.headers(), &HOST).map(HeaderValue::as_bytes).unwrap_or_default(),
+    };
+    if last.as_ref().is_none_or(|last| last.host.as_bytes() != named) {
+        // Copied: a part of the request would keep all of the buffer that it was read into.
+        let host = HeaderValue::from_bytes(named).ok().filter(|_| !named.is_empty());
+        *last = host.map(|host| LastNamed { host, authority: Authority::try_from(named).ok() });
     }
 }
 
@@ -224,10 +253,7 @@ fn remove_claims(headers: &mut HeaderMap) {
 }
 
 /// What the client speaks counts for rules and redirects, whatever the request says.
-fn set_scheme<B>(request: &mut http::Request<B>, scheme: &Scheme) {
-    let Some(authority) = authority(request).ok().and_then(|host| Authority::try_from(host).ok()) else {
-        return;
-    };
+fn set_scheme<B>(request: &mut http::Request<B>, scheme: &Scheme, authority: Authority) {
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(scheme.clone());
     parts.authority = Some(authority);
@@ -250,7 +276,7 @@ fn request_id() -> HeaderValue {
         text[place] = DIGITS[usize::from(byte >> 4)];
         text[place + 1] = DIGITS[usize::from(byte & 0xf)];
     }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes")
+    shared(text).expect("hexadecimal digits and dashes")
 }
 
 #[cfg(test)]
@@ -266,7 +292,7 @@ mod tests {
         for (name, value) in claims {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        replace(&mut request, HeaderValue::from_static("192.0.2.7"), spoken);
+        replace(&mut request, HeaderValue::from_static("192.0.2.7"), spoken, &mut None);
         request
     }
 
@@ -276,7 +302,7 @@ mod tests {
         for line in forwarded {
             request.headers_mut().append(FORWARDED_FOR, HeaderValue::from_static(line));
         }
-        append(&mut request, peer(), &Scheme::HTTP, hops);
+        append(&mut request, peer(), &Scheme::HTTP, hops, &mut None);
         let ClientAddress(client) = request.extensions().get().unwrap();
         (client.to_string(), request.headers()[FORWARDED_FOR].to_str().unwrap().to_owned())
     }
@@ -295,7 +321,7 @@ mod tests {
         for line in [&b"\xe9, 203.0.113.9"[..], b"10.0.0.1, \xff\xfe, 203.0.113.9"] {
             let mut request = http::Request::get("/").header(HOST, "shop.example.com").body(()).unwrap();
             request.headers_mut().insert(FORWARDED_FOR, HeaderValue::from_bytes(line).unwrap());
-            append(&mut request, peer(), &Scheme::HTTP, 1);
+            append(&mut request, peer(), &Scheme::HTTP, 1, &mut None);
             let ClientAddress(client) = request.extensions().get().unwrap();
             assert_eq!(client.to_string(), "203.0.113.9", "bytes that are no text hide nothing");
             assert!(request.headers()[FORWARDED_FOR].as_bytes().ends_with(b"203.0.113.9, 192.0.2.7"));
@@ -312,7 +338,7 @@ mod tests {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
 
-        append(&mut request, peer(), &Scheme::HTTP, 1);
+        append(&mut request, peer(), &Scheme::HTTP, 1, &mut None);
 
         assert_eq!(request.headers()[FORWARDED_PROTO], "https");
         assert_eq!(request.uri(), "https://shop.example.com/a");
@@ -357,8 +383,32 @@ mod tests {
         assert_eq!(request.headers()[FORWARDED_PROTO], "https");
 
         let mut request = http::Request::get("https://shop.example.com/").body(()).unwrap();
-        replace(&mut request, HeaderValue::from_static("192.0.2.7"), &Scheme::HTTP);
+        replace(&mut request, HeaderValue::from_static("192.0.2.7"), &Scheme::HTTP, &mut None);
         assert_eq!(request.uri(), "http://shop.example.com/");
+    }
+
+    #[test]
+    fn what_the_last_request_of_a_connection_has_named_is_not_said_of_the_next() {
+        let mut named = None;
+        let mut told = |target: &'static str, host: Option<&'static str>| {
+            let mut request = http::Request::get(target).body(()).unwrap();
+            if let Some(host) = host {
+                request.headers_mut().insert(HOST, HeaderValue::from_static(host));
+            }
+            replace(&mut request, HeaderValue::from_static("192.0.2.7"), &Scheme::HTTPS, &mut named);
+            let host = request.headers().get(FORWARDED_HOST).map(|host| host.to_str().unwrap().to_owned());
+            (host, request.uri().to_string())
+        };
+        let both = |host: &str, uri: &str| (Some(host.to_owned()), uri.to_owned());
+
+        for _ in 0..2 {
+            assert_eq!(told("/a", Some("one.example")), both("one.example", "https://one.example/a"));
+        }
+        assert_eq!(told("/a", Some("two.example")), both("two.example", "https://two.example/a"));
+        assert_eq!(told("http://one.example/b", None), both("one.example", "https://one.example/b"));
+        assert_eq!(told("https://two.example/c", None), both("two.example", "https://two.example/c"));
+        assert_eq!(told("/d", None), (None, "/d".to_owned()));
+        assert_eq!(told("/a", Some("two.example:443")), both("two.example:443", "https://two.example:443/a"));
     }
 
     #[test]

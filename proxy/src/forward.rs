@@ -1,17 +1,9 @@
 //! The last step of the inbound path: hands the request to the app.
 
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::HeaderValue;
 use selvedge_model::{AppConnections, ConnectionPool, Workload};
-use tower::Service;
 
 use crate::{
     connect::{SendError, Terms},
@@ -20,36 +12,16 @@ use crate::{
         FORWARDED_CLIENT_CERT, grpc_status, has_failed,
         reserved::{RETRIED, take_what_sidecars_said},
     },
-    step::{AnswerFacts, Error, Request, Response},
+    step::{AnswerFacts, Error, Request, Response, Step, reused},
     worker::Worker,
 };
 
 /// How requests are sent to the app. It is on this host, so there is little time to connect.
 const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
-/// See the module.
-#[derive(Debug, Clone)]
-pub struct Forward {
-    worker: Rc<Worker>,
-}
-
 /// The last step of the way in.
-pub fn forward(worker: Rc<Worker>) -> Forward {
-    Forward { worker }
-}
-
-impl Service<Request> for Forward {
-    type Response = Response;
-    type Error = Error;
-    type Future = LocalBoxFuture<'static, Result<Response, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        send(Rc::clone(&self.worker), request).boxed_local()
-    }
+pub fn forward(worker: Rc<Worker>) -> impl Step<Request> {
+    reused(move |request| send(Rc::clone(&worker), request))
 }
 
 async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {

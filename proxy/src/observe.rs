@@ -51,6 +51,9 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
         let origin = Rc::<Conn>::clone(&request.conn);
         let size = request.http.body_mut().measured();
         let record = Record::begin(Rc::clone(&self.path), &mut request.http, origin, request.at);
+        if let Some(underway) = record.underway() {
+            request.http.body_mut().follow(Some(underway));
+        }
         Observing { inner: self.inner.call(request), record: Some(record.receiving(size)) }
     }
 }

@@ -7,6 +7,8 @@
 
 mod admitted;
 mod conn;
+mod copied;
+mod reused;
 
 use std::{
     future::{Ready, ready},
@@ -20,16 +22,18 @@ use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service, layer::layer_fn};
 
-pub use self::admitted::{Admitted, Head};
+pub use self::admitted::Admitted;
 pub use self::conn::{
-    AtGateway, Conn, Decided, Entry, HttpVersion, Inbound, LastHost, LastLookup, Outbound, Side, Switched,
-    Tunnel, address_value,
+    AtGateway, Conn, Decided, Entry, HttpVersion, Inbound, LastHost, LastLookup, LastNamed, Outbound, Side,
+    Switched, Tunnel, address_value,
 };
+pub use self::copied::{Head, HeadCopy};
+pub use self::reused::{Boxed, Reused, in_boxes, reused};
 use crate::{
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, SeriesPair},
     body::Body,
     error::{Failure, Reason},
-    telemetry::{RouteLog, Series, Underway, WentTo},
+    telemetry::{RouteLog, Series, WentTo},
 };
 
 /// One step of a request's path. Always ready: whatever waits, waits inside `call`.
@@ -228,8 +232,8 @@ impl AnswerFacts {
     }
 
     /// Notes for those who see `request` that it goes there now: its client may leave before there is an answer.
-    pub fn note_underway<B>(&self, request: &http::Request<B>) {
-        if let Some(underway) = Underway::of(request.extensions()) {
+    pub fn note_underway(&self, request: &http::Request<Body>) {
+        if let Some(underway) = request.body().underway() {
             underway.note(self.went_to(), self.access_log());
         }
     }

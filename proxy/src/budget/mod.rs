@@ -149,11 +149,17 @@ impl Budget {
 
     /// Adds `bytes` to what is held.
     pub fn add(&self, bytes: u64) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
+        // For nothing the line is left to the other workers: every request reads it.
+        if bytes > 0 {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Removes `bytes` that were added.
     pub fn remove(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        // Likewise: with every read of a client's connection this says that no head waits.
+        if bytes > 0 {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }

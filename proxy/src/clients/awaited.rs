@@ -43,7 +43,9 @@ impl Awaited {
 
     /// Its answer has come. Whether one was awaited: with HTTP/2 none is.
     pub(crate) fn end(&self) -> bool {
-        self.state.swap(NONE, Ordering::Relaxed) != NONE
+        let was_on = self.is_on();
+        self.state.store(NONE, Ordering::Relaxed);
+        was_on
     }
 
     /// Whether an answer is awaited.

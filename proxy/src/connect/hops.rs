@@ -42,10 +42,8 @@ impl Instance {
     /// # Errors
     /// [`Reason::Loop`] if it has come back, or came through too many others.
     pub(super) fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
-        let Some(before) = remove_rare(headers, &HOPS) else {
-            headers.insert(HOPS, self.alone.clone());
-            return Ok(());
-        };
+        // Looked up once: nearly always there is none.
+        let Some(before) = headers.insert(HOPS, self.alone.clone()) else { return Ok(()) };
         // What is not written as we write it, a client made up.
         let before: Vec<&str> = hops(&before).unwrap_or_default();
         if before.contains(&self.name.as_str()) {

@@ -84,6 +84,48 @@ const BEGINNINGS: [&str; 9] = [
     "x-ssl-",
 ];
 
+/// All that are compared whole.
+const WHOLE: [&str; ADDRESSES.len() + TARGETS.len() + IDENTITIES.len()] = {
+    let mut all = [""; ADDRESSES.len() + TARGETS.len() + IDENTITIES.len()];
+    let mut place = 0;
+    while place < all.len() {
+        let (targets, identities) = (ADDRESSES.len(), ADDRESSES.len() + TARGETS.len());
+        all[place] = if place < targets {
+            ADDRESSES[place]
+        } else if place < identities {
+            TARGETS[place - targets]
+        } else {
+            IDENTITIES[place - identities]
+        };
+        place += 1;
+    }
+    all
+};
+
+/// Which of [`WHOLE`] have a name of this length, a bit for each: a usual field is compared with one or two of them.
+const OF_LENGTH: [u64; 32] = {
+    assert!(WHOLE.len() <= u64::BITS as usize);
+    let mut all = [0; 32];
+    let mut place = 0;
+    while place < WHOLE.len() {
+        all[WHOLE[place].len()] |= 1 << place;
+        place += 1;
+    }
+    all
+};
+
+/// Whether `name` may be taken for one that is compared whole.
+fn is_whole_claim(name: &[u8]) -> bool {
+    let mut those = OF_LENGTH.get(name.len()).copied().unwrap_or_default();
+    while those != 0 {
+        if reads_as(name, WHOLE[those.trailing_zeros() as usize].as_bytes()) {
+            return true;
+        }
+        those &= those - 1;
+    }
+    false
+}
+
 /// Whether an app may take a field of this name for one that proxies write.
 pub fn is_claim(name: &str) -> bool {
     let name = name.as_bytes();
@@ -96,8 +138,8 @@ pub fn is_claim(name: &str) -> bool {
     }
     let is = |ours: &&str| name.len() == ours.len() && reads_as(name, ours.as_bytes());
     let begins = |ours: &&str| name.get(..ours.len()).is_some_and(|start| reads_as(start, ours.as_bytes()));
-    ADDRESSES.iter().chain(&TARGETS).chain(&IDENTITIES).any(is)
-        || BEGINNINGS.iter().any(begins)
+    is_whole_claim(name)
+        || matches!(name.first(), Some(b's' | b'x')) && BEGINNINGS.iter().any(begins)
         || FRAMING.iter().any(|ours| is(ours) && name != ours.as_bytes())
 }
 
@@ -109,6 +151,17 @@ pub fn strip_trailers(trailers: &mut http::HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_of_the_lists_is_a_claim_and_so_is_what_begins_as_one() {
+        for name in ADDRESSES.iter().chain(&TARGETS).chain(&IDENTITIES) {
+            assert!(is_claim(name) && is_claim(&name.replace('-', "_")), "{name}");
+            assert!(!is_claim(&format!("q{name}")) && !is_claim(&format!("{name}q")), "{name}");
+        }
+        for begin in BEGINNINGS {
+            assert!(is_claim(&format!("{begin}anything")), "{begin}");
+        }
+    }
 
     #[test]
     fn a_claim_is_one_in_every_spelling() {

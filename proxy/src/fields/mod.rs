@@ -18,10 +18,20 @@ pub use self::{
     reserved::FORWARDED_CLIENT_CERT,
     websocket::WebSocket,
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, EXPECT, HOST, InvalidHeaderValue, TRAILER, TRANSFER_ENCODING},
 };
+
+/// `text` as a value of which copies are made, as retries and logs do: it has one place in memory, where a text that is copied
+/// into a value has two.
+///
+/// # Errors
+/// If it has a byte that no value has.
+pub fn shared<const N: usize>(text: [u8; N]) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_maybe_shared(Bytes::from_owner(text))
+}
 
 /// What must be done, by the names of a message's fields.
 #[derive(Debug, Default)]

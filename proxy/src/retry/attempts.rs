@@ -6,14 +6,12 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
 
-use futures_util::future::{FutureExt, LocalBoxFuture};
-use http::{Extensions, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{Method, Version};
 use selvedge_model::RetryPolicy;
-use tower::{Layer, Service, layer::layer_fn};
+use tower::{Layer, layer::layer_fn};
 
 use super::{AttemptOutcome, Decision, Failure, decide, hedge, told};
 use crate::{
@@ -24,47 +22,34 @@ use crate::{
     dispatch::{Attempt, Attempting, Beside, Tried, is_endpoints_fault},
     error::{self, Reason, SaidBy},
     fields::{grpc_status, has_failed, is_grpc},
-    step::{AnswerFacts, Error, Response, Routed},
+    step::{AnswerFacts, Error, HeadCopy, Response, Routed, Step, reused},
+    telemetry::Underway,
     worker::Worker,
 };
 
 /// The step that sends a request, and sends it again where the route's policy says so.
-pub fn attempts<S: Attempting>(worker: Rc<Worker>) -> impl Layer<S, Service = Attempts<S>> {
-    layer_fn(move |inner| Attempts { inner, worker: Rc::clone(&worker) })
+pub fn attempts<S: Attempting>(worker: Rc<Worker>) -> impl Layer<S, Service = impl Step<Routed>> {
+    layer_fn(move |inner| {
+        let attempts = Attempts { inner, worker: Rc::clone(&worker) };
+        reused(move |routed| attempts.clone().run(routed))
+    })
 }
 
 /// See [`attempts`].
 #[derive(Debug, Clone)]
-pub struct Attempts<S> {
+struct Attempts<S> {
     inner: S,
     worker: Rc<Worker>,
 }
 
-impl<S: Attempting> Service<Routed> for Attempts<S> {
-    type Response = Response;
-    type Error = Error;
-    type Future = LocalBoxFuture<'static, Result<Response, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, routed: Routed) -> Self::Future {
-        self.clone().run(routed).boxed_local()
-    }
-}
-
 /// What is kept of a request so that it can be sent again.
 struct Kept {
-    method: Method,
-    uri: Uri,
+    /// With what hyper keeps in its extensions, such as the case of header names; nearly always nothing.
+    head: HeadCopy,
     /// What the client speaks: HTTP/2 allows what is to be rewritten for HTTP/1.1.
     version: Version,
-    /// A list: copying a map costs twice as much, and it is rarely needed again.
-    headers: Vec<(HeaderName, HeaderValue)>,
-    /// What hyper keeps there, such as the case of header names; nearly always nothing.
-    extensions: Extensions,
     body: Option<Original<Arriving>>,
+    underway: Option<Underway>,
     is_web_socket: bool,
 }
 
@@ -72,33 +57,31 @@ impl Kept {
     /// Takes the request's body over, and gives it the first attempt's share of it.
     fn of(request: &mut http::Request<Body>, budget: &Arc<Budget>) -> Self {
         let is_web_socket = request.body().is_web_socket();
+        let underway = request.body().underway().cloned();
         let body = request.body_mut().take_arriving();
         let body = body.map(|body| Original::new(body, budget));
         if let Some(first) = body.as_ref().and_then(Original::attempt) {
             *request.body_mut() = Body::replay(first);
+            request.body_mut().follow(underway.clone());
         }
-        let (method, uri, version) = (request.method().clone(), request.uri().clone(), request.version());
-        let headers = request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let extensions = request.extensions().clone();
-        Self { method, uri, version, headers, extensions, body, is_web_socket }
+        let (head, version) = (HeadCopy::of(request), request.version());
+        Self { head, version, body, underway, is_web_socket }
     }
 
     /// The request, for one more attempt; `None` if too much of its body has passed.
     fn again(&self) -> Option<Box<http::Request<Body>>> {
-        let body = match &self.body {
+        let mut body = match &self.body {
             None if self.is_web_socket => Body::web_socket(),
             None => Body::default(),
             Some(original) => Body::replay(original.attempt()?),
         };
+        body.follow(self.underway.clone());
         let mut request = http::Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.version;
-        *request.extensions_mut() = self.extensions.clone();
-        request.headers_mut().reserve(self.headers.len());
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
+        *request.extensions_mut() = self.head.extensions.clone();
+        self.head.add_to(request.headers_mut());
         Some(Box::new(request))
     }
 }
@@ -148,7 +131,7 @@ impl<S: Attempting> Attempts<S> {
                 let (outcome, was_retried) = outcome(&mut result, policy);
                 note(backend, &outcome);
                 let again =
-                    decide(policy, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
+                    decide(policy, &kept.head.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
                 let (proven_undelivered, backoff) = match again {
                     Decision::Retry { proven_undelivered, backoff } if proven_undelivered || !was_retried => {
                         (proven_undelivered, backoff)
@@ -169,7 +152,7 @@ impl<S: Attempting> Attempts<S> {
                 let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
                 http = next;
                 fresh = fresh || outcome.failure == Some(Failure::Reset);
-                log(&kept.method, attempt, &result, backoff);
+                log(&kept.head.method, attempt, &result, backoff);
                 facts(&mut result).endpoint.iter().for_each(|used| tried.note(backend, used));
                 self.worker.metrics.retries(&rule.service, self.worker.index);
                 drop(result);
@@ -252,7 +235,7 @@ impl<S: Attempting> Attempts<S> {
 fn hedging<'a>(first: &Attempt<'a>, kept: &'a Kept) -> Option<(&'a Hedging, &'a Kept)> {
     let share: &'a BoundShare = first.share;
     let hedging = share.hedging.as_deref()?;
-    let may_be = kept.method.is_idempotent()
+    let may_be = kept.head.method.is_idempotent()
         && kept.body.is_none()
         && !kept.is_web_socket
         && first.progress.is_none()

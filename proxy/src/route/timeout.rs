@@ -12,15 +12,15 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use selvedge_model::grpc_timeout;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     bind::BoundRule,
     body,
+    dispatch::of_caller,
     error::Reason,
     fields::is_grpc,
-    step::{AnswerFacts, Error, HttpVersion, Matched, Response, Routed, Step, Taken},
+    step::{AnswerFacts, Error, Matched, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -51,7 +51,7 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
                 deadline: self.worker.deadlines.at(deadline),
                 grpc: is_grpc(routed.http.headers()),
             },
-            of_caller: grpc_timeout::given(routed.http.headers()),
+            of_caller: of_caller(routed.conn.version, routed.http.headers()),
             rule: Arc::clone(&routed.rule),
             facts: AnswerFacts {
                 route: Some(Taken::Share(Arc::clone(&routed.share))),
@@ -65,12 +65,9 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
 }
 
 /// When a request that begins its way at `at` must have been answered: by the rule's timeout, or by the caller's if that
-/// is shorter. Only HTTP/2 carries gRPC.
+/// is shorter.
 pub(super) fn deadline(Matched { http, conn, at, rule, .. }: &Matched) -> Option<Instant> {
-    let of_caller = match conn.version {
-        HttpVersion::Http1 => None,
-        HttpVersion::Http2 => grpc_timeout::given(http.headers()),
-    };
+    let of_caller = of_caller(conn.version, http.headers());
     let shorter = rule.timeout.into_iter().chain(of_caller).min();
     shorter.map(|timeout| *at + timeout)
 }

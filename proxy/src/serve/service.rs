@@ -54,13 +54,13 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
             limit_head(&mut request, self.worker.settings.limits.head, self.conn.identity().is_some());
         }
         let is_web_socket = asked.as_ref().is_some_and(|asked| asked.is_for_web_socket());
-        let strangers = self.conn.gateway().is_some() && !is_grpc(request.headers());
+        let length = request.body().size_hint().exact();
+        let strangers = length.is_none() && self.conn.gateway().is_some() && !is_grpc(request.headers());
         let mut unknown = None;
         let http = Box::new(request.map(|body| {
             if is_web_socket {
                 return Body::web_socket();
             }
-            let length = body.size_hint().exact();
             let pace = Pace::of(length, strangers, self.worker.settings.pace, &self.worker.deadlines);
             if length.is_none() {
                 unknown.clone_from(&pace);

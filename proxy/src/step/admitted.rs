@@ -9,9 +9,7 @@ use std::{
     rc::{Rc, Weak},
 };
 
-use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
-
-use super::Conn;
+use super::{Conn, Head};
 use crate::{
     body::{Admission, FreePlaces, Review},
     error::Failure,
@@ -33,21 +31,6 @@ struct Place {
     conn: Weak<Conn>,
     head: Head,
     review: Rc<Review>,
-}
-
-/// A copy of what policies look at of a request.
-#[derive(Debug, Default)]
-pub struct Head {
-    /// The method.
-    pub method: Method,
-    /// What is asked for.
-    pub uri: Uri,
-    /// What was found out of the request, and is not found out again.
-    pub extensions: Extensions,
-    /// The names and values of all fields, one after the other.
-    text: Vec<u8>,
-    /// How long each name and each value is.
-    fields: Vec<(usize, usize)>,
 }
 
 impl Admitted {
@@ -89,48 +72,6 @@ impl Admitted {
     }
 }
 
-/// How much memory for a head's fields is kept for the next one, in bytes.
-const KEPT: usize = 4096;
-
-impl Head {
-    /// Takes a copy of `http` instead of what was copied before; its extensions are left to the caller.
-    pub fn copy<B>(&mut self, http: &http::Request<B>) {
-        let Self { method, uri, extensions, text, fields } = self;
-        method.clone_from(http.method());
-        uri.clone_from(http.uri());
-        extensions.clear();
-        text.clear();
-        fields.clear();
-        // A rush of large heads is not remembered by their memory.
-        text.shrink_to(KEPT);
-        for (name, value) in http.headers() {
-            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-            text.extend_from_slice(name);
-            text.extend_from_slice(value);
-            fields.push((name.len(), value.len()));
-        }
-    }
-
-    /// The request as it was.
-    fn request(&self) -> http::Request<()> {
-        let mut request = http::Request::new(());
-        request.method_mut().clone_from(&self.method);
-        request.uri_mut().clone_from(&self.uri);
-        request.extensions_mut().clone_from(&self.extensions);
-        let mut rest = &*self.text;
-        for (name, value) in &self.fields {
-            let (name, after) = rest.split_at(*name);
-            let (value, after) = after.split_at(*value);
-            rest = after;
-            // Both were a field's, and so they are one's again.
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-                request.headers_mut().append(name, value);
-            }
-        }
-        request
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -139,7 +80,7 @@ mod tests {
         task::{Context, Waker},
     };
 
-    use http::Request;
+    use http::{HeaderValue, Request};
 
     use super::*;
     use crate::{

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, uri::Authority};
 use hyper::upgrade::OnUpgrade;
 use selvedge_model::SpiffeId;
 
@@ -153,6 +153,17 @@ pub struct AtGateway {
     pub last: RefCell<Option<LastHost>>,
     /// The client's address, as the app is told it. Written once: all requests need it.
     pub address: OnceCell<HeaderValue>,
+    /// What the last request has named.
+    pub named: RefCell<Option<LastNamed>>,
+}
+
+/// What a request has named, as it is told to apps and as its URI has it. Most requests on a connection name the same.
+#[derive(Debug)]
+pub struct LastNamed {
+    /// As the value of a header.
+    pub host: HeaderValue,
+    /// The same as a part of a URI; `None`: it is none.
+    pub authority: Option<Authority>,
 }
 
 /// The virtual host that a look-up found.
@@ -188,6 +199,7 @@ impl AtGateway {
             xfcc: None,
             last: RefCell::default(),
             address: OnceCell::new(),
+            named: RefCell::default(),
         }
     }
 

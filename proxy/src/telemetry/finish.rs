@@ -28,7 +28,7 @@ impl Record {
             head.forget_claims();
         }
         if let Some(head) = head.as_mut().filter(|_| path.direction == Direction::Outbound) {
-            head.follow(request);
+            head.follow();
         }
         Self::new(path, request, head, client, began)
     }

@@ -15,13 +15,18 @@ use selvedge_model::{
 
 use super::{
     compat::{BLACK_HOLE, PASSTHROUGH},
-    line::{Json, Text, millis},
+    line::{Json, Text, key, millis},
     record::Head,
     said::Said,
     tap::WentTo,
     trace::{self, AttemptSpan, Trace},
 };
 use crate::{arrival::Direction, error::Reason};
+
+/// What clusters are called through which requests come in.
+const INBOUND: &str = "inbound";
+/// What the names of those begin with through which they go out.
+const OUTBOUND: &str = "outbound|";
 
 /// A request that is over.
 #[derive(Debug)]
@@ -246,46 +251,54 @@ impl Finished {
 
     /// Writes its line as JSON, with Istio's names of fields. What is not known is left out.
     pub(super) fn write_json(&self, out: &mut Vec<u8>) {
-        let mut line = Json { out, is_first: true };
-        line.time("start_time", self.began);
-        line.text("direction", Some(self.direction.word()));
-        line.text("method", Some(self.method()));
-        line.text("path", Some(self.path()));
-        line.text("protocol", Some(self.protocol()));
-        line.number("response_code", Some(self.status.unwrap_or_default().into()));
-        line.number("grpc_status", self.grpc_status.map(Into::into));
-        line.text("response_flags", Some(self.flags()));
-        line.text("response_code_details", Some(self.details()));
-        line.text("upstream_transport_failure_reason", self.error.as_deref());
-        line.number("bytes_received", Some(self.received));
-        line.number("bytes_sent", Some(self.sent));
-        line.number("duration", Some(millis(self.duration)));
-        line.number("duration_us", Some(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));
-        line.number("retries", Some(self.retries.into()).filter(|retries| *retries > 0));
-        line.text("x_forwarded_for", self.head.forwarded_for.get());
-        line.text("user_agent", self.user_agent());
-        line.text("request_id", self.request_id());
-        line.text("authority", Some(self.authority()));
+        let mut line = Json::beginning(out, self.began);
+        line.word(key!("direction"), self.direction.word());
+        line.text(key!("method"), Some(self.method()));
+        line.text(key!("path"), Some(self.path()));
+        line.word(key!("protocol"), self.protocol());
+        line.number(key!("response_code"), Some(self.status.unwrap_or_default().into()));
+        line.number(key!("grpc_status"), self.grpc_status.map(Into::into));
+        line.word(key!("response_flags"), self.flags());
+        line.word(key!("response_code_details"), self.details());
+        line.text(key!("upstream_transport_failure_reason"), self.error.as_deref());
+        line.number(key!("bytes_received"), Some(self.received));
+        line.number(key!("bytes_sent"), Some(self.sent));
+        line.number(key!("duration"), Some(millis(self.duration)));
+        line.number(key!("duration_us"), Some(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));
+        line.number(key!("retries"), Some(self.retries.into()).filter(|retries| *retries > 0));
+        line.text(key!("x_forwarded_for"), self.head.forwarded_for.get());
+        line.text(key!("user_agent"), self.user_agent());
+        line.text(key!("request_id"), self.request_id());
+        line.text(key!("authority"), Some(self.authority()));
         if let Some(place) = self.place() {
-            line.address("upstream_host", place.endpoint);
-            if place.service.is_some() {
-                line.text("upstream_cluster", Some(&self.cluster()));
+            line.address(key!("upstream_host"), place.endpoint);
+            if let Some((host, port)) = &place.service {
+                match self.direction {
+                    Direction::Inbound => line.word(key!("upstream_cluster"), INBOUND),
+                    Direction::Outbound => {
+                        let mut number = itoa::Buffer::new();
+                        line.pieces(
+                            key!("upstream_cluster"),
+                            [OUTBOUND, number.format(*port), "||", &**host],
+                        );
+                    }
+                }
             }
             if let Some(workload) = &place.workload {
-                line.pieces("upstream_workload", [workload.namespace(), "/", workload.name()]);
+                line.pieces(key!("upstream_workload"), [workload.namespace(), "/", workload.name()]);
             }
-            line.text("upstream_identity", place.identity.as_ref().map(SpiffeId::as_str));
-            line.text("route_name", place.route.as_deref());
+            line.text(key!("upstream_identity"), place.identity.as_ref().map(SpiffeId::as_str));
+            line.text(key!("route_name"), place.route.as_deref());
         }
-        line.address("downstream_remote_address", Some(self.peer));
-        line.text("downstream_identity", self.identity.as_ref().map(SpiffeId::as_str));
-        line.flag("mtls", self.is_mtls());
-        line.text("reason", self.reason.map(Reason::word));
-        line.text("trace_id", self.trace_id());
+        line.address(key!("downstream_remote_address"), Some(self.peer));
+        line.text(key!("downstream_identity"), self.identity.as_ref().map(SpiffeId::as_str));
+        line.flag(key!("mtls"), self.is_mtls());
+        line.text(key!("reason"), self.reason.map(Reason::word));
+        line.text(key!("trace_id"), self.trace_id());
         if let Some(trace) = self.trace() {
             let mut span = String::with_capacity(16);
             trace::write_hex(&mut span, &trace.span);
-            line.text("span_id", Some(&span));
+            line.text(key!("span_id"), Some(&span));
         }
         line.end();
     }
@@ -306,9 +319,9 @@ impl Finished {
     /// Where it went, as Envoy calls it.
     fn cluster(&self) -> Cow<'static, str> {
         match (self.direction, self.service()) {
-            (Direction::Inbound, _) => "inbound".into(),
+            (Direction::Inbound, _) => INBOUND.into(),
             (Direction::Outbound, Some((host, port))) => {
-                ["outbound|", itoa::Buffer::new().format(port), "||", host].concat().into()
+                [OUTBOUND, itoa::Buffer::new().format(port), "||", host].concat().into()
             }
             (Direction::Outbound, None) if self.reason == Some(Reason::RegistryOnly) => BLACK_HOLE.into(),
             (Direction::Outbound, None) => PASSTHROUGH.into(),

@@ -129,72 +129,88 @@ impl Text<'_> {
     }
 }
 
-/// A line of JSON.
-pub(super) struct Json<'o> {
-    pub(super) out: &'o mut Vec<u8>,
-    pub(super) is_first: bool,
+/// The name of a field of a line of JSON, as it is written: see [`Json`].
+macro_rules! key {
+    ($name:literal) => {
+        $crate::telemetry::line::Key(concat!(",\"", $name, "\":"))
+    };
 }
+pub(super) use key;
 
-impl Json<'_> {
-    #[inline]
-    fn key(&mut self, name: &str) {
-        self.out.reserve(name.len() + 4);
-        self.out.extend_from_slice(if std::mem::take(&mut self.is_first) { b"{\"" } else { b",\"" });
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+/// See [`key`]. Written in one piece, with what is around it: a line has two dozen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key(pub(super) &'static str);
+
+/// A line of JSON.
+pub(super) struct Json<'o>(&'o mut Vec<u8>);
+
+impl<'o> Json<'o> {
+    /// A line whose first field is when what it tells of began.
+    pub(super) fn beginning(out: &'o mut Vec<u8>, time: SystemTime) -> Self {
+        out.extend_from_slice(b"{\"start_time\":\"");
+        write_time(out, time);
+        out.push(b'"');
+        Self(out)
     }
 
     #[inline]
-    pub(super) fn text(&mut self, name: &str, text: Option<&str>) {
+    fn key(&mut self, Key(key): Key) {
+        self.0.extend_from_slice(key.as_bytes());
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self, key: Key, text: Option<&str>) {
         if let Some(text) = text {
-            self.pieces(name, [text]);
+            self.pieces(key, [text]);
         }
     }
 
     /// A text that is these pieces.
     #[inline]
-    pub(super) fn pieces<const N: usize>(&mut self, name: &str, pieces: [&str; N]) {
-        self.key(name);
+    pub(super) fn pieces<const N: usize>(&mut self, key: Key, pieces: [&str; N]) {
+        self.key(key);
         if pieces.iter().all(|piece| is_plain(piece)) {
-            self.out.push(b'"');
+            self.0.push(b'"');
             for piece in pieces {
-                self.out.extend_from_slice(piece.as_bytes());
+                self.0.extend_from_slice(piece.as_bytes());
             }
-            self.out.push(b'"');
+            self.0.push(b'"');
         } else {
             // A Vec takes whatever is written to it, and a text is always JSON.
-            let _ = serde_json::to_writer(&mut *self.out, &pieces.concat());
+            let _ = serde_json::to_writer(&mut *self.0, &pieces.concat());
         }
     }
 
-    pub(super) fn address(&mut self, name: &str, address: Option<SocketAddr>) {
+    /// A word of ours, which stands for itself between quotes.
+    #[inline]
+    pub(super) fn word(&mut self, key: Key, word: &'static str) {
+        self.key(key);
+        self.0.push(b'"');
+        self.0.extend_from_slice(word.as_bytes());
+        self.0.push(b'"');
+    }
+
+    pub(super) fn address(&mut self, key: Key, address: Option<SocketAddr>) {
         let Some(address) = address else { return };
-        self.key(name);
-        self.out.push(b'"');
-        write_address(self.out, address);
-        self.out.push(b'"');
+        self.key(key);
+        self.0.push(b'"');
+        write_address(self.0, address);
+        self.0.push(b'"');
     }
 
-    pub(super) fn number(&mut self, name: &str, number: Option<u64>) {
+    pub(super) fn number(&mut self, key: Key, number: Option<u64>) {
         let Some(number) = number else { return };
-        self.key(name);
-        write_number(self.out, number);
+        self.key(key);
+        write_number(self.0, number);
     }
 
-    pub(super) fn flag(&mut self, name: &str, flag: bool) {
-        self.key(name);
-        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
-    }
-
-    pub(super) fn time(&mut self, name: &str, time: SystemTime) {
-        self.key(name);
-        self.out.push(b'"');
-        write_time(self.out, time);
-        self.out.push(b'"');
+    pub(super) fn flag(&mut self, key: Key, flag: bool) {
+        self.key(key);
+        self.0.extend_from_slice(if flag { b"true" } else { b"false" });
     }
 
     pub(super) fn end(self) {
-        self.out.extend_from_slice(b"}\n");
+        self.0.extend_from_slice(b"}\n");
     }
 }
 
@@ -226,12 +242,17 @@ mod tests {
     fn text_is_json_whatever_is_in_it() {
         for text in ["", "plain", "a \"quoted\\\" one", "new\nline", "\u{7f}", "grün", "\u{0}"] {
             let mut out = Vec::new();
-            let mut line = Json { out: &mut out, is_first: true };
-            line.text("of", Some(text));
-            line.pieces("pieces", ["/", text]);
+            let mut line = Json::beginning(&mut out, UNIX_EPOCH);
+            line.text(key!("of"), Some(text));
+            line.pieces(key!("pieces"), ["/", text]);
             line.end();
             let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-            assert_eq!(value, serde_json::json!({"of": text, "pieces": format!("/{text}")}));
+            let expected = serde_json::json!({
+                "start_time": "1970-01-01T00:00:00.000Z",
+                "of": text,
+                "pieces": format!("/{text}"),
+            });
+            assert_eq!(value, expected);
         }
     }
 }

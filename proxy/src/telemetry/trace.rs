@@ -14,7 +14,7 @@ use selvedge_model::{WorkloadName, telemetry::LONGEST_TAG};
 
 use crate::{
     error::Reason,
-    fields::{get_rare, remove_rare},
+    fields::{get_rare, remove_rare, shared},
 };
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -47,6 +47,9 @@ pub(super) struct Parent {
 impl Parent {
     /// The trace that a request with these headers belongs to, in hexadecimal.
     pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
+        if !say_anything(headers) {
+            return None;
+        }
         let mut text = String::with_capacity(32);
         write_hex(&mut text, &parent(headers)?.trace);
         Some(text)
@@ -123,8 +126,13 @@ pub(super) enum Decision {
 
 /// Decides about a request with these headers, where `share` of a million are sampled that nobody has decided about.
 pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
-    let parent = parent(headers);
-    let decided = parent.and_then(|parent| parent.sampled).or_else(|| says(headers));
+    let (parent, decided) = match say_anything(headers) {
+        false => (None, None),
+        true => {
+            let parent = parent(headers);
+            (parent, parent.and_then(|parent| parent.sampled).or_else(|| says(headers)))
+        }
+    };
     let is_sampled = decided.unwrap_or_else(|| share > 0 && fastrand::u32(0..1_000_000) < share);
     if !is_sampled {
         let is_first = parent.is_none() && decided.is_none() && share > 0;
@@ -145,9 +153,15 @@ pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
 /// Writes into `headers` that nobody has to decide again: the request is not sampled.
 pub(super) fn leave(headers: &mut HeaderMap) {
     remove_rare(headers, &TRACESTATE);
-    let mut text = [0; W3C];
-    write_w3c(&mut text, &new_trace(), &new_span(), 0);
-    insert(headers, TRACEPARENT, &text);
+    insert_w3c(headers, &new_trace(), &new_span(), 0);
+}
+
+/// Whether one of `headers` may say something of a trace. Asked once: most requests that a proxy is the first to see have none.
+fn say_anything(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        name == "traceparent" || name == "b3" || name.starts_with("x-b3-")
+    })
 }
 
 /// What `headers` say. What is malformed says nothing, as the standards have it.
@@ -170,8 +184,12 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     get_rare(headers, name)?.to_str().ok()
 }
 
-/// The trace in `traceparent`, if that is kept.
+/// The trace in `traceparent`, if that is kept. Of most it is not, and then no more is read than the end of its flags.
 pub(super) fn kept(headers: &HeaderMap) -> Option<[u8; 16]> {
+    let flags = get_rare(headers, &TRACEPARENT)?.as_bytes().get(W3C - 1)?;
+    if !matches!(flags, b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f') {
+        return None;
+    }
     w3c(headers).filter(|parent| parent.sampled == Some(true)).map(|parent| parent.trace)
 }
 
@@ -254,17 +272,25 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
+    let (mut bytes, mut all) = ([0; N], 0);
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = (digit(pair[0])? << 4) | digit(pair[1])?;
+        let [high, low] = [pair[0], pair[1]].map(|digit| DIGIT[usize::from(digit)]);
+        all |= high | low;
+        *byte = (high << 4) | low;
     }
-    Some(bytes)
+    (all < 16).then_some(bytes)
 }
+
+/// What a digit of lower-case hexadecimal is worth; of anything else, more than any.
+const DIGIT: [u8; 256] = {
+    let mut table = [u8::MAX; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
 
 fn not_zero<const N: usize>(bytes: [u8; N]) -> Option<[u8; N]> {
     (bytes != [0; N]).then_some(bytes)
@@ -295,8 +321,8 @@ fn new_span() -> SpanId {
 const W3C: usize = 55;
 
 /// Every request that we are the first to decide about has one of these: so it is written in place.
-fn write_w3c(text: &mut [u8; W3C], trace: &[u8; 16], span: &SpanId, flags: u8) {
-    *text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+fn insert_w3c(headers: &mut HeaderMap, trace: &[u8; 16], span: &SpanId, flags: u8) {
+    let mut text: [u8; W3C] = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let mut put = |at: usize, bytes: &[u8]| {
         for (place, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
             place.copy_from_slice(&digits(*byte));
@@ -305,6 +331,9 @@ fn write_w3c(text: &mut [u8; W3C], trace: &[u8; 16], span: &SpanId, flags: u8) {
     put(3, trace);
     put(36, span);
     put(53, &[flags]);
+    if let Ok(value) = shared(text) {
+        headers.insert(TRACEPARENT, value);
+    }
 }
 
 /// Puts `text` into the field called `name`, instead of what is there.
@@ -330,9 +359,7 @@ impl Trace {
         let Forms { w3c, b3, b3_multi, short, debug, random } = self.forms;
         let mut text = String::new();
         if w3c {
-            let mut text = [0; W3C];
-            write_w3c(&mut text, &self.id, span, 1 | (u8::from(random) << 1));
-            insert(headers, TRACEPARENT, &text);
+            insert_w3c(headers, &self.id, span, 1 | (u8::from(random) << 1));
         }
         let id = if short { &self.id[8..] } else { &self.id[..] };
         if b3 {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 
 use super::{registered::lock, tap::WentTo, watched::RouteLog};
 
@@ -25,18 +25,6 @@ pub(super) struct Noted {
 }
 
 impl Underway {
-    /// That of the request with these extensions; `None`: nobody sees it.
-    pub fn of(extensions: &Extensions) -> Option<&Self> {
-        if extensions.is_empty() { None } else { extensions.get() }
-    }
-
-    /// Has attempts at `request`, which is a copy of another, say nothing of that other one.
-    pub fn forget<B>(request: &mut http::Request<B>) {
-        if Self::of(request.extensions()).is_some() {
-            request.extensions_mut().remove::<Self>();
-        }
-    }
-
     /// Notes that it goes there now.
     pub fn note(&self, place: WentTo, log: Option<Arc<RouteLog>>) {
         lock(&self.0).place = Some((place, log));

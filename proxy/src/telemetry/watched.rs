@@ -22,7 +22,7 @@ use super::{
     Record,
     access_log::{self, Connection},
     finished::{Finished, Traced},
-    line::{Json, Text, millis},
+    line::{Json, Text, key, millis},
     lines::{Lines, Stdout},
     outbox::{Outbox, Told},
     trace::{self, Decision},
@@ -400,21 +400,20 @@ fn write_text(connection: &Connection<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_json(connection: &Connection<'_>, out: &mut Vec<u8>) {
-    let mut line = Json { out, is_first: true };
     let began = SystemTime::now().checked_sub(connection.duration).unwrap_or(SystemTime::UNIX_EPOCH);
-    line.time("start_time", began);
-    line.text("direction", Some(connection.direction.word()));
-    line.text("protocol", Some("TCP"));
-    line.text("response_flags", Some(connection.reason.map_or("-", Reason::response_flags)));
-    line.number("bytes_received", Some(connection.received));
-    line.number("bytes_sent", Some(connection.sent));
-    line.number("duration", Some(millis(connection.duration)));
-    line.text("authority", Some(&connection.destination.to_string()));
-    line.address("upstream_host", connection.endpoint);
-    line.address("downstream_remote_address", Some(connection.peer));
-    line.text("downstream_identity", connection.identity.map(selvedge_model::SpiffeId::as_str));
-    line.flag("mtls", connection.mtls);
-    line.text("reason", connection.reason.map(Reason::word));
+    let mut line = Json::beginning(out, began);
+    line.text(key!("direction"), Some(connection.direction.word()));
+    line.text(key!("protocol"), Some("TCP"));
+    line.text(key!("response_flags"), Some(connection.reason.map_or("-", Reason::response_flags)));
+    line.number(key!("bytes_received"), Some(connection.received));
+    line.number(key!("bytes_sent"), Some(connection.sent));
+    line.number(key!("duration"), Some(millis(connection.duration)));
+    line.text(key!("authority"), Some(&connection.destination.to_string()));
+    line.address(key!("upstream_host"), connection.endpoint);
+    line.address(key!("downstream_remote_address"), Some(connection.peer));
+    line.text(key!("downstream_identity"), connection.identity.map(selvedge_model::SpiffeId::as_str));
+    line.flag(key!("mtls"), connection.mtls);
+    line.text(key!("reason"), connection.reason.map(Reason::word));
     line.end();
 }
 

@@ -27,7 +27,7 @@ use crate::{
     fields::grpc_status,
     route::timeout::deadline,
     step::{Conn, Matched, Outbound, Response, Side},
-    telemetry::{Dropped, Underway, trace},
+    telemetry::{Dropped, trace},
     worker::Worker,
 };
 
@@ -98,7 +98,6 @@ impl Mirrored {
         *http.headers_mut() = matched.http.headers().clone();
         *http.extensions_mut() = matched.http.extensions().clone();
         trace::forget(&mut http);
-        Underway::forget(&mut http);
         // Nothing of what comes back may reach the client.
         let arrival = Arrival { peer: matched.conn.peer, via: None, original: None, upstream: None };
         Ok(Self {

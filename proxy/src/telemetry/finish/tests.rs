@@ -6,7 +6,7 @@ use selvedge_model::{AccessLog, SpiffeId};
 use super::*;
 use crate::{
     arrival::Direction,
-    telemetry::{InProgress, LineFormat, Series, Tap, Underway, Watched, durations::Durations, series::End},
+    telemetry::{InProgress, LineFormat, Series, Tap, Watched, durations::Durations, series::End},
 };
 
 /// A frontend's connection.
@@ -92,7 +92,7 @@ fn what_a_gateway_calls_a_request_is_known_although_its_client_leaves() {
     let client = Rc::new(Frontend(identity.expect("an identity")));
     let mut record = Record::begin(Rc::new(path), &mut http, client, Instant::now());
 
-    let underway = Underway::of(http.extensions()).expect("its rule may have a line about it");
+    let underway = record.underway().expect("its rule may have a line about it");
     let [id, addresses] = ["ours", "192.0.2.7"].map(HeaderValue::from_static);
     underway.settled(Some(id), Some(addresses));
     record.unanswered();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Method, header};
+use http::{HeaderMap, Method};
 
 use crate::{
     error::REFUSED,
@@ -17,8 +17,21 @@ use crate::{
     },
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The first values of the fields that lines show: `host`, `x-request-id`, `user-agent` and `x-forwarded-for`. Gone through once.
+fn fields(headers: &HeaderMap) -> [Option<Said>; 4] {
+    let mut found = [const { None }; 4];
+    for (name, value) in headers {
+        let place = match name.as_str() {
+            "host" => 0,
+            "x-request-id" => 1,
+            "user-agent" => 2,
+            "x-forwarded-for" => 3,
+            _ => continue,
+        };
+        found[place].get_or_insert_with(|| Said::value(value));
+    }
+    found
+}
 
 /// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
 /// logs.
@@ -54,10 +67,9 @@ pub(in crate::telemetry) struct Head {
 }
 
 impl Head {
-    /// Has `request` note where it goes.
-    pub(in crate::telemetry) fn follow<B>(&mut self, request: &mut http::Request<B>) {
-        let underway = self.underway.insert(Underway::default());
-        request.extensions_mut().insert(underway.clone());
+    /// Has it noted where the request goes.
+    pub(in crate::telemetry) fn follow(&mut self) {
+        self.underway = Some(Underway::default());
     }
 
     /// The method. Empty: it could not be read.
@@ -77,14 +89,15 @@ impl Head {
             true => (request.uri().authority().map(Said::authority), Said::path(request.uri())),
             false => (None, Said::default()),
         };
-        let of_host = || if is_read { Said::field(headers, &header::HOST) } else { Said::default() };
+        let [host, request_id, user_agent, forwarded_for] = fields(headers);
+        let host = host.filter(|_| is_read).unwrap_or_default();
         Self {
             method: is_read.then(|| request.method().clone()),
-            authority: authority.unwrap_or_else(of_host),
+            authority: authority.unwrap_or(host),
             path,
-            request_id: Said::field(headers, &REQUEST_ID),
-            user_agent: Said::field(headers, &header::USER_AGENT),
-            forwarded_for: Said::field(headers, &FORWARDED_FOR),
+            request_id: request_id.unwrap_or_default(),
+            user_agent: user_agent.unwrap_or_default(),
+            forwarded_for: forwarded_for.unwrap_or_default(),
             is_grpc: is_grpc(headers),
             tapped,
             trace_id: Parent::trace_id(headers),
