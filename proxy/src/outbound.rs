@@ -268,7 +268,8 @@ mod tests {
     /// meant: see "Performance" in the README of `tests/bench`.
     #[test]
     fn what_a_request_carries_stays_small() {
-        assert!(size_of::<crate::body::Body>() <= 64, "{}", size_of::<crate::body::Body>());
+        // Eight bytes of it say where the request is seen to go: a request that is logged would have seven allocations for that.
+        assert!(size_of::<crate::body::Body>() <= 72, "{}", size_of::<crate::body::Body>());
         assert!(size_of::<crate::step::Request>() <= 32, "{}", size_of::<crate::step::Request>());
         assert!(size_of::<crate::step::Matched>() <= 48, "{}", size_of::<crate::step::Matched>());
         assert!(size_of::<crate::step::Routed>() <= 64, "{}", size_of::<crate::step::Routed>());
