@@ -132,6 +132,13 @@ impl Inner {
 }
 
 impl OfOne {
+    /// Since when what was told from `begin` on has happened: the first of it is of the time since the report before.
+    fn told_since(&self, begin: u64) -> u64 {
+        let before = self.told_in.iter().rev().find(|told| **told < begin);
+        // Of a longer time nothing was told, because nothing happened.
+        before.map_or(begin, |told| (*told).max(begin.saturating_sub(FINE)))
+    }
+
     fn since(&self, since: u64, now: u64) -> (WorkloadTraffic, Vec<(Arc<Edge>, Pieces)>) {
         let since = since.min(self.kept);
         let from = now.saturating_sub(since);
@@ -140,7 +147,7 @@ impl OfOne {
         let edges = self.edges.iter().map(|(edge, slots)| (Arc::clone(edge), slots.since(from, now)));
         let workload = WorkloadTraffic {
             identity: self.identity.clone(),
-            seconds: until.saturating_sub(begin(from, now).max(self.known_since)).max(1),
+            seconds: until.saturating_sub(self.told_since(begin(from, now)).max(self.known_since)).max(1),
             edges: Vec::new(),
             left_out: self.left_out,
         };

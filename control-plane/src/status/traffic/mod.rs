@@ -9,7 +9,7 @@ mod history;
 mod slots;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use selvedge_model::{
     traffic::{Counts, Edge, MOST_EDGES, Out},
 };
 
-use self::slots::Slots;
+use self::slots::{FINE, FINE_KEPT, Slots};
 pub use self::{
     answer::{EdgeTraffic, TrafficSeen, WorkloadTraffic},
     history::{HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime},
@@ -94,6 +94,8 @@ struct OfOne {
     /// Since when it is known what its sidecar carries: what that did before, another control plane was told.
     known_since: u64,
     told_at: u64,
+    /// When it told something last in each of the newest fine pieces of time in which it did.
+    told_in: VecDeque<u64>,
     /// Which of its endpoints get nothing, and until when; the first so many.
     out: Vec<(Out, Option<u64>)>,
 }
@@ -170,7 +172,7 @@ impl Inner {
     /// Returns how much of it is not kept.
     fn tell(&mut self, workload: &WorkloadName, identity: &SpiffeId, report: TrafficReport, now: u64) -> u64 {
         self.sweep_if_due(now);
-        let since = now.saturating_sub(report.watched.min(slots::FINE));
+        let since = now.saturating_sub(report.watched.min(FINE));
         let known = self.workloads.entry(workload.clone()).or_insert_with(|| OfOne::new(identity, since));
         known.heard(identity, &report, now);
         let (mut dropped, mut can_shorten) = (0_u64, true);
@@ -253,6 +255,7 @@ impl OfOne {
             left_out: 0,
             known_since,
             told_at: known_since,
+            told_in: VecDeque::new(),
             out: Vec::new(),
         }
     }
@@ -260,6 +263,13 @@ impl OfOne {
     fn heard(&mut self, identity: &SpiffeId, report: &TrafficReport, now: u64) {
         self.identity = identity.clone();
         self.told_at = now;
+        let is_same_piece = |told: &mut u64| *told / FINE == now / FINE;
+        self.told_in.pop_back_if(is_same_piece);
+        self.told_in.push_back(now);
+        // One more than there are fine pieces: what was told before the oldest of them.
+        while self.told_in.len() as u64 > FINE_KEPT + 1 {
+            self.told_in.pop_front();
+        }
         self.left_out = self.left_out.saturating_add(report.left_out);
         if let Some(out) = &report.out {
             let until = |out: &Out| out.left.map(|left| now.saturating_add(left.as_secs().max(1)));

@@ -11,7 +11,7 @@ use selvedge_model::traffic::Counts;
 /// Seconds in a fine piece: what proxies wait between two reports.
 pub(super) const FINE: u64 = 15;
 /// So many fine pieces are kept.
-const FINE_KEPT: u64 = 8;
+pub(super) const FINE_KEPT: u64 = 8;
 /// Seconds in a coarse piece.
 pub(super) const COARSE: u64 = 60;
 /// What the allocator takes for a piece's bytes besides them.

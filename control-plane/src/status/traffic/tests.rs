@@ -64,6 +64,26 @@ fn what_is_told_is_added_up_for_an_hour() {
 }
 
 #[test]
+fn the_first_of_what_is_shown_is_of_the_time_since_the_report_before() {
+    for phase in 0..15 {
+        let mut inner = Inner::new(BYTES);
+        // One request in a second, told every fifteen.
+        for told in (0..40).map(|count| KEPT + phase + 15 * count) {
+            let report = TrafficReport { edges: vec![(edge(0), requests(15))], ..report(0) };
+            inner.tell(&name("a/b"), &identity(), report, told);
+        }
+        let last = KEPT + phase + 15 * 39;
+        for (since, now) in
+            [15, 30, 60, 100].into_iter().flat_map(|since| [(since, last), (since, last + 14)])
+        {
+            let seen = seen_in(&mut inner, since, now);
+            let seconds = seen.workloads[&name("a/b")].seconds;
+            assert_eq!(ends(&seen, "a/b"), seconds, "the last {since} s at {now}, phase {phase}");
+        }
+    }
+}
+
+#[test]
 fn a_sidecar_that_says_much_takes_no_more_than_its_share_and_what_is_dropped_is_counted() {
     let mut inner = Inner::new(BYTES);
     let more = 10 + MOST_OF_ONE as u64;
