@@ -11,6 +11,7 @@ mod html;
 mod open;
 mod page;
 mod plot;
+mod reason;
 mod serve;
 #[cfg(test)]
 mod tests;

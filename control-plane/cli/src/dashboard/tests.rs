@@ -434,6 +434,43 @@ fn endpoints_that_all_fail_are_not_named_beside_their_service() {
 }
 
 #[test]
+fn endpoints_that_do_worse_than_their_service_because_of_retries_are_named() {
+    let mut told = large(3);
+    told.services.out.clear();
+    told.traffic.workloads.values_mut().for_each(|workload| workload.edges.clear());
+    let called = EdgeTraffic { edge: edge(&host(1), "", true), counts: counts(98, 2, 5) };
+    told.traffic.workloads.get_mut(&workload(0)).unwrap().edges.push(called);
+    serve(&mut told, 1, true, counts(98, 30, 5));
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("98.00 %") && attention.contains("<li class=\"warn\">"), "{attention}");
+    assert!(attention.contains("svc-01-7f9c4 fails: 30 of 128 requests"), "{attention}");
+}
+
+#[test]
+fn why_requests_fail_is_said_with_what_to_do() {
+    let mut told = large(3);
+    let mut failed = Counts::default();
+    let reason = Some("connect-failure".into());
+    failed.ended(&Outcome { status: Some(503), grpc_status: None, reason }, 7);
+    failed.ended(&Outcome { status: Some(500), ..Outcome::default() }, 3);
+    let caller = told.traffic.workloads.get_mut(&workload(0)).unwrap();
+    caller.edges.push(EdgeTraffic { edge: edge(&host(1), "", true), counts: failed });
+
+    let page = service_named(&format!("{}:8080", host(1))).unwrap();
+    let text = drawn("reason", &page, &asked(), &facts(told));
+
+    assert!(text.contains("503 · connect-failure"), "{text}");
+    assert!(text.contains("no proxy made this answer: the app did"), "{text}");
+    assert!(
+        text.contains(
+            "could not connect to the endpoint. What to do: check that the endpoint's sidecar runs"
+        )
+    );
+}
+
+#[test]
 fn plaintext_of_clients_without_a_sidecar_is_plaintext() {
     let mtls = |told: Told| {
         let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;

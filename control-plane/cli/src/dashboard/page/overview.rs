@@ -116,16 +116,19 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
     for row in &report.endpoints {
         by_service.entry(&row.service).or_default().push(row);
     }
-    let is_service_ill = |name: &str| {
+    let of_service = |name: &str| {
         let row = services.rows.iter().find(|row| row.name == name);
-        row.is_some_and(|row| Health::of(row.requests.as_ref(), row.connections.as_ref()).is_ill())
+        row.map_or(Health::Silent, worst_first)
     };
     // An endpoint of several services is one.
     let (mut named, mut points) = (BTreeSet::new(), Vec::new());
     for (service, rows) in by_service {
-        if is_service_ill(service)
-            && rows.iter().all(|row| is_ill(row) || row.state == endpoints::State::Idle)
-        {
+        // What is said of the service says it already, unless retries hide how badly its endpoints do.
+        let is_said = |row: &&endpoints::Row| {
+            is_ill(row) && of_service(service) <= Health::of_endpoint(row.state)
+                || row.state == endpoints::State::Idle
+        };
+        if rows.iter().all(is_said) {
             continue;
         }
         for row in rows.into_iter().filter(|row| is_ill(row) || !row.out.is_empty()) {

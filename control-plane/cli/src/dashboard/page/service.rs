@@ -15,6 +15,7 @@ use crate::{
             success, with_port,
         },
         plot::{self, Line, Plot},
+        reason::{Meaning, meaning},
     },
     seeing::{
         edges::{self, Secured},
@@ -180,6 +181,11 @@ fn reasons(facts: &Facts, host: &str, port: u16) -> Markup {
                             }
                             (plot::bar(*number as f64 * 100.0 / all.max(1) as f64, "bad"))
                             span.num { (count(*number)) }
+                            @if let Some(Meaning { what, remedy }) = reason.and_then(meaning) {
+                                span.what { (what) ". What to do: " (remedy) }
+                            } @else if status.is_some() && reason.is_none() {
+                                span.what { "no proxy made this answer: the app did. Look at its log" }
+                            }
                         }
                     }
                 }
