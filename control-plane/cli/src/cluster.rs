@@ -1,33 +1,18 @@
 //! What the commands for a Kubernetes cluster share: how to reach it, and which objects in it are Selvedge's.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use selvedge_control_plane::{
-    cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS},
-    status::COMMAND,
-};
+use anyhow::bail;
+use selvedge_control_plane::cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS};
 use selvedge_kubernetes::{Client, Connect, Kind};
-use selvedge_ops::plain;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-    runtime::Runtime,
-    time::timeout,
-};
+use tokio::runtime::Runtime;
 
 use crate::install;
 
 /// The control plane's pods.
 pub(crate) const CONTROL_PLANE_PODS: &str =
     "app.kubernetes.io/name=selvedge,app.kubernetes.io/component=control-plane";
-/// Where the control plane's pods answer people on the same host.
-pub(crate) const ADMIN_PORT: u16 = 9990;
-/// The longest answer of an admin port that is read: some 5,000 proxies.
-pub(crate) const MAX_ANSWER: u64 = 64 << 20;
-/// How long an admin port may take at most.
-const ANSWER_TIME: Duration = Duration::from_secs(20);
 
 /// How to reach the cluster.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,32 +30,11 @@ pub struct ClusterArgs {
     pub(crate) namespace: String,
 }
 
-/// Which control plane is asked.
-#[derive(Debug, clap::Args)]
-pub(crate) struct PlaceArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
-
-    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
-    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
-    pub(crate) admin: Option<SocketAddr>,
-}
-
 impl ClusterArgs {
     /// A way to the API server, not yet used.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let connect = Connect { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
         Ok(Client::connect(&connect).await?)
-    }
-}
-
-impl PlaceArgs {
-    /// A way to the API server, not yet used. Who has no cluster is told of the other way.
-    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        self.cluster
-            .connect()
-            .await
-            .context("without --admin IP:PORT the control planes of a cluster are asked")
     }
 }
 
@@ -186,93 +150,4 @@ pub(crate) async fn control_plane_pods(client: &Client, namespace: &str) -> anyh
     };
     let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
     Ok(pods.iter().filter(running).filter_map(name).collect())
-}
-
-/// What the admin port at `admin` answers to `GET path`, if it does so in `limit`.
-pub(crate) async fn ask_admin(admin: SocketAddr, path: &str, limit: Duration) -> anyhow::Result<Value> {
-    let answer = ask_at(admin, path, limit).await;
-    answer.with_context(|| format!("the control plane's admin port {admin}"))
-}
-
-/// The same for who names the port in its own words.
-pub(crate) async fn ask_at(admin: SocketAddr, path: &str, limit: Duration) -> anyhow::Result<Value> {
-    let limit = limit.min(ANSWER_TIME);
-    let exchange = async { ask(TcpStream::connect(admin).await?, path).await };
-    timeout(limit, exchange).await.unwrap_or_else(|_| Err(TooLate(limit).into()))
-}
-
-/// What an admin port at the other end of `stream` answers to `GET path`.
-///
-/// HTTP/1.0, so that the answer ends with the connection.
-pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyhow::Result<Value> {
-    let body = ask_text(stream, path).await?;
-    let answer = serde_json::from_str(&body)
-        .with_context(|| format!("{path} does not answer with the expected JSON"))?;
-    Ok(all_plain(answer))
-}
-
-/// Who was asked has not answered in this time.
-#[derive(Debug)]
-pub(crate) struct TooLate(Duration);
-
-impl std::fmt::Display for TooLate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "no answer within {:?}", self.0)
-    }
-}
-
-impl std::error::Error for TooLate {}
-
-/// The same of an answer that is any text.
-pub(crate) async fn ask_text(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyhow::Result<String> {
-    let mut stream = std::pin::pin!(stream);
-    let mut answer = Vec::new();
-    let exchange = async {
-        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{COMMAND}: yes\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).await
-    };
-    timeout(ANSWER_TIME, exchange).await.map_err(|_| TooLate(ANSWER_TIME))??;
-    if answer.len() as u64 >= MAX_ANSWER {
-        bail!("{path}: the answer has {} MiB or more, which is not read", MAX_ANSWER >> 20);
-    }
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    let status = head.lines().next().unwrap_or_default();
-    if !status.contains(" 200") {
-        bail!("{path}: {}: {}", plain(status), plain(body.trim()));
-    }
-    Ok(body.to_owned())
-}
-
-/// The same with every text fit for a terminal: much of it is what proxies say of themselves.
-fn all_plain(value: Value) -> Value {
-    match value {
-        Value::String(text) => plain(&text).into_owned().into(),
-        Value::Array(items) => items.into_iter().map(all_plain).collect(),
-        Value::Object(fields) => {
-            let fields =
-                fields.into_iter().map(|(name, value)| (plain(&name).into_owned(), all_plain(value)));
-            fields.collect()
-        }
-        other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_answer_is_waited_for_as_long_as_was_said_and_no_longer_than_twenty_seconds() {
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let admin = silent.local_addr().unwrap();
-        for (limit, words) in [(2, "no answer within 2s"), (3600, "no answer within 20s")] {
-            let error = ask_admin(admin, "/status", Duration::from_secs(limit)).await.unwrap_err();
-            assert!(error.is::<TooLate>(), "{error:#}");
-            assert_eq!(format!("{error:#}"), format!("the control plane's admin port {admin}: {words}"));
-        }
-    }
 }

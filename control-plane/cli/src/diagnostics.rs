@@ -21,7 +21,10 @@ use selvedge_kubernetes::Client;
 use selvedge_ops::{build, plain};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::cluster::{self, PlaceArgs};
+use crate::{
+    cluster,
+    replicas::{self, ADMIN_PORT, PlaceArgs, TooLate},
+};
 
 /// What is asked of each replica, in which file it comes, and what that is.
 const FILES: [(&str, &str, &str); 9] = [
@@ -111,7 +114,7 @@ async fn find(args: &Args) -> anyhow::Result<Found> {
             let unreachable = || format!("the control plane's admin port {admin}");
             drop(TcpStream::connect(admin).await.with_context(unreachable)?);
             for (path, file, _) in FILES {
-                let answer = async { cluster::ask_text(TcpStream::connect(admin).await?, path).await };
+                let answer = async { replicas::ask_text(TcpStream::connect(admin).await?, path).await };
                 if !found.take(&format!("control-plane/{file}"), timeout(TIME, answer).await) {
                     break;
                 }
@@ -135,7 +138,7 @@ async fn of_cluster(args: &Args, found: &mut Found) -> anyhow::Result<()> {
     let namespace = &args.place.cluster.namespace;
     let pods = cluster::control_plane_pods(&client, namespace).await?;
     if pods.is_empty() {
-        anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");
+        return Err(replicas::none_runs(namespace));
     }
     for pod in &pods {
         for (path, file, _) in FILES {
@@ -153,8 +156,8 @@ async fn of_cluster(args: &Args, found: &mut Found) -> anyhow::Result<()> {
 }
 
 async fn of_pod(client: &Client, namespace: &str, pod: &str, path: &str) -> anyhow::Result<String> {
-    let connection = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
-    cluster::ask_text(connection.stream, path).await
+    let connection = client.forward(namespace, pod, ADMIN_PORT).await?;
+    replicas::ask_text(connection.stream, path).await
 }
 
 impl Found {
@@ -170,7 +173,7 @@ impl Found {
                 self.files.insert(file.to_owned(), redacted(&text));
                 return true;
             }
-            Ok(Err(error)) if !error.is::<cluster::TooLate>() => {
+            Ok(Err(error)) if !error.is::<TooLate>() => {
                 self.missing.push(format!("{file}: {error:#}"));
                 return true;
             }

@@ -26,6 +26,7 @@ mod output;
 mod patience;
 mod place;
 pub mod proxy;
+mod replicas;
 pub mod revoke;
 pub mod rotate;
 pub mod seeing;

@@ -1,37 +1,28 @@
 //! `selvedge status`: what the proxies hold, and whether the newest change has arrived everywhere.
-//!
-//! It asks the control plane's admin port, which answers this on its own host only. On Kubernetes it connects through the
-//! API server's `port-forward` into each replica; elsewhere it runs on the control plane's host, with `--admin`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    future::pending,
     io::{self, Write as _},
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
 
-use anyhow::Context;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Config, Proxy};
-use selvedge_kubernetes::Client;
 use selvedge_model::WorkloadName;
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{self, PlaceArgs},
+    cluster,
     output::OutputArgs,
+    replicas::{Answers, PlaceArgs, REPLICA_TIME},
     table::{new_table, trimmed},
 };
 
 /// Between two looks while `--wait`ing.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// How long the reason of a failed connection into a pod may take to come behind it.
-const FAILURE_TIME: Duration = Duration::from_secs(1);
 
 /// Show whether every sidecar is connected and has the newest configuration
 ///
@@ -118,9 +109,7 @@ struct Report {
     unknown: BTreeMap<String, String>,
 }
 
-/// How long one replica may take, from the connection to the last byte of its answer.
-pub(crate) const REPLICA_TIME: Duration = Duration::from_secs(30);
-/// The same at the end of a time that was asked for.
+/// How long one replica may take at the end of a time that was asked for.
 const LEAST_TIME: Duration = Duration::from_secs(2);
 
 /// Prints the proxies; the exit status says whether the newest change has arrived.
@@ -152,129 +141,12 @@ async fn watch(args: &Args) -> anyhow::Result<Report> {
         // No longer than was asked for, and still long enough for an answer.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = left.map_or(REPLICA_TIME, |left| REPLICA_TIME.min(left.max(LEAST_TIME)));
-        let report = look(args, limit).await?;
+        let report = Report::new(args.place.ask("/config", limit).await?, args.expect);
         if report.arrived || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
             return Ok(report);
         }
         sleep(PAUSE).await;
     }
-}
-
-async fn look(args: &Args, limit: Duration) -> anyhow::Result<Report> {
-    if let Some(admin) = args.place.admin {
-        let config = cluster::ask_admin(admin, "/config", limit).await?;
-        let unexpected = || format!("the control plane's admin port {admin}");
-        let config = serde_json::from_value(config).with_context(unexpected)?;
-        return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))]), args.expect));
-    }
-    let client = args.place.connect().await?;
-    let namespace = &args.place.cluster.namespace;
-    let replicas = ask_replicas(&client, namespace, "/config", limit).await;
-    if replicas.is_empty() {
-        anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");
-    }
-    if let Some(error) = replicas.values().all(Result::is_err).then(|| replicas.values().next()).flatten()
-        && let Err(error) = error
-    {
-        anyhow::bail!("no replica of the control plane answers: {error}");
-    }
-    Ok(Report::new(replicas, args.expect))
-}
-
-/// What each running replica of the control plane says, by its pod. None if there is none that can be named.
-pub(crate) async fn of_replicas(
-    client: &Client,
-    namespace: &str,
-) -> BTreeMap<String, Result<Config, String>> {
-    ask_replicas(client, namespace, "/config", REPLICA_TIME).await
-}
-
-/// What each running replica of the control plane answers at `path` within `limit`, by its pod. None if there is none that can be
-/// named. All are asked at the same time.
-pub(crate) async fn ask_replicas<T: DeserializeOwned>(
-    client: &Client,
-    namespace: &str,
-    path: &str,
-    limit: Duration,
-) -> BTreeMap<String, Result<T, String>> {
-    ask_replicas_soon(client, namespace, path, limit, |_| limit).await
-}
-
-/// The same, for who looks at a page: once one has answered, another has as much more time as `linger` says of its pod.
-pub(crate) async fn ask_replicas_soon<T: DeserializeOwned>(
-    client: &Client,
-    namespace: &str,
-    path: &str,
-    limit: Duration,
-    linger: impl Fn(&str) -> Duration,
-) -> BTreeMap<String, Result<T, String>> {
-    let pods = match cluster::control_plane_pods(client, namespace).await {
-        Ok(pods) => pods,
-        Err(error) => return BTreeMap::from([("?".to_owned(), Err(format!("{error:#}")))]),
-    };
-    let of = |pod: String| async move {
-        let answer = match timeout(limit, of_replica(client, namespace, &pod, path)).await {
-            Ok(answer) => answer.map_err(|error| format!("{error:#}")),
-            Err(_) => Err(format!("no answer within {limit:?}")),
-        };
-        (pod, answer)
-    };
-    let open = pods.iter().cloned().collect();
-    gather(pods.into_iter().map(of).collect(), open, linger).await
-}
-
-/// What those `asked` answer, who are still `open`.
-async fn gather<T>(
-    mut asked: FuturesUnordered<impl Future<Output = (String, Result<T, String>)>>,
-    mut open: BTreeSet<String>,
-    linger: impl Fn(&str) -> Duration,
-) -> BTreeMap<String, Result<T, String>> {
-    let (mut answers, mut first) = (BTreeMap::new(), None::<Instant>);
-    loop {
-        let longest = open.iter().map(|pod| linger(pod)).max();
-        let Some(longest) = longest else { return answers };
-        let late = async {
-            match first {
-                Some(first) => sleep_until(first + longest).await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = asked.next() => {
-                let Some((pod, answer)) = answer else { return answers };
-                if answer.is_ok() {
-                    first.get_or_insert_with(Instant::now);
-                }
-                open.remove(&pod);
-                answers.insert(pod, answer);
-            }
-            () = late => break,
-        }
-    }
-    for pod in open {
-        let why = format!("no answer within {:?} of another's", linger(&pod));
-        answers.insert(pod, Err(why));
-    }
-    answers
-}
-
-async fn of_replica<T: DeserializeOwned>(
-    client: &Client,
-    namespace: &str,
-    pod: &str,
-    path: &str,
-) -> anyhow::Result<T> {
-    let connection = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
-    let answer = match cluster::ask(connection.stream, path).await {
-        Ok(answer) => answer,
-        // The kubelet may know better why nobody has answered.
-        Err(error) => match timeout(FAILURE_TIME, connection.failure).await {
-            Ok(Some(failure)) => anyhow::bail!("{}", failure.trim()),
-            _ => return Err(error),
-        },
-    };
-    Ok(serde_json::from_value(answer)?)
 }
 
 /// The proxies of the replica called `replica`.
@@ -321,22 +193,15 @@ impl Row {
 }
 
 impl Report {
-    fn new(replicas: BTreeMap<String, Result<Config, String>>, expect: Option<usize>) -> Self {
-        let (mut proxies, mut unknown) = (Vec::new(), BTreeMap::new());
-        let mut expected = BTreeSet::new();
+    fn new(replicas: Answers<Config>, expect: Option<usize>) -> Self {
+        let Answers { told, unknown } = replicas;
+        let (mut proxies, mut expected) = (Vec::new(), BTreeSet::new());
         let (mut trust_roots, mut workload_roots) = (BTreeSet::new(), BTreeSet::new());
-        for (replica, config) in replicas {
-            match config {
-                Ok(config) => {
-                    proxies.extend(rows(&config, &replica));
-                    expected.extend(config.expected);
-                    trust_roots.extend(config.trust_roots);
-                    workload_roots.extend(config.workload_roots);
-                }
-                Err(error) => {
-                    unknown.insert(replica, error);
-                }
-            }
+        for (replica, config) in told {
+            proxies.extend(rows(&config, &replica));
+            expected.extend(config.expected);
+            trust_roots.extend(config.trust_roots);
+            workload_roots.extend(config.workload_roots);
         }
         proxies.sort_by(|a: &Row, b: &Row| (a.state, &a.workload).cmp(&(b.state, &b.workload)));
         let up_to_date = proxies.iter().filter(|row| row.state == State::UpToDate).count();

@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use anyhow::Context as _;
 use selvedge_control_plane::status::{SeenCaller, SeenTraffic};
 use selvedge_model::{Mesh, SpiffeId, Workload, WorkloadName, seen::Caller};
 use serde::Serialize;
@@ -15,12 +14,12 @@ use super::{
     trying::{Change, Effect, effect},
 };
 use crate::{
-    cluster::{self, ClusterArgs},
+    cluster,
     explain::{
         caller::addresses,
         ends::{Client, Ends, Server},
     },
-    status,
+    replicas::{Answers, PlaceArgs, REPLICA_TIME},
 };
 
 /// What a change does to those who talk now.
@@ -53,7 +52,7 @@ pub(super) struct Talking {
     pub(super) seconds_ago: u64,
 }
 
-/// What the replicas of a control plane say; or why none does.
+/// What the replicas of a control plane say.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     seen: SeenTraffic,
@@ -61,52 +60,21 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// What the control plane says whose admin port is `admin`.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub(super) fn of_admin(admin: SocketAddr) -> Result<Self, String> {
-        let ask = async {
-            let answer = cluster::ask_admin(admin, "/seen", status::REPLICA_TIME).await?;
-            serde_json::from_value(answer).with_context(|| format!("the control plane's admin port {admin}"))
-        };
-        let seen = cluster::runtime().and_then(|runtime| runtime.block_on(ask));
-        seen.map(|seen| Self { seen, unknown: BTreeMap::new() }).map_err(|error| format!("{error:#}"))
-    }
-
-    /// What the control plane of a cluster says.
+    /// What the control plane says that is at `place`.
     ///
     /// # Errors
     /// If no replica answers.
-    pub(super) fn of_cluster(args: &ClusterArgs) -> Result<Self, String> {
-        let ask = async {
-            let client = args.connect().await?;
-            anyhow::Ok(status::ask_replicas(&client, &args.namespace, "/seen", status::REPLICA_TIME).await)
-        };
-        let asked = cluster::runtime().and_then(|runtime| runtime.block_on(ask));
-        Self::merged(asked.map_err(|error| format!("{error:#}"))?)
+    pub(super) fn of(place: &PlaceArgs) -> Result<Self, String> {
+        let asked = cluster::runtime()
+            .and_then(|runtime| runtime.block_on(place.ask::<SeenTraffic>("/seen", REPLICA_TIME)));
+        asked.map(Self::merged).map_err(|error| format!("{error:#}"))
     }
 
-    /// What all `replicas` say together: each knows what its own sidecars have told.
-    pub(super) fn merged(replicas: BTreeMap<String, Result<SeenTraffic, String>>) -> Result<Self, String> {
-        let mut traffic = Self::default();
-        let mut answered = false;
-        for (replica, said) in replicas {
-            match said {
-                Ok(seen) => {
-                    answered = true;
-                    traffic.add(seen);
-                }
-                Err(why) => {
-                    traffic.unknown.insert(replica, why);
-                }
-            }
-        }
-        match (answered, traffic.unknown.values().next()) {
-            (true, _) => Ok(traffic),
-            (false, Some(why)) => Err(format!("no replica of the control plane answers: {why}")),
-            (false, None) => Err("no control plane runs".to_owned()),
-        }
+    /// What all replicas say together: each knows what its own sidecars have told.
+    pub(super) fn merged(replicas: Answers<SeenTraffic>) -> Self {
+        let mut traffic = Self { unknown: replicas.unknown, ..Self::default() };
+        replicas.told.into_values().for_each(|seen| traffic.add(seen));
+        traffic
     }
 
     fn add(&mut self, seen: SeenTraffic) {

@@ -23,6 +23,7 @@ use super::{
     seen::{Comparison, Traffic},
     told::words,
 };
+use crate::replicas::PlaceArgs;
 
 /// What changes for one pair.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -103,9 +104,8 @@ pub(super) fn answer(args: &TryArgs) -> Result<(String, bool), String> {
 /// Who talks now; or why nobody knows.
 fn traffic(args: &TryArgs) -> Result<Traffic, String> {
     match (args.admin, &args.documents.config_dir) {
-        (Some(admin), _) => Traffic::of_admin(admin),
         (None, Some(_)) => Err("no control plane was asked (--admin names one)".to_owned()),
-        (None, None) => Traffic::of_cluster(&args.documents.cluster),
+        (admin, _) => Traffic::of(&PlaceArgs { cluster: args.documents.cluster.clone(), admin }),
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{self, ObjectName},
-    install, status,
+    install,
+    replicas::{self, REPLICA_TIME},
 };
 
 /// An object of the chart, and what is there instead.
@@ -100,7 +101,7 @@ impl Facts {
         facts.pods = facts.known(listed, "pods").unwrap_or_default();
         if facts.is_installed() {
             facts.tried_pod = Some(try_pod(client).await);
-            facts.replicas = status::of_replicas(client, namespace).await;
+            facts.replicas = replicas::ask_replicas(client, namespace, "/config", REPLICA_TIME).await;
         }
         Ok(facts)
     }

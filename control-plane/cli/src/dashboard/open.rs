@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use selvedge_control_plane::status::Summary;
 use selvedge_kubernetes::Client;
 use selvedge_ops::admin;
 
@@ -18,10 +19,7 @@ use super::{
     serve::{Source, routes},
     told::{Told, Wanted},
 };
-use crate::{
-    cluster::{self, PlaceArgs},
-    status::{REPLICA_TIME, ask_replicas_soon},
-};
+use crate::replicas::{Answers, PlaceArgs, REPLICA_TIME, ask_admin, ask_replicas_soon};
 
 /// How long a page waits for other replicas once one has answered.
 const LINGER: Duration = Duration::from_secs(2);
@@ -73,7 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The control plane's own pages.
 async fn of_host(args: &Args, admin: SocketAddr) -> anyhow::Result<()> {
-    cluster::ask_admin(admin, "/status", REPLICA_TIME).await?;
+    ask_admin::<Summary>(admin, "/status", REPLICA_TIME).await?;
     show(args, &format!("http://{admin}/dashboard/overview"))
 }
 
@@ -126,24 +124,15 @@ impl Source for Replicas {
         let linger = |pod: &str| if is_silent(pod) { LINGER_OF_SILENT } else { LINGER };
         let answers =
             ask_replicas_soon::<Told>(&self.client, &self.namespace, &path, REPLICA_TIME, linger).await;
-        let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
-        for (pod, answer) in answers {
-            match answer {
-                Ok(answer) => told.push((pod, answer)),
-                Err(error) => drop(unknown.insert(pod, error)),
-            }
-        }
         let until =
             |pod: &String| silent.get(pod).copied().filter(|until| *until > asked).unwrap_or(asked + LATELY);
-        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) =
-            unknown.keys().map(|pod| (pod.clone(), until(pod))).collect();
-        match (told.is_empty(), unknown.values().next()) {
-            (false, _) => Ok(Facts::of(wanted, told, unknown, true)),
-            (true, Some(error)) => Err(format!("no replica of the control plane answers: {error}")),
-            (true, None) => Err(format!(
-                "no control plane runs in the namespace {}: selvedge check says why",
-                self.namespace
-            )),
-        }
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = answers
+            .iter()
+            .filter(|(_, answer)| answer.is_err())
+            .map(|(pod, _)| (pod.clone(), until(pod)))
+            .collect();
+        let Answers { told, unknown } =
+            Answers::of(answers, &self.namespace).map_err(|error| error.to_string())?;
+        Ok(Facts::of(wanted, told.into_iter().collect(), unknown, true))
     }
 }

@@ -32,11 +32,11 @@ use super::{
     page::{self, Asked, Page},
     told::{Told, Wanted},
 };
-use crate::cluster;
+use crate::replicas::MAX_ANSWER;
 
 /// The longest answer of a replica, in bytes: a little less than is read of it.
 const MOST_TOLD: usize = (64 << 20) - (64 << 10);
-const _: () = assert!((MOST_TOLD as u64) < cluster::MAX_ANSWER);
+const _: () = assert!((MOST_TOLD as u64) < MAX_ANSWER);
 /// So many may look on at a time.
 const MOST_LISTENERS: usize = 16;
 /// Between two looks for somebody who looks on.

@@ -11,7 +11,10 @@ use selvedge_model::WorkloadName;
 use tokio::time::{Instant, sleep};
 
 use super::{RotateArgs, say};
-use crate::{cluster, place::Place, status};
+use crate::{
+    place::Place,
+    replicas::{self, ADMIN_PORT, REPLICA_TIME},
+};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -101,20 +104,21 @@ impl Progress {
     }
 
     async fn ask(&self, place: &Place) -> Replicas {
-        let default = SocketAddr::from(([127, 0, 0, 1], cluster::ADMIN_PORT));
+        let default = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
         let admin = match place {
             Place::Cluster(place) if self.admin.is_empty() => {
-                return status::of_replicas(place.client(), place.namespace()).await;
+                let (client, namespace) = (place.client(), place.namespace());
+                return replicas::ask_replicas(client, namespace, "/config", REPLICA_TIME).await;
             }
             _ if self.admin.is_empty() => &[default][..],
             _ => &self.admin[..],
         };
-        let mut replicas = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for address in admin {
-            let config = ask(*address).await.map_err(|error| format!("{error:#}"));
-            replicas.insert(address.to_string(), config);
+            let config = replicas::ask_at(*address, "/config", REPLICA_TIME).await;
+            answers.insert(address.to_string(), config.map_err(|error| format!("{error:#}")));
         }
-        replicas
+        answers
     }
 
     /// What is so by the words of the replicas.
@@ -179,8 +183,4 @@ impl Progress {
         }
         Ok(())
     }
-}
-
-async fn ask(address: SocketAddr) -> anyhow::Result<Config> {
-    Ok(serde_json::from_value(cluster::ask_at(address, "/config", status::REPLICA_TIME).await?)?)
 }

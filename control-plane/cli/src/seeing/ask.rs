@@ -2,16 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use anyhow::Context;
 use selvedge_control_plane::status::{EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
 use selvedge_model::WorkloadName;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
-pub(crate) use crate::cluster::PlaceArgs;
-use crate::{
-    cluster,
-    status::{REPLICA_TIME, ask_replicas},
-};
+use crate::replicas::{Answers, PlaceArgs, REPLICA_TIME};
 
 /// How long a replica may take where people look on: the others forget who does not ask again for five seconds.
 pub(crate) const LIVE_TIME: Duration = Duration::from_secs(4);
@@ -62,23 +57,21 @@ impl PlaceArgs {
     /// What goes through the mesh.
     pub(crate) async fn traffic(&self, since: SinceArgs) -> anyhow::Result<Traffic> {
         let seconds = since.since.as_secs().max(1);
-        let (told, unknown) =
-            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}"), REPLICA_TIME).await?;
-        Ok(Traffic::of(seconds, told, unknown))
+        let told = self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}"), REPLICA_TIME).await?;
+        Ok(Traffic::told(seconds, told))
     }
 
     /// What goes through the mesh right now: sidecars report every second for as long as this is asked again and again.
     pub(crate) async fn traffic_now(&self, seconds: u64) -> anyhow::Result<Traffic> {
-        let (told, unknown) =
-            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}&often=true"), LIVE_TIME).await?;
-        Ok(Traffic::of(seconds, told, unknown))
+        let path = format!("/traffic?since={seconds}&often=true");
+        Ok(Traffic::told(seconds, self.ask::<TrafficSeen>(&path, LIVE_TIME).await?))
     }
 
     /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
     pub(crate) async fn services(&self) -> anyhow::Result<ServicesShown> {
-        let (told, _) = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?;
+        let told = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?.told;
         let mut all = ServicesShown::default();
-        for one in told {
+        for one in told.into_values() {
             if all.services.is_empty() {
                 all.services = one.services;
             }
@@ -86,38 +79,13 @@ impl PlaceArgs {
         }
         Ok(all)
     }
-
-    /// What each replica answers at `path` within `limit`, and why some do not.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        limit: Duration,
-    ) -> anyhow::Result<(Vec<T>, BTreeMap<String, String>)> {
-        if let Some(admin) = self.admin {
-            let answer = cluster::ask_admin(admin, path, limit).await?;
-            let unexpected = || format!("the control plane's admin port {admin}");
-            return Ok((vec![serde_json::from_value(answer).with_context(unexpected)?], BTreeMap::new()));
-        }
-        let client = self.connect().await?;
-        let namespace = &self.cluster.namespace;
-        let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
-        for (replica, answer) in ask_replicas(&client, namespace, path, limit).await {
-            match answer {
-                Ok(answer) => told.push(answer),
-                Err(error) => drop(unknown.insert(replica, error)),
-            }
-        }
-        match (told.is_empty(), unknown.values().next()) {
-            (true, Some(error)) => anyhow::bail!("no replica of the control plane answers: {error}"),
-            (true, None) => {
-                anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why")
-            }
-            (false, _) => Ok((told, unknown)),
-        }
-    }
 }
 
 impl Traffic {
+    fn told(seconds: u64, answers: Answers<TrafficSeen>) -> Self {
+        Self::of(seconds, answers.told.into_values().collect(), answers.unknown)
+    }
+
     pub(crate) fn of(seconds: u64, told: Vec<TrafficSeen>, unknown: BTreeMap<String, String>) -> Self {
         let mut all = Self { seconds, missing: Missing { unknown, ..Missing::default() }, ..Self::default() };
         for one in told {

@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use super::{
     Answer,
-    ask::{Missing, PlaceArgs, SinceArgs, Traffic},
+    ask::{Missing, SinceArgs, Traffic},
     filter::Party,
     numbers::{Connections, ILL, Requests, Sum, WELL},
     print,
 };
 use crate::{
     output::OutputArgs,
+    replicas::PlaceArgs,
     table::{new_table, trimmed},
 };
 

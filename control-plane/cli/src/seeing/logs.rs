@@ -6,8 +6,11 @@ use selvedge_control_plane::status::LevelAnswer;
 use selvedge_model::WorkloadName;
 use serde::Serialize;
 
-use super::{Answer, ask::PlaceArgs, encoded, print};
-use crate::{output::OutputArgs, status::REPLICA_TIME};
+use super::{Answer, encoded, print};
+use crate::{
+    output::OutputArgs,
+    replicas::{Answers, PlaceArgs, REPLICA_TIME},
+};
 
 /// The word for what is set when a daemon starts.
 const CONFIGURED: &str = "configured";
@@ -92,9 +95,9 @@ async fn done(args: Args) -> anyhow::Result<Answer<Done>> {
     if let Some(workload) = &workload {
         let _ = write!(path, "&of={}", encoded(workload));
     }
-    let (answers, unknown) = place.ask::<LevelAnswer>(&path, REPLICA_TIME).await?;
+    let Answers { told: answers, unknown } = place.ask::<LevelAnswer>(&path, REPLICA_TIME).await?;
     let mut done = Done { filter: level, seconds, unknown, ..Done::default() };
-    for answer in answers {
+    for answer in answers.into_values() {
         done.told.extend(answer.told);
         done.too_old.extend(answer.too_old);
         done.control_planes += usize::from(answer.is_own);

@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use super::{
     Answer,
-    ask::{Missing, PlaceArgs, SinceArgs, Traffic},
+    ask::{Missing, SinceArgs, Traffic},
     filter::Party,
     numbers::{Connections, Requests, Sum, percent, shown_percent},
     print,
 };
 use crate::{
     output::OutputArgs,
+    replicas::PlaceArgs,
     table::{new_table, trimmed},
 };
 

@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use super::{
     Answer,
-    ask::{Missing, PlaceArgs, SinceArgs, Traffic},
+    ask::{Missing, SinceArgs, Traffic},
     filter::FilterArgs,
     numbers::{Connections, Requests, Sum, bytes},
     print,
 };
 use crate::{
     output::OutputArgs,
+    replicas::PlaceArgs,
     table::{new_table, trimmed},
 };
 

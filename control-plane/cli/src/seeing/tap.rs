@@ -18,11 +18,13 @@ use selvedge_model::{
 use selvedge_ops::plain;
 use tokio::time::Instant;
 
-use super::{
-    ask::{LIVE_TIME, PlaceArgs},
-    encoded,
+use super::{ask::LIVE_TIME, encoded};
+use crate::{
+    cluster,
+    output::OutputArgs,
+    patience::patiently_after,
+    replicas::{Answers, PlaceArgs, TooLate},
 };
-use crate::{cluster, output::OutputArgs, patience::patiently_after};
 
 /// A control plane that has nothing to show answers after a little more than a second.
 const REST: Duration = Duration::from_secs(2);
@@ -182,7 +184,7 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
     let path = format!("/tap?session={session}&wanted={}{of}", encoded(&wanted));
     let deadline = args.duration.map(|duration| Instant::now() + duration);
     let shown = show(args, &path, deadline).await;
-    if shown.as_ref().is_err_and(|error| error.is::<cluster::TooLate>()) {
+    if shown.as_ref().is_err_and(|error| error.is::<TooLate>()) {
         return shown;
     }
     // The place is free at once for others. If this fails, it is in a few seconds.
@@ -201,8 +203,9 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
     loop {
-        let (answers, silent) =
-            patiently_after(REST, args.place.ask::<TapAnswer>(path, limit(deadline))).await?;
+        let asked = args.place.ask::<TapAnswer>(path, limit(deadline));
+        let Answers { told, unknown: silent } = patiently_after(REST, asked).await?;
+        let answers: Vec<TapAnswer> = told.into_values().collect();
         if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
             eprintln!("{}; Ctrl-C ends it", asked_of(proxies, args.workload.as_deref()));

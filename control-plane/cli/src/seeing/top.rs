@@ -9,11 +9,10 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
-    ask::PlaceArgs,
     filter::FilterArgs,
     stat::{By, Report},
 };
-use crate::{cluster, output::OutputArgs, patience::patiently};
+use crate::{cluster, output::OutputArgs, patience::patiently, replicas::PlaceArgs};
 
 /// Of how many seconds it is: as few as the control plane tells apart.
 const SECONDS: u64 = 15;

@@ -26,6 +26,10 @@ fn config(newest: u64, proxies: &[(&str, Option<u64>, Option<&str>)]) -> Result<
     Ok(serde_json::from_value(json!({"configuration_version": newest, "proxies": proxies})).unwrap())
 }
 
+fn report_of(replicas: BTreeMap<String, Result<Config, String>>, expect: Option<usize>) -> Report {
+    Report::new(Answers::of(replicas, "mesh").unwrap(), expect)
+}
+
 #[test]
 fn each_replica_counts_its_own_versions() {
     let replicas = BTreeMap::from([
@@ -33,7 +37,7 @@ fn each_replica_counts_its_own_versions() {
         ("b".to_owned(), config(7, &[("shop/r-2", Some(7), None), ("shop/r-3", Some(3), None)])),
     ]);
 
-    let report = Report::new(replicas, None);
+    let report = report_of(replicas, None);
 
     assert_eq!((report.arrived, report.up_to_date), (false, 2));
     assert_eq!(
@@ -47,11 +51,11 @@ fn a_refusal_is_told_with_its_reason_until_something_newer_is_taken() {
     let stands = config(3, &[("shop/r-1", Some(2), Some("unknown enum"))]);
     let over = config(4, &[("shop/r-1", Some(4), Some("unknown enum"))]);
 
-    let report = Report::new(BTreeMap::from([("a".to_owned(), stands)]), None);
+    let report = report_of(BTreeMap::from([("a".to_owned(), stands)]), None);
     let text = report.to_text(false);
     assert!(text.contains("shop/r-1 refused: unknown enum at 2026-11-28T11:00:00Z"), "{text}");
     assert!(text.ends_with("has not arrived everywhere: 0 of 1 proxies have it\n"), "{text}");
-    assert!(Report::new(BTreeMap::from([("a".to_owned(), over)]), None).arrived);
+    assert!(report_of(BTreeMap::from([("a".to_owned(), over)]), None).arrived);
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn what_cannot_be_asked_has_not_arrived() {
         ("b".to_owned(), Err("forbidden".to_owned())),
     ]);
 
-    let report = Report::new(replicas, None);
+    let report = report_of(replicas, None);
 
     assert!(!report.arrived);
     assert!(report.to_text(false).contains("replica b does not answer: forbidden"));
@@ -70,7 +74,7 @@ fn what_cannot_be_asked_has_not_arrived() {
 #[test]
 fn proxies_that_are_up_to_date_are_summed_up() {
     let report =
-        Report::new(BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]), None);
+        report_of(BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]), None);
 
     let text = report.to_text(false);
     assert!(text.contains("spiffe://cluster.local/ns/shop/sa/reviews"), "{text}");
@@ -91,7 +95,7 @@ fn who_should_be_connected_and_is_nowhere_is_named() {
         ("b".to_owned(), expecting(config(7, &[("shop/r-2", Some(7), None)]), &known)),
     ]);
 
-    let report = Report::new(replicas, None);
+    let report = report_of(replicas, None);
 
     assert!(!report.arrived);
     let text = report.to_text(false);
@@ -103,22 +107,22 @@ fn who_should_be_connected_and_is_nowhere_is_named() {
 fn nothing_at_all_is_no_success_unless_it_is_expected() {
     let nobody = || BTreeMap::from([("a".to_owned(), config(3, &[]))]);
 
-    let report = Report::new(nobody(), None);
+    let report = report_of(nobody(), None);
     assert!(!report.arrived);
     assert!(
         report.to_text(false).contains("declares a workload with a sidecar"),
         "{}",
         report.to_text(false)
     );
-    assert!(Report::new(nobody(), Some(0)).arrived);
+    assert!(report_of(nobody(), Some(0)).arrived);
 }
 
 #[test]
 fn fewer_than_expected_is_no_success() {
     let one = || BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]);
 
-    assert!(Report::new(one(), Some(1)).arrived);
-    let report = Report::new(one(), Some(2));
+    assert!(report_of(one(), Some(1)).arrived);
+    let report = report_of(one(), Some(2));
     assert!(!report.arrived);
     assert!(report.to_text(false).ends_with("1 of 2 proxies have it\n"), "{}", report.to_text(false));
 }
@@ -132,7 +136,7 @@ fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
     agents.proxies[2].svid = Some(Svid { expires_at: None });
     agents.trust_roots = vec!["ab12".to_owned()];
 
-    let report = Report::new(BTreeMap::from([("one".to_owned(), Ok(agents))]), None);
+    let report = report_of(BTreeMap::from([("one".to_owned(), Ok(agents))]), None);
 
     let text = report.to_text(true);
     for line in [
@@ -148,26 +152,4 @@ fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
         |place: usize| (&json["proxies"][place]["identity_from"], &json["proxies"][place]["svid_expires_at"]);
     assert_eq!(of(0), (&json!("control-plane"), &json!(null)));
     assert_eq!(of(1), (&json!("workload-api"), &json!("2027-01-15T08:00:00Z")));
-}
-
-#[tokio::test]
-async fn who_has_the_answer_of_one_replica_does_not_wait_for_a_silent_one_as_long_as_for_the_first() {
-    async fn of(pod: &str, after: Option<Duration>) -> (String, Result<u32, String>) {
-        match after {
-            Some(after) => sleep(after).await,
-            None => pending().await,
-        }
-        (pod.to_owned(), Ok(1))
-    }
-    let pods = ["a", "b", "hung"];
-    let asked = [Some(Duration::from_millis(50)), Some(Duration::from_millis(60)), None];
-    let asked = pods.into_iter().zip(asked).map(|(pod, after)| of(pod, after)).collect();
-    let open = pods.map(str::to_owned).into();
-    let linger = |pod: &str| Duration::from_millis(if pod == "hung" { 100 } else { 60_000 });
-
-    let answers = timeout(Duration::from_secs(30), gather(asked, open, linger)).await;
-
-    let answers = answers.expect("nobody waits for the silent one");
-    assert_eq!((&answers["a"], &answers["b"]), (&Ok(1), &Ok(1)));
-    assert!(answers["hung"].as_ref().is_err_and(|why| why.starts_with("no answer within 100ms")));
 }

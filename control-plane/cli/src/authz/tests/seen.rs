@@ -1,6 +1,9 @@
 //! What becomes of those who talk now.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use selvedge_control_plane::{
     compile::MeshSettings,
@@ -10,11 +13,14 @@ use selvedge_control_plane::{
 use selvedge_model::{Mesh, seen::Caller};
 
 use super::{BY_SERVICE_ACCOUNT, DENY_ALL, tiers, vault};
-use crate::authz::{
-    compile,
-    seen::{Comparison, Traffic},
-    told,
-    trying::{self, Difference},
+use crate::{
+    authz::{
+        compile,
+        seen::{Comparison, Traffic},
+        told,
+        trying::{self, Difference},
+    },
+    replicas::Answers,
 };
 
 fn identity(name: &str) -> Caller {
@@ -43,8 +49,9 @@ fn compared(documents: &str, change: Option<&str>, traffic: SeenTraffic) -> Diff
         Some(change) => drop(trying::put(&mut after, change, Path::new("change.yaml"), &settings).unwrap()),
         None => trying::turn_strict(&mut after, &settings).unwrap(),
     }
-    let traffic = Traffic::merged([("one".to_owned(), Ok(traffic))].into());
-    trying::difference(&before, &after, &settings, traffic).unwrap()
+    let told = [("one".to_owned(), traffic)].into();
+    let traffic = Traffic::merged(Answers { told, unknown: BTreeMap::new() });
+    trying::difference(&before, &after, &settings, Ok(traffic)).unwrap()
 }
 
 fn seen(difference: &Difference) -> &Comparison {
@@ -122,8 +129,9 @@ fn what_is_not_known_is_said() {
 fn replicas_are_one_to_who_asks_and_one_that_does_not_answer_is_named() {
     let (one, mut other) = (traffic(&[identity("web")]), traffic(&[identity("web"), identity("other")]));
     other.workloads.values_mut().flat_map(|seen| &mut seen.callers).for_each(|caller| caller.seconds_ago = 3);
-    let away = ("c".to_owned(), Err("it is away".to_owned()));
-    let traffic = Traffic::merged([("a".to_owned(), Ok(one)), ("b".to_owned(), Ok(other)), away].into());
+    let told = [("a".to_owned(), one), ("b".to_owned(), other)].into();
+    let unknown = [("c".to_owned(), "it is away".to_owned())].into();
+    let traffic = Traffic::merged(Answers { told, unknown });
 
     let settings = MeshSettings::default();
     let mut resources = Resources::default();
@@ -131,11 +139,8 @@ fn replicas_are_one_to_who_asks_and_one_that_does_not_answer_is_named() {
     let before = compile(&resources, &settings, &Mesh::default()).0;
     trying::put(&mut resources, DENY_ALL, Path::new("mesh.yaml"), &settings).unwrap();
     let after = compile(&resources, &settings, &Mesh::default()).0;
-    let compared = traffic.unwrap().compared(&before, &after, &BTreeSet::new());
+    let compared = traffic.compared(&before, &after, &BTreeSet::new());
     assert_eq!(compared.compared, 2);
     assert!(compared.refused.iter().all(|one| one.seconds_ago == 3), "{compared:?}");
     assert_eq!(compared.unknown["c"], "it is away");
-
-    assert!(Traffic::merged([("c".to_owned(), Err("it is away".to_owned()))].into()).is_err());
-    assert!(Traffic::merged([].into()).is_err());
 }
