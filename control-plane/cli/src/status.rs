@@ -137,13 +137,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// One look, or with `--wait` as many as it takes.
 async fn watch(args: &Args) -> anyhow::Result<Report> {
     let deadline = args.wait.map(|wait| Instant::now() + wait);
+    let mut is_told = false;
     loop {
         // No longer than was asked for, and still long enough for an answer.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = left.map_or(REPLICA_TIME, |left| REPLICA_TIME.min(left.max(LEAST_TIME)));
-        let report = Report::new(args.place.ask("/config", limit).await?, args.expect);
-        if report.arrived || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-            return Ok(report);
+        let look = args.place.ask("/config", limit).await.map(|replicas| Report::new(replicas, args.expect));
+        let has_arrived = look.as_ref().is_ok_and(|report| report.arrived);
+        if has_arrived || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+            return look;
+        }
+        // Such as that a control plane starts anew just now. Other reasons do not pass, and whoever waits shall know them.
+        if let Err(error) = &look
+            && !is_told
+        {
+            is_told = true;
+            eprintln!("selvedge: {error:#}; trying again until the time is over");
         }
         sleep(PAUSE).await;
     }

@@ -153,3 +153,20 @@ fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
     assert_eq!(of(0), (&json!("control-plane"), &json!(null)));
     assert_eq!(of(1), (&json!("workload-api"), &json!("2027-01-15T08:00:00Z")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_waits_for_a_control_plane_that_is_away_too() {
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    // Nobody listens there any more.
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let line = <Line as clap::Parser>::parse_from(["status", "--admin", &admin, "--wait", "3s"]);
+    let began = Instant::now();
+
+    watch(&line.args).await.unwrap_err();
+
+    assert_eq!(began.elapsed().as_secs(), 3);
+}
