@@ -1,4 +1,9 @@
-//! In which form a command prints what it has found: the same flags for all commands.
+//! In which form a command prints what it has found, and what its exit status says of it: the same for all commands.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 /// In which form a result is printed.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -28,11 +33,47 @@ impl OutputArgs {
     }
 }
 
+/// Prints what a command has found. The exit status says whether that is as it should be, also to those who have read enough of
+/// it (`selvedge … | head`).
+///
+/// # Errors
+/// If it cannot be written for another reason.
+pub(crate) fn verdict(text: &str, is_well: bool) -> anyhow::Result<ExitCode> {
+    written(io::stdout().lock(), text)?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn written(mut out: impl io::Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
+
+    /// Takes nothing.
+    struct Closed(io::ErrorKind);
+
+    impl io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_has_read_enough_is_no_failure_and_a_full_disk_is_one() {
+        assert!(written(Closed(io::ErrorKind::BrokenPipe), "a").is_ok());
+        assert!(written(Closed(io::ErrorKind::StorageFull), "a").is_err());
+    }
 
     #[derive(Parser)]
     struct Line {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io::{self, Write as _},
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
@@ -16,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster,
-    output::OutputArgs,
+    output::{OutputArgs, verdict},
     replicas::{Answers, PlaceArgs, REPLICA_TIME},
     table::{new_table, trimmed},
 };
@@ -130,8 +129,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         report.to_text(args.all)
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if report.arrived { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    verdict(&text, report.arrived)
 }
 
 /// One look, or with `--wait` as many as it takes.

@@ -12,12 +12,7 @@ mod tests;
 mod told;
 mod trying;
 
-use std::{
-    io::{self, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use selvedge_control_plane::{
     compile::compile,
@@ -29,7 +24,10 @@ use self::{
     filter::{Filter, Workloads},
     output::Format,
 };
-use crate::{documents::DocumentArgs, output::OutputArgs};
+use crate::{
+    documents::DocumentArgs,
+    output::{OutputArgs, verdict},
+};
 
 /// Show who may call whom, and try what a change of policies would refuse
 #[derive(Debug, clap::Args)]
@@ -124,8 +122,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if breaks { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    verdict(&text, !breaks)
 }
 
 fn matrix_of(args: &MatrixArgs) -> Result<String, String> {

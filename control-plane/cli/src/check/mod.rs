@@ -6,11 +6,7 @@ mod facts;
 mod finding;
 mod judge;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{process::ExitCode, time::SystemTime};
 
 use selvedge_control_plane::compile::MeshSettings;
 use serde::Serialize;
@@ -21,7 +17,11 @@ use self::{
     facts::{Facts, Ground},
     finding::{Finding, Findings, Verdict},
 };
-use crate::{cluster, documents::DocumentArgs, output::OutputArgs};
+use crate::{
+    cluster,
+    documents::DocumentArgs,
+    output::{OutputArgs, verdict},
+};
 
 /// Check a Kubernetes cluster, or with --config-dir a directory of documents
 ///
@@ -83,8 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    verdict(&text, passed)
 }
 
 fn written<T: Serialize>(

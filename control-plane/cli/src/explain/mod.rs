@@ -26,13 +26,10 @@ mod tests;
 mod token;
 mod tree;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use self::arguments::{ConnectionArgs, RequestArgs};
-use crate::output::OutputArgs;
+use crate::output::{OutputArgs, verdict};
 
 /// Explain what would become of a request or a connection
 #[derive(Debug, clap::Args)]
@@ -63,8 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    verdict(&text, passes)
 }
 
 /// The explanation in words, and whether the request would be sent.

@@ -15,15 +15,15 @@ pub mod tap;
 mod tests;
 pub mod top;
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt::Write as _, process::ExitCode};
 
 use serde::Serialize;
 
-use crate::{cluster, output::OutputArgs, patience::patiently};
+use crate::{
+    cluster,
+    output::{OutputArgs, verdict},
+    patience::patiently,
+};
 
 /// What a command has found out.
 struct Answer<T> {
@@ -49,8 +49,7 @@ fn print<T: Serialize>(
     };
     let text =
         if output.is_json() { serde_json::to_string_pretty(&answer.found)? + "\n" } else { answer.text };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if answer.is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    verdict(&text, answer.is_well)
 }
 
 /// For a query: all but what never means anything.
