@@ -251,6 +251,13 @@ async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_no
     assert_eq!((status, &said["rows"]), (Some(0), &serde_json::json!([])));
     assert_eq!(asked(&mesh, &["stat", "--min-success", "0"]).1, Some(1), "nothing is not enough");
 
+    assert_eq!(asked(&mesh, &["stat", "--from", "default/caller"]).1, Some(0), "it is silent, but there");
+    let (said, status) = asked(&mesh, &["stat", "--from", "default/calelr"]);
+    let not_known = serde_json::json!([{"name": "default/calelr", "near": ["default/caller"]}]);
+    assert_eq!((status, &said["not_known"]), (Some(1), &not_known), "{said:#}");
+    let (said, status) = asked(&mesh, &["edges", "--require-mtls", "--to", "nobody"]);
+    assert_eq!((status, &said["not_known"][0]["name"]), (Some(1), &"nobody".into()), "{said:#}");
+
     for command in ["stat", "edges", "routes", "endpoints"] {
         let output =
             Command::new(SELVEDGE).args([command, "--admin", "127.0.0.1:1"]).output().expect("it runs");

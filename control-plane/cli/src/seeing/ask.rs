@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use selvedge_control_plane::status::{EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
+use selvedge_control_plane::status::{Config, EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
 use selvedge_model::WorkloadName;
 use serde::Serialize;
 
+use super::known::{Known, NotKnown};
 use crate::replicas::{Answers, PlaceArgs, REPLICA_TIME};
 
 /// How long a replica may take where people look on: the others forget who does not ask again for five seconds.
@@ -42,6 +43,9 @@ pub(crate) struct Missing {
     /// Replicas that could not be asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) unknown: BTreeMap<String, String>,
+    /// What the command was asked about and nobody knows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_known: Vec<NotKnown>,
 }
 
 /// What all replicas know of traffic.
@@ -67,9 +71,21 @@ impl PlaceArgs {
         Ok(Traffic::told(seconds, self.ask::<TrafficSeen>(&path, LIVE_TIME).await?))
     }
 
-    /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
-    pub(crate) async fn services(&self) -> anyhow::Result<ServicesShown> {
-        let told = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?.told;
+    /// What goes through the mesh, and what services there are. Who does not tell one of them is among those who do not answer.
+    pub(crate) async fn traffic_and_services(
+        &self,
+        since: SinceArgs,
+    ) -> anyhow::Result<(Traffic, ServicesShown)> {
+        let (mut traffic, services) = tokio::try_join!(self.traffic(since), self.services())?;
+        let (services, unknown) = services;
+        traffic.missing.unknown.extend(unknown);
+        Ok((traffic, services))
+    }
+
+    /// What services there are, and who does not tell which endpoints are out. The documents are the same for all replicas; each
+    /// knows of other endpoints that are out.
+    async fn services(&self) -> anyhow::Result<(ServicesShown, BTreeMap<String, String>)> {
+        let Answers { told, unknown } = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?;
         let mut all = ServicesShown::default();
         for one in told.into_values() {
             if all.services.is_empty() {
@@ -77,11 +93,26 @@ impl PlaceArgs {
             }
             all.out.extend(one.out);
         }
-        Ok(all)
+        Ok((all, unknown))
+    }
+
+    /// What services and workloads there are, by the documents, by who is connected and by `traffic`.
+    pub(crate) async fn known(&self, traffic: &Traffic) -> anyhow::Result<Known> {
+        let asked = self.ask::<Config>("/config", REPLICA_TIME);
+        let ((services, _), configs) = tokio::try_join!(self.services(), asked)?;
+        let mut known = Known::of(&services);
+        configs.told.values().for_each(|config| known.add_proxies(config));
+        known.add_traffic(traffic);
+        Ok(known)
     }
 }
 
 impl Traffic {
+    /// Of how many seconds something is known, nearly; `None`: of none, because no sidecar has told of anything yet.
+    pub(crate) fn known_seconds(&self) -> Option<u64> {
+        self.workloads.values().map(|workload| workload.seconds).max()
+    }
+
     fn told(seconds: u64, answers: Answers<TrafficSeen>) -> Self {
         Self::of(seconds, answers.told.into_values().collect(), answers.unknown)
     }
@@ -138,6 +169,9 @@ impl Missing {
         }
         for (replica, why) in &self.unknown {
             line(format!("replica {replica} does not answer: {why}"));
+        }
+        for not_known in &self.not_known {
+            line(not_known.to_string());
         }
         text
     }

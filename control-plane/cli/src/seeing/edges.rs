@@ -17,6 +17,7 @@ use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
     filter::FilterArgs,
+    known::Kinds,
     numbers::{Connections, Requests, Sum},
     print,
 };
@@ -31,7 +32,8 @@ use crate::{
 /// A row is what the client's sidecar tells. What the server's does is shown where no client's row is, as of clients that have
 /// none. What was sent nowhere (no endpoint, no connection) or was given up before there was an answer is no plaintext.
 ///
-/// Exit status: 0; 1 with --require-mtls if something has gone in plaintext; 2 if the control plane does not answer.
+/// Exit status: 0; 1 with --require-mtls if something has gone in plaintext, or if --from or --to names nothing that is known;
+/// 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -116,10 +118,13 @@ type Key = (SeenBy, Option<String>, String, Secured);
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let traffic = args.place.traffic(args.since).await?;
-        let services = args.place.services().await?;
-        let report = Report::of(&traffic, &services, &args.filter, args.all);
-        let is_well = !args.require_mtls || report.is_secured();
+        let (traffic, services) = args.place.traffic_and_services(args.since).await?;
+        let mut report = Report::of(&traffic, &services, &args.filter, args.all);
+        if report.edges.is_empty() && args.filter.is_set() {
+            let known = args.place.known(&traffic).await?;
+            report.missing.not_known = args.filter.not_known(&known, Kinds::Both);
+        }
+        let is_well = report.missing.not_known.is_empty() && (!args.require_mtls || report.is_secured());
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
     print(answer, args.output)

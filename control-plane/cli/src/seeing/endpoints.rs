@@ -10,6 +10,7 @@ use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
     filter::Party,
+    known::{Kinds, Known},
     numbers::{Connections, ILL, Requests, Sum, WELL},
     print,
 };
@@ -25,7 +26,8 @@ use crate::{
 /// whether it fails, is told by its own sidecar: of one without a sidecar nothing is known. Endpoints whose addresses only
 /// DNS knows are not shown unless they are out.
 ///
-/// Exit status: 0; 1 if an endpoint is out, or there is no such service; 2 if the control plane does not answer.
+/// Exit status: 0; 1 if an endpoint is out, there is no such service, or a replica does not answer; 2 if the control plane does
+/// not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only of this service, such as reviews or reviews.default:9080, or of those of a namespace
@@ -127,9 +129,9 @@ pub(crate) struct Report {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let services = args.place.services().await?;
-        let report = Report::of(&args.place.traffic(args.since).await?, &services, args.service.as_ref());
-        let is_well = !report.endpoints.is_empty() && report.endpoints.iter().all(|row| row.out.is_empty());
+        let (traffic, services) = args.place.traffic_and_services(args.since).await?;
+        let report = Report::of(&traffic, &services, args.service.as_ref());
+        let is_well = report.is_well();
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
     print(answer, args.output)
@@ -143,14 +145,27 @@ impl Report {
         for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
             endpoints.extend(rows(service, &services.out, &sums));
         }
-        Self { seconds: traffic.seconds, endpoints, missing: traffic.missing.clone() }
+        let mut missing = traffic.missing.clone();
+        if let Some(only) = only.filter(|_| endpoints.is_empty()) {
+            missing.not_known.extend(Known::of(services).not_known(only, Kinds::Services));
+        }
+        Self { seconds: traffic.seconds, endpoints, missing }
+    }
+
+    /// Whether all endpoints get requests, as far as every replica has told, and there is one.
+    pub(super) fn is_well(&self) -> bool {
+        self.missing.unknown.is_empty()
+            && !self.endpoints.is_empty()
+            && self.endpoints.iter().all(|row| row.out.is_empty())
     }
 
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
+        if self.endpoints.is_empty() && self.missing.not_known.is_empty() {
+            line("there is no endpoint that is known by its address");
+        }
         if self.endpoints.is_empty() {
-            line("there is no such service, or it has no endpoint");
             return text + &self.missing.to_text();
         }
         let mut table = new_table(["SERVICE", "ENDPOINT", "WORKLOAD", "STATE", "SUCCESS", "RPS", "P95"]);

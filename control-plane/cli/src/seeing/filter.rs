@@ -1,11 +1,16 @@
 //! Of which clients and servers.
 
-use std::str::FromStr;
+use std::{
+    fmt::{Display, Formatter},
+    str::FromStr,
+};
 
 use selvedge_model::{
     WorkloadName,
     traffic::{Edge, Way},
 };
+
+use super::known::{Kinds, Known, NotKnown};
 
 /// Of whom a command tells.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -52,9 +57,19 @@ impl FromStr for Party {
     }
 }
 
+impl Display for Party {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Named { namespace, name } => write!(f, "{namespace}/{}", name.as_deref().unwrap_or("*")),
+            Self::Host { host, port: None } => f.write_str(host),
+            Self::Host { host, port: Some(port) } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 impl Party {
     /// Whether it is what has this name, or runs as it.
-    fn is_named(&self, namespace: &str, name: &str) -> bool {
+    pub(super) fn is_named(&self, namespace: &str, name: &str) -> bool {
         match self {
             Self::Named { namespace: wanted, name: one } => {
                 wanted == namespace && one.as_deref().is_none_or(|one| one == name)
@@ -91,6 +106,18 @@ impl Party {
 }
 
 impl FilterArgs {
+    /// Whether it leaves something out.
+    pub(crate) fn is_set(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// What it names that is not among what is `known`; `to`: what servers are told by.
+    pub(crate) fn not_known(&self, known: &Known, to: Kinds) -> Vec<NotKnown> {
+        let from = self.from.as_ref().and_then(|from| known.not_known(from, Kinds::Workloads));
+        let to = self.to.as_ref().and_then(|party| known.not_known(party, to));
+        from.into_iter().chain(to).collect()
+    }
+
     /// Whether a command tells of `edge`, of which the sidecar of `teller` has told.
     pub(crate) fn admits(&self, teller: &WorkloadName, edge: &Edge) -> bool {
         let is_teller = |party: &Party| party.is_named(teller.namespace(), teller.name());

@@ -13,6 +13,7 @@ use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
     filter::Party,
+    known::{Kinds, Known},
     numbers::{Connections, Requests, Sum, percent, shown_percent},
     print,
 };
@@ -86,8 +87,8 @@ type Key = (String, u16, String, String, String);
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let services = args.place.services().await?;
-        let report = Report::of(&args.place.traffic(args.since).await?, &services, args.service.as_ref());
+        let (traffic, services) = args.place.traffic_and_services(args.since).await?;
+        let report = Report::of(&traffic, &services, args.service.as_ref());
         let is_well = !report.routes.is_empty();
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
@@ -104,15 +105,19 @@ impl Report {
                 routes.extend(rows(service, route, &sums));
             }
         }
-        Self { seconds: traffic.seconds, routes, missing: traffic.missing.clone() }
+        let mut missing = traffic.missing.clone();
+        if let Some(only) = only.filter(|_| routes.is_empty()) {
+            missing.not_known.extend(Known::of(services).not_known(only, Kinds::Services));
+        }
+        Self { seconds: traffic.seconds, routes, missing }
     }
 
     fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
-        if self.routes.is_empty() {
-            line("there is no such service");
-        } else {
+        if self.routes.is_empty() && self.missing.not_known.is_empty() {
+            line("there is no route");
+        } else if !self.routes.is_empty() {
             let header =
                 ["SERVICE", "ROUTE", "BACKEND", "SHARE", "SEEN", "SUCCESS", "RPS", "P50", "P95", "P99"];
             let mut table = new_table(header);

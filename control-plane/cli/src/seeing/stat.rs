@@ -12,6 +12,7 @@ use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
     filter::FilterArgs,
+    known::Kinds,
     numbers::{Connections, Requests, Sum, bytes},
     print,
 };
@@ -27,8 +28,8 @@ use crate::{
 /// workload, what its own sidecar counts. A request fails if it has no answer, a status of 500 or more, an answer that breaks
 /// off, or a gRPC status that says that it did not work. Latencies are at most a quarter off.
 ///
-/// Exit status: 0; 1 if fewer than --min-success percent of some row's requests succeed; 2 if the control plane does not
-/// answer.
+/// Exit status: 0; 1 if fewer than --min-success percent of some row's requests succeed, or --from or --to names nothing that
+/// is known; 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -90,6 +91,9 @@ pub(crate) struct Report {
     by: By,
     /// Of how many seconds it is, at most.
     pub(crate) seconds: u64,
+    /// As of [`Traffic::known_seconds`].
+    #[serde(skip)]
+    known_seconds: Option<u64>,
     pub(crate) rows: Vec<Row>,
     #[serde(flatten)]
     pub(crate) missing: Missing,
@@ -102,8 +106,11 @@ pub(crate) struct Report {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let report = Report::of(&args.place.traffic(args.since).await?, args.by, &args.filter);
-        let is_well = args.min_success.is_none_or(|least| report.succeeds(least));
+        let traffic = args.place.traffic(args.since).await?;
+        let report = Report::of(&traffic, args.by, &args.filter);
+        let report = report.explained(&args.place, &traffic, &args.filter).await?;
+        let is_well = report.missing.not_known.is_empty()
+            && args.min_success.is_none_or(|least| report.succeeds(least));
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
     print(answer, args.output)
@@ -166,7 +173,25 @@ impl Report {
         };
         let rows =
             rows.into_iter().map(row).filter(|row| row.requests.is_some() || row.connections.is_some());
-        Self { by, seconds: traffic.seconds, rows: rows.collect(), missing: traffic.missing.clone() }
+        let (seconds, known_seconds) = (traffic.seconds, traffic.known_seconds());
+        Self { by, seconds, known_seconds, rows: rows.collect(), missing: traffic.missing.clone() }
+    }
+
+    /// The same; if it is empty, with what `filter` names that nobody knows.
+    ///
+    /// # Errors
+    /// If the control plane at `place` does not answer.
+    pub(super) async fn explained(
+        mut self,
+        place: &PlaceArgs,
+        traffic: &Traffic,
+        filter: &FilterArgs,
+    ) -> anyhow::Result<Self> {
+        if self.rows.is_empty() && filter.is_set() {
+            let to = if self.by == By::Workload { Kinds::Workloads } else { Kinds::Services };
+            self.missing.not_known = filter.not_known(&place.known(traffic).await?, to);
+        }
+        Ok(self)
     }
 
     /// Whether at least so many percent of each row's requests have succeeded, there were some, and every replica has told of its
@@ -198,10 +223,18 @@ impl Report {
             }
         }
         if self.rows.is_empty() {
-            line(&format!("nothing was seen in the last {} s", self.seconds));
+            line(&match self.known_seconds {
+                None => "no sidecar has told of traffic since the control plane started".to_owned(),
+                Some(known) => format!("nothing was seen in the last {} s", self.seconds.min(known)),
+            });
         }
         for table in [requests, connections].iter().filter(|table| !table.is_empty()) {
             line(&trimmed(table));
+        }
+        // It is kept in pieces of 15 seconds, and sidecars tell as often.
+        if let Some(known) = self.known_seconds.filter(|known| known + 15 < self.seconds) {
+            writeln!(text, "this is of the last {known} s: before, nothing is known")
+                .expect("writing to a String cannot fail");
         }
         text + &self.missing.to_text()
     }

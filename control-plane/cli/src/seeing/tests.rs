@@ -11,6 +11,7 @@ use super::{
     edges::{self, Secured, SeenBy},
     endpoints,
     filter::FilterArgs,
+    known::{Kinds, Known},
     routes,
     stat::{self, By},
 };
@@ -164,6 +165,22 @@ fn rows_add_up_what_all_replicas_know() {
 }
 
 #[test]
+fn a_control_plane_that_has_just_started_does_not_say_that_nothing_happens() {
+    let said = |seconds, workloads| {
+        let traffic = Traffic { seconds, workloads, ..Traffic::default() };
+        stat::Report::of(&traffic, By::Service, &filter(&[])).to_text()
+    };
+    let quiet = || BTreeMap::from([("shop/web".parse().unwrap(), workload("web", Vec::new()))]);
+    let busy = || workload("web", vec![(edge("v1", true), counts(9, 0))]);
+    let busy = || BTreeMap::from([("shop/web".parse().unwrap(), busy())]);
+
+    assert_eq!(said(60, BTreeMap::new()), "no sidecar has told of traffic since the control plane started\n");
+    assert!(said(60, quiet()).starts_with("nothing was seen in the last 30 s\n"));
+    assert!(said(60, busy()).ends_with("this is of the last 30 s: before, nothing is known\n"));
+    assert!(!said(40, busy()).contains("nothing is known"), "pieces of time are never quite as long");
+}
+
+#[test]
 fn one_failure_in_a_million_is_one_too_many_where_all_must_succeed() {
     let workloads =
         [("shop/web".parse().unwrap(), workload("web", vec![(edge("v1", true), counts(999_999, 1))]))].into();
@@ -222,6 +239,29 @@ fn a_route_is_shown_as_it_is_configured_and_as_it_was_followed() {
     assert_eq!(v2.requests.as_ref().unwrap().failures, 10);
     let only = "ratings".parse().unwrap();
     assert!(routes::Report::of(&traffic(), &services(), Some(&only)).routes.is_empty());
+}
+
+#[test]
+fn who_mistypes_a_service_is_told_which_is_near() {
+    let (only, near) = ("reveiws".parse().unwrap(), format!("{HOST}:80"));
+    let routes = routes::Report::of(&traffic(), &services(), Some(&only));
+    let endpoints = endpoints::Report::of(&traffic(), &services(), Some(&only));
+
+    let said = format!("no service is known as reveiws; near: {near}\n");
+    assert!(routes.to_text().ends_with(&said) && endpoints.to_text().ends_with(&said));
+    assert!(!routes.to_text().contains("there is no"), "that is not all");
+    let json = serde_json::to_value(&routes).unwrap();
+    assert_eq!(json["not_known"], serde_json::json!([{"name": "reveiws", "near": [near]}]));
+    let all = serde_json::to_value(routes::Report::of(&traffic(), &services(), None)).unwrap();
+    assert_eq!(all.get("not_known"), None, "as if nobody had thought of it");
+
+    // Who has sent nothing is known all the same, by the documents and by who is connected.
+    let filter = filter(&["--from", "shop/wbe", "--to", "shop/reviews-2"]);
+    let mut known = Known::of(&services());
+    known.add_traffic(&traffic());
+    let not_known = filter.not_known(&known, Kinds::Workloads);
+    let [from] = &not_known[..] else { panic!("{not_known:?}") };
+    assert_eq!(from.to_string(), "no workload is known as shop/wbe; near: shop/web");
 }
 
 #[test]
@@ -361,11 +401,14 @@ fn no_gate_passes_by_what_a_replica_does_not_tell() {
     let pass = |traffic: &Traffic| {
         let stat = stat::Report::of(traffic, By::Service, &filter(&[]));
         let edges = edges::Report::of(traffic, &services(), &filter(&[]), false);
-        (stat.succeeds(0.0), edges.is_secured())
+        let mut services = services();
+        services.out.clear();
+        let endpoints = endpoints::Report::of(traffic, &services, None);
+        (stat.succeeds(0.0), edges.is_secured(), endpoints.is_well())
     };
-    assert_eq!(pass(&traffic), (true, true));
+    assert_eq!(pass(&traffic), (true, true, true));
 
     traffic.missing.unknown.insert("control-plane-1".to_owned(), "no answer in 30 s".to_owned());
 
-    assert_eq!(pass(&traffic), (false, false));
+    assert_eq!(pass(&traffic), (false, false, false));
 }

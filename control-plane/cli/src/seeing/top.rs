@@ -1,11 +1,12 @@
 //! `selvedge top`: what `selvedge stat` shows, again and again, of the last seconds.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
     time::Duration,
 };
 
+use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
 use super::{
@@ -62,19 +63,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+async fn look(args: &Args) -> anyhow::Result<Report> {
+    let traffic = args.place.traffic_now(SECONDS).await?;
+    let report = Report::of(&traffic, args.by, &args.filter);
+    report.explained(&args.place, &traffic, &args.filter).await
+}
+
 async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut shown = 0;
     loop {
-        let traffic = patiently(args.place.traffic_now(SECONDS)).await?;
-        let mut report = Report::of(&traffic, args.by, &args.filter);
+        let mut report = patiently(look(args)).await?;
         report.sort_by_load();
         let mut out = io::stdout().lock();
         if args.output.is_json() {
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
         } else {
-            // From the top, over what was there.
-            let clear = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-            write!(out, "{clear}{}", report.to_text())?;
+            let text = report.to_text();
+            match tcgetwinsize(&out) {
+                // From the top, over what was there.
+                Ok(size) => {
+                    write!(out, "\x1b[H\x1b[2J{}", within(&text, size.ws_col.into(), size.ws_row.into()))?
+                }
+                Err(_) => write!(out, "{text}")?,
+            }
         }
         out.flush()?;
         drop(out);
@@ -84,5 +95,42 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
         }
         // As often as sidecars report, at the most.
         sleep(args.every.max(Duration::from_secs(1))).await;
+    }
+}
+
+/// As many lines of `text` as a terminal of `width` and `height` shows without scrolling, with how many are missing. It is all of
+/// it if the terminal does not know how large it is.
+fn within(text: &str, width: usize, height: usize) -> String {
+    let rows = |line: &str| line.chars().count().div_ceil(width.max(1)).max(1);
+    // The last row is where the cursor stands.
+    let is_whole = text.lines().map(rows).sum::<usize>() < height;
+    if is_whole || width == 0 || height < 3 {
+        return text.to_owned();
+    }
+    let mut left = height - 2;
+    let has_room = |&line: &&str| {
+        let rows = rows(line);
+        let has_room = rows <= left;
+        left = left.saturating_sub(rows);
+        has_room
+    };
+    let shown: Vec<&str> = text.lines().take_while(has_room).collect();
+    let more = text.lines().count() - shown.len();
+    format!("{}\n{more} lines more: selvedge stat shows all\n", shown.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_stay_on_the_screen() {
+        let text = "HEAD\nbusiest\nbusy\nlazy\n";
+
+        assert_eq!(within(text, 80, 5), text);
+        let cut = "HEAD\nbusiest\n2 lines more: selvedge stat shows all\n";
+        assert_eq!(within(text, 80, 4), cut);
+        assert_eq!(within(text, 4, 5), cut, "the second takes two rows");
+        assert_eq!(within(text, 0, 0), text, "nobody knows how large it is");
     }
 }
