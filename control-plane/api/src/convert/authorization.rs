@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use selvedge_model::{
-    Authorization,
+    Authorization, HeaderField,
     policy::{
         Action, AddressSet, Asks, Condition, LONGEST_TEXT, MOST_CONDITIONS, MOST_RULES, MOST_VALUES, PathSet,
         PathTemplate, Policy, Rule, TextPattern, TextSet, address,
@@ -161,6 +161,10 @@ impl From<&Condition> for wire::Condition {
             Asks::Host(set) => Wire::Host(set.into()),
             Asks::Method(set) => Wire::Method(set.into()),
             Asks::Path(set) => Wire::Path(set.into()),
+            Asks::Target(set) => Wire::Header(wire::HeaderSet {
+                name: HeaderField::Path.to_string(),
+                values: Some(set.texts().into()),
+            }),
             Asks::Header(name, set) => {
                 Wire::Header(wire::HeaderSet { name: name.to_string(), values: Some(set.into()) })
             }
@@ -195,7 +199,7 @@ impl TryFrom<wire::Condition> for Condition {
             Wire::Path(set) => Asks::Path(set.try_into()?),
             Wire::Header(header) => {
                 let values = required("values of a header", header.values)?;
-                Asks::Header(parse("header of a condition", &header.name)?, values.try_into()?)
+                Asks::header(parse("header of a condition", &header.name)?, values.try_into()?)
             }
             Wire::RequestPrincipal(set) => Asks::RequestPrincipal(set.try_into()?),
             Wire::Claim(claim) => {
@@ -356,6 +360,7 @@ mod tests {
             texts().prop_map(Asks::Host),
             texts().prop_map(Asks::Method),
             path,
+            texts().prop_map(|set| Asks::header(HeaderField::Path, set)),
             texts().prop_map(|set| Asks::Header("x-role".parse().unwrap(), set)),
             texts().prop_map(Asks::RequestPrincipal),
             (vec("[a-z]{1,4}".prop_map(Box::from), 1..4), texts())

@@ -86,6 +86,79 @@ pub fn normalize_with(path: &str, slashes: Slashes) -> Result<Option<String>, Ma
     Ok(Some(remove_dot_segments(&decoded)))
 }
 
+/// Which part of a path a rule or a policy writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// How it begins.
+    Beginning,
+    /// How it ends.
+    End,
+    /// Some of it, wherever that stands.
+    Within,
+}
+
+/// Why no path of a request can be as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NeverAsked {
+    /// A request whose path is written so is refused.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The query is compared by itself, and a fragment is not sent.
+    #[error("the path has a ? or a #, which stand behind a path")]
+    Query,
+    /// `.` or `..` as a segment: requests have none any more when they are compared.
+    #[error("the path has a segment . or .., which is resolved in requests")]
+    DotSegment,
+}
+
+/// `text`, which is compared with `part` of a request's path, as requests have it that mean the same: in
+/// [normal form](normalize). What is in that form already stays as it is. Not for regular expressions.
+///
+/// # Errors
+/// If no path can be as it is written.
+pub fn normalize_text(text: &str, part: Part) -> Result<String, NeverAsked> {
+    if text.contains(['?', '#']) {
+        return Err(NeverAsked::Query);
+    }
+    match part {
+        Part::Whole => Ok(normalize(text)?.unwrap_or_else(|| text.to_owned())),
+        Part::Beginning => {
+            if !text.is_empty() && !text.starts_with(['/', '\\']) {
+                return Err(Malformed::NotAbsolute.into());
+            }
+            let (text, begun) = split_begun(text);
+            let decoded = decode(text.as_bytes(), false)?;
+            // What follows the last slash may go on in the path.
+            let last = decoded.rfind('/').map_or(0, |slash| slash + 1);
+            let before = if last == 0 { String::new() } else { remove_dot_segments(&decoded[..last]) };
+            Ok(format!("{before}{}{begun}", &decoded[last..]))
+        }
+        Part::End | Part::Within => {
+            let (text, begun) = if part == Part::Within { split_begun(text) } else { (text, "") };
+            let decoded = decode(text.as_bytes(), false)?;
+            let mut segments: Vec<&str> = decoded.split('/').skip(1).collect();
+            if part == Part::Within {
+                segments.pop();
+            }
+            if segments.into_iter().any(|segment| matches!(segment, "." | "..")) {
+                return Err(NeverAsked::DotSegment);
+            }
+            Ok(decoded + begun)
+        }
+    }
+}
+
+/// `text` without an encoded character at its end that is not complete, and what is there of that.
+fn split_begun(text: &str) -> (&str, &str) {
+    let begun = text.rfind('%').filter(|percent| {
+        let digits = &text[percent + 1..];
+        digits.len() < 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    });
+    text.split_at(begun.unwrap_or(text.len()))
+}
+
 /// Makes one slash of several.
 fn merge(path: &mut String) {
     let mut before = '\0';
@@ -227,6 +300,50 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rule_writes_is_as_requests_are() {
+        use Part::{Beginning, End, Whole, Within};
+        for (text, part, expected) in [
+            ("/%7Ejohn", Whole, "/~john"),
+            ("/café", Whole, "/caf%C3%A9"),
+            ("/my app/../x", Whole, "/x"),
+            ("/my app/", Beginning, "/my%20app/"),
+            ("/a/../%62/%2e", Beginning, "/b/."),
+            ("/a/..", Beginning, "/a/.."),
+            ("/a%", Beginning, "/a%"),
+            ("/a%E", Beginning, "/a%E"),
+            ("/%2561%2", Beginning, "/%2561%2"),
+            (r"\a", Beginning, "/a"),
+            ("", Beginning, ""),
+            ("%2Esecret", End, ".secret"),
+            ("..", End, ".."),
+            ("my%2Dapp", Within, "my-app"),
+            ("/a%C", Within, "/a%C"),
+            ("/..", Within, "/.."),
+        ] {
+            assert_eq!(normalize_text(text, part).as_deref(), Ok(expected), "{text} {part:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_path_is_like_is_told() {
+        use Part::{Beginning, End, Whole, Within};
+        for (text, part, expected) in [
+            ("admin", Beginning, Malformed::NotAbsolute.into()),
+            ("admin", Whole, Malformed::NotAbsolute.into()),
+            ("/100%/", Beginning, Malformed::Percent.into()),
+            ("/a%4", Whole, Malformed::Percent.into()),
+            ("%4", End, Malformed::Percent.into()),
+            ("/a%00", Beginning, Malformed::Control.into()),
+            ("/a?b", Whole, NeverAsked::Query),
+            ("#b", End, NeverAsked::Query),
+            ("a/%2E.", End, NeverAsked::DotSegment),
+            ("/./", Within, NeverAsked::DotSegment),
+        ] {
+            assert_eq!(normalize_text(text, part), Err(expected), "{text} {part:?}");
+        }
+    }
+
+    #[test]
     fn what_apps_would_read_in_ways_of_their_own_is_refused() {
         for (path, expected) in [
             ("", Malformed::NotAbsolute),
@@ -260,6 +377,23 @@ mod tests {
         fn a_normal_form_is_its_own(path in r"/(\.|/|\\|%2[eEfF]|%5c|%61|[a-z%~|{\x80-\u{ff}]){0,24}") {
             if let Ok(Some(normal)) = normalize(&path) {
                 prop_assert_eq!(normalize(&normal).map(|again| again.unwrap_or(normal.clone())), Ok(normal));
+            }
+        }
+
+        #[test]
+        fn how_a_path_is_written_to_begin_and_to_end_is_how_its_normal_form_does(
+            pieces in proptest::collection::vec(r"[a-z]|%7e|%C3%A9|%20| |é|\\|/", 0..12),
+            at in 0_usize..12,
+        ) {
+            let (before, after) = pieces.split_at(at.min(pieces.len()));
+            let (before, after) = (format!("/{}", before.concat()), after.concat());
+            let path = format!("{before}{after}");
+            let normal = normalize(&path).unwrap().unwrap_or(path);
+            for (text, part) in [(before, Part::Beginning), (after, Part::End)] {
+                let text = normalize_text(&text, part).unwrap();
+                let is_so = if part == Part::End { normal.ends_with(&text) } else { normal.starts_with(&text) };
+                prop_assert!(is_so, "{normal} {text}");
+                prop_assert_eq!(normalize_text(&text, part), Ok(text.clone()));
             }
         }
 

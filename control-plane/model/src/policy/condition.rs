@@ -34,7 +34,9 @@ pub enum Asks {
     Method(TextSet),
     /// The path without its query.
     Path(PathSet),
-    /// A header, or a part of the request that is named like one.
+    /// The path with its query (`request.headers[:path]`).
+    Target(PathSet),
+    /// A header, or another part of the request that is named like one.
     Header(HeaderField, TextSet),
     /// The issuer and subject of the request's verified token: `ISSUER/SUBJECT`.
     RequestPrincipal(TextSet),
@@ -84,6 +86,7 @@ impl Condition {
             Asks::Host(_)
                 | Asks::Method(_)
                 | Asks::Path(_)
+                | Asks::Target(_)
                 | Asks::Header(..)
                 | Asks::RequestPrincipal(_)
                 | Asks::Claim(..)
@@ -119,6 +122,14 @@ impl Condition {
 }
 
 impl Asks {
+    /// What asks for a header, or for a part of the request that is named like one.
+    pub fn header(field: HeaderField, values: TextSet) -> Self {
+        match field {
+            HeaderField::Path => Self::Target(PathSet::with_queries(&values)),
+            field => Self::Header(field, values),
+        }
+    }
+
     /// Whether `connection` is what is asked for; `None`: nobody knows.
     fn of_connection(&self, connection: &facts::Connection<'_>) -> Option<bool> {
         let source = &connection.source;
@@ -145,13 +156,8 @@ impl Asks {
         match self {
             Self::Host(set) => readings.is_host(set, any),
             Self::Method(set) => readings.is_method(set, any),
-            Self::Path(set) if any => {
-                set.contains(request.path) || set.contains_loosely(readings.loose_path())
-            }
-            Self::Path(set) => {
-                let elsewhere = || readings.loose_path().elsewhere.as_deref();
-                set.contains(request.path) && elsewhere().is_none_or(|path| set.contains(path))
-            }
+            Self::Path(set) => readings.is_path(set, any),
+            Self::Target(set) => readings.is_target(set, any),
             Self::Header(field, set) => readings.is_field(field, set, any),
             Self::RequestPrincipal(set) => {
                 request.token.and_then(Token::principal).is_some_and(|principal| set.contains(principal))

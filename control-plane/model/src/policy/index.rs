@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     condition::{Asks, Condition, Stage, account, principal},
-    path::loosen,
+    path::PathTemplate,
     reading::Readings,
     rule::Rule,
     text::{TextPattern, TextSet},
@@ -227,12 +227,11 @@ impl Index {
         {
             first.of_listed(self.tokens.get(principal));
         }
-        let path = readings.request.path;
+        let path = readings.path();
         first.note(self.paths.first(path, first.matches));
         if refuse {
-            let loose = &*readings.loose_path().path;
-            if loose != path {
-                first.note(self.paths.first(loose, first.matches));
+            for read in readings.loose_path().readings().filter(|read| *read != path) {
+                first.note(self.paths.first(read, first.matches));
             }
         }
     }
@@ -332,26 +331,18 @@ fn tokens_of(condition: &Condition) -> Option<Vec<Key>> {
 
 fn beginnings_of(condition: &Condition, refuses: bool) -> Option<Vec<Key>> {
     let Asks::Path(set) = &condition.asks else { return None };
-    let mut beginnings = Vec::new();
-    for pattern in set.texts().patterns() {
-        match pattern {
-            TextPattern::Exact(text) => {
-                if refuses {
-                    beginnings.push(loosen(&text).without_slash().to_owned());
-                }
-                beginnings.push(text.into());
-            }
-            TextPattern::Prefix(text) => beginnings.push(text.into()),
-            TextPattern::Suffix(_) | TextPattern::Glob(_) | TextPattern::Present => {
-                beginnings.push(String::new())
-            }
-        }
-    }
-    let literal = |source: &str| source.split_once('{').map_or(source, |(literal, _)| literal).to_owned();
-    beginnings.extend(set.templates().iter().map(|template| literal(template.source())));
+    let beginning = |pattern: &TextPattern| match pattern {
+        TextPattern::Exact(text) | TextPattern::Prefix(text) => text.to_string(),
+        TextPattern::Suffix(_) | TextPattern::Glob(_) | TextPattern::Present => String::new(),
+    };
+    let all = |texts: &TextSet, templates: &[PathTemplate]| -> Vec<String> {
+        let of_texts = texts.patterns().map(|pattern| beginning(&pattern));
+        of_texts.chain(templates.iter().map(PathTemplate::beginning)).collect()
+    };
+    let mut beginnings = all(set.texts(), set.templates());
     if refuses {
-        let lower: Vec<_> = beginnings.iter().map(|beginning| beginning.to_ascii_lowercase()).collect();
-        beginnings.extend(lower);
+        let (texts, templates) = set.loose();
+        beginnings.extend(all(texts, templates));
     }
-    Some(beginnings.into_iter().map(|text: String| Key::Path(text.into())).collect())
+    Some(beginnings.into_iter().map(|text| Key::Path(text.into())).collect())
 }

@@ -11,8 +11,10 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::text::{TextPattern, TextSet};
+use crate::normalize::path::{NeverAsked, Part, normalize_text};
 
-/// A path template: each segment is a text, `{*}` (one segment that is not empty) or `{**}` (any rest).
+/// A path template: each segment is a text, `{*}` (one segment that is not empty) or `{**}` (any rest). Texts are in normal
+/// form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PathTemplate {
     source: Box<str>,
@@ -47,7 +49,7 @@ impl PathTemplate {
     /// # Errors
     /// If it is none.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
-        let path = source.strip_prefix('/').ok_or(TemplateError::NotAbsolute)?;
+        let path = source.strip_prefix('/').ok_or(TemplateError::NotAbsolute)?.replace('\\', "/");
         let (mut segments, mut rest) = (Vec::new(), None::<String>);
         for segment in path.split('/') {
             match (segment, &mut rest) {
@@ -55,8 +57,8 @@ impl PathTemplate {
                 ("{*}", None) => segments.push(None),
                 ("{**}", None) => rest = Some(String::new()),
                 (text, _) if text.contains(['{', '}', '*']) => return Err(TemplateError::Segment),
-                (text, None) => segments.push(Some(text.into())),
-                (text, Some(rest)) => *rest = format!("{rest}/{text}"),
+                (text, None) => segments.push(Some(normal(text, Part::End).into())),
+                (text, Some(rest)) => *rest = format!("{rest}/{}", normal(text, Part::End)),
             }
         }
         Ok(Self { source: source.into(), segments, rest: rest.map(Into::into) })
@@ -88,14 +90,141 @@ impl PathTemplate {
         }
     }
 
+    /// How every path begins that fits.
+    pub(super) fn beginning(&self) -> String {
+        let mut beginning = String::new();
+        for segment in &self.segments {
+            beginning.push('/');
+            match segment {
+                Some(text) => beginning.push_str(text),
+                None => return beginning,
+            }
+        }
+        if self.rest.is_some() {
+            beginning.push('/');
+        }
+        beginning
+    }
+
+    /// The same with each of its texts in lower case.
     fn lower_case(&self) -> Self {
-        let lower = |text: &str| text.to_ascii_lowercase().into_boxed_str();
+        let lower = |text: &str| lower(text).into_boxed_str();
         Self {
-            source: lower(&self.source),
+            source: self.source.clone(),
             segments: self.segments.iter().map(|one| one.as_deref().map(lower)).collect(),
             rest: self.rest.as_deref().map(lower),
         }
     }
+
+    /// The same for [loose](loosen) paths. What is one segment as it is written may be several.
+    fn loosened(&self) -> Self {
+        let mut segments: Vec<Option<Box<str>>> = Vec::new();
+        for (number, segment) in self.segments.iter().enumerate() {
+            match segment.as_deref() {
+                None => segments.push(None),
+                // The slash at the end.
+                Some("") if number + 1 == self.segments.len() => segments.push(Some("".into())),
+                Some(text) => {
+                    for name in readable(text).split('/').map(without_parameters) {
+                        match name {
+                            "" | "." => {}
+                            ".." => drop(segments.pop_if(|last| last.is_some())),
+                            name => segments.push(Some(lower(name).into())),
+                        }
+                    }
+                }
+            }
+        }
+        let rest = self.rest.as_deref().map(|rest| loosen_end(rest).into());
+        Self { source: self.source.clone(), segments, rest }
+    }
+}
+
+/// `text` in normal form with [capital](in_capitals) hex digits, or as it is if no path has it.
+fn normal(text: &str, part: Part) -> String {
+    match normalize_text(text, part) {
+        Ok(normal) => in_capitals(&normal).into_owned(),
+        Err(_) => text.to_owned(),
+    }
+}
+
+/// `path` with the hex digits of encoded characters in capitals (RFC 3986, section 6.2.2.1). Allocates only where that differs.
+pub(super) fn in_capitals(path: &str) -> Cow<'_, str> {
+    let bytes = path.as_bytes();
+    let is_encoded = |at: usize| {
+        let before = |places: usize| at.checked_sub(places).is_some_and(|start| bytes[start] == b'%');
+        before(1) || before(2)
+    };
+    let is_small = |at: usize| matches!(bytes[at], b'a'..=b'f') && is_encoded(at);
+    if !bytes.contains(&b'%') || !(0..bytes.len()).any(is_small) {
+        return Cow::Borrowed(path);
+    }
+    let letters = path.char_indices();
+    letters.map(|(at, letter)| if is_small(at) { letter.to_ascii_uppercase() } else { letter }).collect()
+}
+
+/// Checks that a path can match `text`, which is a pattern or a template as Istio writes them.
+///
+/// # Errors
+/// Why none can.
+pub fn check(text: &str) -> Result<(), NeverAsked> {
+    if is_template(text) {
+        let texts = text.split('/').filter(|segment| !matches!(*segment, "{*}" | "{**}"));
+        let mut ends = texts.map(|segment| format!("/{segment}"));
+        return ends.try_for_each(|end| normalize_text(&end, Part::End).map(drop));
+    }
+    let normalized = match TextPattern::istio(text) {
+        TextPattern::Exact(text) => normalize_text(&text, Part::Whole),
+        TextPattern::Prefix(text) => normalize_text(&text, Part::Beginning),
+        TextPattern::Suffix(text) => normalize_text(&text, Part::End),
+        TextPattern::Glob(_) | TextPattern::Present => return Ok(()),
+    };
+    normalized.map(drop)
+}
+
+/// What a pattern asks of paths in normal form.
+fn normal_pattern(pattern: &TextPattern) -> TextPattern {
+    match pattern {
+        TextPattern::Exact(text) => TextPattern::Exact(normal(text, Part::Whole).into()),
+        TextPattern::Prefix(text) => TextPattern::Prefix(normal(text, Part::Beginning).into()),
+        TextPattern::Suffix(text) => TextPattern::Suffix(normal(text, Part::End).into()),
+        TextPattern::Glob(_) | TextPattern::Present => pattern.clone(),
+    }
+}
+
+/// What a pattern in normal form asks of [loose](loosen) paths.
+fn loose_pattern(pattern: &TextPattern) -> TextPattern {
+    match pattern {
+        TextPattern::Exact(text) => TextPattern::Exact(loosen(text).without_slash().into()),
+        TextPattern::Prefix(text) => TextPattern::Prefix(loosen_beginning(text).into()),
+        TextPattern::Suffix(text) => TextPattern::Suffix(loosen_end(text).into()),
+        TextPattern::Glob(_) | TextPattern::Present => pattern.map(|text| lower(&readable(text))),
+    }
+}
+
+/// What a pattern for paths with their queries asks. `of_path` says what becomes of a pattern for the path, and `of_query` of
+/// a query.
+fn with_query(
+    pattern: &TextPattern,
+    of_path: fn(&TextPattern) -> TextPattern,
+    of_query: fn(&str) -> String,
+) -> TextPattern {
+    let changed = |asks: fn(Box<str>) -> TextPattern, text: &str| {
+        let (path, query) = text.split_once('?')?;
+        match of_path(&asks(path.into())) {
+            TextPattern::Exact(path) | TextPattern::Suffix(path) => {
+                Some(format!("{path}?{}", of_query(query)).into_boxed_str())
+            }
+            _ => None,
+        }
+    };
+    let changed = match pattern {
+        TextPattern::Exact(text) => changed(TextPattern::Exact, text).map(TextPattern::Exact),
+        TextPattern::Prefix(text) => changed(TextPattern::Exact, text).map(TextPattern::Prefix),
+        TextPattern::Suffix(text) => changed(TextPattern::Suffix, text).map(TextPattern::Suffix),
+        TextPattern::Glob(_) | TextPattern::Present => None,
+    };
+    changed.unwrap_or_else(|| of_path(pattern))
 }
 
 /// A set of paths: those that match any of its texts or templates.
@@ -109,16 +238,33 @@ pub struct PathSet {
 }
 
 impl PathSet {
-    /// The paths that match any of `texts` or `templates`.
+    /// The paths that match any of `texts` or `templates`. What they write in other ways than requests have it when they are
+    /// compared (`%7E`, `/a b`, `%c3`) means what it means in a request.
     pub fn new(texts: TextSet, mut templates: Vec<PathTemplate>) -> Self {
         templates.sort_unstable();
         templates.dedup();
-        let loose_texts = texts.patterns().map(|pattern| match &pattern {
-            TextPattern::Exact(path) => TextPattern::Exact(loosen(path).without_slash().into()),
-            other => other.map(str::to_ascii_lowercase),
-        });
-        let loose = (loose_texts.collect(), templates.iter().map(PathTemplate::lower_case).collect());
+        let texts: TextSet = texts.patterns().map(|pattern| normal_pattern(&pattern)).collect();
+        // How an app reads it, and as it is written, for what can be read only with what follows it (`/a%2*`).
+        let loose_texts = texts.patterns().flat_map(|one| [loose_pattern(&one), one.map(lower)]);
+        let loose_templates = templates.iter().flat_map(|one| [one.loosened(), one.lower_case()]);
+        let mut loose_templates: Vec<PathTemplate> = loose_templates.collect();
+        loose_templates.dedup();
+        let loose = (loose_texts.collect(), loose_templates);
         Self { texts, templates, loose: Box::new(loose) }
+    }
+
+    /// The paths with their queries, as `:path` of HTTP/2 has them, that match any of `texts`.
+    pub fn with_queries(texts: &TextSet) -> Self {
+        let written = |pattern: TextPattern| {
+            let normal = with_query(&pattern, normal_pattern, str::to_owned);
+            // Only a request tells whether it is the end of a path or of a query.
+            let is_either = matches!(&pattern, TextPattern::Suffix(text) if !text.contains('?'));
+            [Some(normal), is_either.then_some(pattern)].into_iter().flatten()
+        };
+        let texts: TextSet = texts.patterns().flat_map(written).collect();
+        let read = |one: TextPattern| [with_query(&one, loose_pattern, lower), one.map(lower)];
+        let loose = (texts.patterns().flat_map(read).collect(), Vec::new());
+        Self { texts, templates: Vec::new(), loose: Box::new(loose) }
     }
 
     /// Its texts.
@@ -131,16 +277,30 @@ impl PathSet {
         &self.templates
     }
 
-    /// Whether `path` is in it.
+    /// Whether `path` is in it, which is in normal form with [capital](in_capitals) hex digits.
     pub fn contains(&self, path: &str) -> bool {
         self.texts.contains(path) || self.templates.iter().any(|template| template.is_match(path))
     }
 
     /// Whether a path whose [loose](loosen) form is `path` is in it, with the slash at its end or without it.
     pub fn contains_loosely(&self, path: &Loose<'_>) -> bool {
+        path.readings().any(|path| self.contains_read(path))
+    }
+
+    /// The same of a path with a `query`.
+    pub(super) fn contains_target_loosely(&self, path: &Loose<'_>, query: &str) -> bool {
+        let query = lower(query);
+        path.readings().any(|path| self.contains_read(&format!("{path}?{query}")))
+    }
+
+    fn contains_read(&self, path: &str) -> bool {
         let (texts, templates) = &*self.loose;
-        let is_in = |path: &str| texts.contains(path) || templates.iter().any(|one| one.is_match(path));
-        path.readings().any(is_in)
+        texts.contains(path) || templates.iter().any(|one| one.is_match(path))
+    }
+
+    /// The texts and templates with which [loose](loosen) paths are compared.
+    pub(super) fn loose(&self) -> (&TextSet, &[PathTemplate]) {
+        (&self.loose.0, &self.loose.1)
     }
 }
 
@@ -152,6 +312,8 @@ pub struct Loose<'a> {
     /// The same in its own letters and without a slash at its end, if dot segments appeared by that: another resource than
     /// the one named.
     pub elsewhere: Option<String>,
+    /// As it is written, in lower case, if that is not `path`.
+    written: Option<String>,
 }
 
 impl Loose<'_> {
@@ -160,10 +322,12 @@ impl Loose<'_> {
         without_slash(&self.path)
     }
 
-    /// The path as it is, and if it ends with a slash, without it: `/admin/*` is for the first, `/admin` for the second.
+    /// The path as it is, and if it ends with a slash, without it: `/admin/*` is for the first, `/admin` for the second. And as
+    /// it is written.
     pub(super) fn readings(&self) -> impl Iterator<Item = &str> {
         let bare = self.without_slash();
-        std::iter::once(&*self.path).chain((bare.len() != self.path.len()).then_some(bare))
+        let bare = (bare.len() != self.path.len()).then_some(bare);
+        std::iter::once(&*self.path).chain(bare).chain(self.written.as_deref())
     }
 }
 
@@ -181,11 +345,46 @@ pub fn loosen(path: &str) -> Loose<'_> {
             true => Cow::Owned(path.to_ascii_lowercase()),
             false => Cow::Borrowed(path),
         };
-        return Loose { path, elsewhere: None };
+        return Loose { path, elsewhere: None, written: None };
     }
-    let (plain, moved) = plain(&decoded(bytes));
-    let lower = plain.to_ascii_lowercase();
-    Loose { path: Cow::Owned(lower), elsewhere: moved.then(|| without_slash(&plain).to_owned()) }
+    let (plain, moved) = plain(&readable(path));
+    Loose {
+        path: Cow::Owned(lower(&plain)),
+        elsewhere: moved.then(|| without_slash(&plain).to_owned()),
+        written: Some(lower(path)),
+    }
+}
+
+/// How the [loose](loosen) form of a path begins that begins with `text`. What follows the last slash may go on in the path.
+pub(super) fn loosen_beginning(text: &str) -> String {
+    let readable = readable(text);
+    let whole = readable.rfind('/').map_or(0, |slash| slash + 1);
+    let directory = if whole == 0 { String::new() } else { plain(&readable[..whole]).0 };
+    lower(&directory) + &lower(&readable[whole..])
+}
+
+/// How the [loose](loosen) form of a path ends that ends with `text`. What stands before the first slash may have begun in
+/// the path.
+fn loosen_end(text: &str) -> String {
+    let readable = readable(text);
+    match readable.find('/') {
+        Some(slash) => lower(&readable[..slash]) + &lower(&plain(&readable[slash..]).0),
+        None => lower(&readable),
+    }
+}
+
+/// In lower case, letter by letter: what begins a text begins its lower case.
+fn lower(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).collect()
+}
+
+/// `text` as [`decoded`] makes it, with `\` as `/`.
+fn readable(text: &str) -> String {
+    String::from_utf8_lossy(&decoded(text.as_bytes())).replace('\\', "/")
+}
+
+fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
 }
 
 /// `path` with each `%XX` decoded, and again until nothing changes: some apps, and what stands before them, decode twice.
@@ -217,11 +416,10 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 }
 
 /// A decoded path without parameters, empty segments and dot segments; and whether there were dot segments.
-fn plain(path: &[u8]) -> (String, bool) {
-    let text = String::from_utf8_lossy(path).replace('\\', "/");
+fn plain(path: &str) -> (String, bool) {
     let (mut kept, mut moved, mut slash) = (Vec::new(), false, "");
-    for segment in text.split('/') {
-        let name = segment.split(';').next().unwrap_or_default();
+    for segment in path.split('/') {
+        let name = without_parameters(segment);
         slash = "/";
         match name {
             "" => {}

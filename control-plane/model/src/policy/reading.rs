@@ -8,7 +8,7 @@ use std::{borrow::Cow, cell::OnceCell};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    path::{Loose, loosen},
+    path::{Loose, PathSet, in_capitals, loosen},
     server::Routed,
     text::{TextPattern, TextSet},
 };
@@ -25,7 +25,8 @@ static METHOD_OVERRIDES: [HeaderName; 3] = [
 #[derive(Debug)]
 pub(super) struct Readings<'a> {
     pub(super) request: &'a facts::Request<'a>,
-    path: OnceCell<Loose<'a>>,
+    path: OnceCell<Cow<'a, str>>,
+    loose_path: OnceCell<Loose<'a>>,
     overrides: OnceCell<bool>,
     /// The routes of its server that it follows; `None`: the server has none.
     routed: Option<Routed>,
@@ -33,7 +34,13 @@ pub(super) struct Readings<'a> {
 
 impl<'a> Readings<'a> {
     pub(super) fn new(request: &'a facts::Request<'a>) -> Self {
-        Self { request, path: OnceCell::new(), overrides: OnceCell::new(), routed: None }
+        Self {
+            request,
+            path: OnceCell::new(),
+            loose_path: OnceCell::new(),
+            overrides: OnceCell::new(),
+            routed: None,
+        }
     }
 
     /// The same of a request that follows these routes.
@@ -50,7 +57,12 @@ impl<'a> Readings<'a> {
     }
 
     pub(super) fn loose_path(&self) -> &Loose<'a> {
-        self.path.get_or_init(|| loosen(self.request.path))
+        self.loose_path.get_or_init(|| loosen(self.request.path))
+    }
+
+    /// The path as sets of paths are asked for it.
+    pub(super) fn path(&self) -> &str {
+        self.path.get_or_init(|| in_capitals(self.request.path))
     }
 
     /// The methods that an app may take the request for, besides its own.
@@ -101,23 +113,33 @@ impl<'a> Readings<'a> {
             HeaderField::Header(name) => is_header(set, self.request.headers, name, any),
             HeaderField::Authority => exact() || (any && self.is_host(set, any)),
             HeaderField::Method => self.is_method(set, any),
-            HeaderField::Path if any => {
-                exact() || self.loose_path().readings().any(|path| in_any_case(set, &self.with_query(path)))
-            }
-            HeaderField::Path => {
-                let elsewhere = self.loose_path().elsewhere.as_deref();
-                exact() && elsewhere.is_none_or(|path| set.contains(&self.with_query(path)))
-            }
-            // Policies ask for claims by another name.
-            HeaderField::Scheme | HeaderField::Claim(_) => exact(),
+            // Policies ask for paths and claims by other names.
+            HeaderField::Scheme | HeaderField::Path | HeaderField::Claim(_) => exact(),
         }
     }
 
-    /// `path` with the request's query.
-    fn with_query(&self, path: &str) -> String {
-        match self.request.query {
-            "" => path.to_owned(),
-            query => format!("{path}?{query}"),
+    /// Whether the path is in `set`.
+    pub(super) fn is_path(&self, set: &PathSet, any: bool) -> bool {
+        let is_itself = set.contains(self.path());
+        match any {
+            true => is_itself || set.contains_loosely(self.loose_path()),
+            false => {
+                is_itself && self.loose_path().elsewhere.as_deref().is_none_or(|path| set.contains(path))
+            }
+        }
+    }
+
+    /// Whether the path with its query is in `set`.
+    pub(super) fn is_target(&self, set: &PathSet, any: bool) -> bool {
+        let query = self.request.query;
+        if query.is_empty() {
+            return self.is_path(set, any);
+        }
+        let is_in = |path: &str| set.contains(&format!("{path}?{query}"));
+        let is_itself = is_in(self.path());
+        match any {
+            true => is_itself || set.contains_target_loosely(self.loose_path(), query),
+            false => is_itself && self.loose_path().elsewhere.as_deref().is_none_or(is_in),
         }
     }
 }

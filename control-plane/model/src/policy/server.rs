@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Authorization, By, Note, Verdict, condition::Stage, path::loosen, reading::Readings};
+use super::{
+    Authorization, By, Note, Verdict,
+    condition::Stage,
+    path::{loosen, loosen_beginning},
+    reading::Readings,
+};
 use crate::{RouteTable, Rule, StringMatch, facts, route::Match};
 
 /// The most rules that the routes of one server may have together.
@@ -87,11 +92,11 @@ impl ServerRoutes {
 
 /// Asks for the [loose](loosen) path instead of the path. A regular expression stays as it is.
 fn loosen_path(asked: &mut Match) {
-    let changed = |path: &str| loosen(path).path.into_owned();
     match &mut asked.path {
-        Some(StringMatch::Exact(path) | StringMatch::Prefix(path) | StringMatch::PathPrefix(path)) => {
-            *path = changed(path);
+        Some(StringMatch::Exact(path) | StringMatch::PathPrefix(path)) => {
+            *path = loosen(path).path.into_owned();
         }
+        Some(StringMatch::Prefix(path)) => *path = loosen_beginning(path),
         Some(StringMatch::Regex(_) | StringMatch::Present) | None => {}
     }
 }

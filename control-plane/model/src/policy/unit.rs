@@ -272,7 +272,7 @@ fn is_for(
     lines: &[(&'static str, &'static str)],
 ) -> bool {
     let values = values.iter().map(|text| TextPattern::istio(text)).collect();
-    let condition = Condition { asks: Asks::Header(field.parse().unwrap(), values), negated: false };
+    let condition = Condition { asks: Asks::header(field.parse().unwrap(), values), negated: false };
     let rule = Rule { when: vec![condition], ..Rule::everything("rule 1") };
     let policy = inbound(vec![policy("one", action, vec![rule])]);
     let mut headers = HeaderMap::new();
@@ -319,4 +319,42 @@ fn parts_of_a_request_that_are_named_like_headers_are_seen_as_apps_may_read_them
     assert!(allowed(":path", "/public/*", ("GET", "a.example", "/public/a")));
     assert!(!allowed(":path", "/public/*", ("GET", "a.example", "/public/..%2Fadmin")));
     assert!(!allowed(":method", "GET", ("get", "a.example", "/")));
+}
+
+#[test]
+fn no_other_way_to_write_a_path_leads_past_a_policy_or_its_index() {
+    let headers = HeaderMap::new();
+    let connection = connection(None);
+    let rule = |number: usize| Rule {
+        to: vec![vec![paths(&[&format!("/caf%C3%A9{number}/*"), &format!("/%7Eown{number}*")])]],
+        ..Rule::everything(format!("rule {number}"))
+    };
+    let deny = inbound(vec![policy("deny", Action::Deny, (0..100).map(rule).collect())]);
+    let not = |pattern: &str| Condition { negated: true, ..paths(&[pattern]) };
+    let except =
+        Rule { to: vec![vec![not("/caf%C3%A957*"), not("/%7Eown57*")]], ..Rule::everything("rule 1") };
+    let allow = inbound(vec![policy("allow", Action::Allow, vec![except])]);
+
+    for (path, is_refused) in [
+        ("/caf%C3%A957/x", true),
+        ("/caf%c3%a957/x", true),
+        ("/CAF%C3%A957/x", true),
+        ("/caf%25C3%25A957/x", true),
+        ("/~own57/x", true),
+        ("/~OWN57", true),
+        ("/own57", false),
+    ] {
+        for policy in [&deny, &allow] {
+            let verdict = policy.authorize_request(&request(&connection, path, &headers));
+            assert_eq!(matches!(verdict, Verdict::Deny { .. }), is_refused, "{path} {verdict:?}");
+        }
+    }
+    for path in ["/caf%c3%a9/x", "/CAF%C3%A9/x"] {
+        assert!(
+            is_for(Action::Deny, (":path", &["/caf%C3%A9/*"]), ("GET", "a.example", path), &[]),
+            "{path}"
+        );
+    }
+    assert!(is_for(Action::Allow, (":path", &["/%7Ea"]), ("GET", "a.example", "/~a"), &[]));
+    assert!(is_for(Action::Allow, (":path", &["/caf%C3%A9"]), ("GET", "a.example", "/caf%c3%a9"), &[]));
 }

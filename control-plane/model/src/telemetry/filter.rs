@@ -12,6 +12,8 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
+use crate::normalize::path::{Part, normalize_text};
+
 /// The longest expression, in bytes.
 pub const LONGEST: usize = 2_048;
 /// How deep parentheses and negations may be.
@@ -254,6 +256,20 @@ impl Number {
 }
 
 impl Text {
+    /// What `written` is compared as. Paths are in normal form; what no path can be like stays as it is, and is never found.
+    fn compared(self, test: TextTest, written: String) -> String {
+        let part = match test {
+            TextTest::Equal | TextTest::NotEqual => Part::Whole,
+            TextTest::Contains => Part::Within,
+            TextTest::StartsWith => Part::Beginning,
+            TextTest::EndsWith => Part::End,
+        };
+        match self {
+            Self::Path => normalize_text(&written, part).unwrap_or(written),
+            _ => written,
+        }
+    }
+
     fn of<'a>(self, logged: &Logged<'a>) -> Option<&'a str> {
         match self {
             Self::Method => Some(logged.method),
@@ -472,7 +488,7 @@ impl Parser {
                 self.expect("(")?;
                 let with = self.text(&name)?;
                 self.expect(")")?;
-                Ok(Expression::Text(text, test, with))
+                Ok(Expression::Text(text, test, text.compared(test, with)))
             }
             (_, Some(method)) => Err(FilterError(format!("{name} is no text, and has no {method}()"))),
             (field, None) if self.peek() == Some(&Token::Name("in".to_owned())) => {
@@ -570,7 +586,8 @@ impl Parser {
                     Compared::NotEqual => TextTest::NotEqual,
                     _ => return Err(FilterError(format!("{name} is a text; compare it by == or !="))),
                 };
-                Ok(Expression::Text(text, test, self.text(name)?))
+                let with = self.text(name)?;
+                Ok(Expression::Text(text, test, text.compared(test, with)))
             }
             Field::Mtls => Err(FilterError(format!("write {name}, or !{name}"))),
         }
@@ -580,7 +597,10 @@ impl Parser {
         self.expect("[")?;
         let expression = match field {
             Field::Number(number) => Expression::NumberIn(number, self.list(|it| it.number(name))?),
-            Field::Text(text) => Expression::TextIn(text, self.list(|it| it.text(name))?),
+            Field::Text(text) => {
+                let list = self.list(|it| Ok(text.compared(TextTest::Equal, it.text(name)?)))?;
+                Expression::TextIn(text, list)
+            }
             Field::Duration | Field::Mtls => return Err(FilterError(format!("{name} is in no list"))),
         };
         Ok(expression)
@@ -721,6 +741,21 @@ mod tests {
             "response.code in [1, -2]",
         ] {
             assert!(!holds(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_compared_as_requests_have_them() {
+        let logged = Logged { path: "/caf%C3%A9/~x.js", ..request() };
+        for text in [
+            "request.path == '/café/%7Ex.js'",
+            "request.path != '/'",
+            "request.url_path.startsWith('/caf%C3%A9/%7E')",
+            "request.path.endsWith('%2Ejs')",
+            "request.path.contains('é/%7E')",
+            "request.path in ['/', '/café/~x%2Ejs']",
+        ] {
+            assert!(text.parse::<LogFilter>().unwrap().admits(&logged), "{text}");
         }
     }
 

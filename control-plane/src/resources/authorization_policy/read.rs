@@ -149,6 +149,8 @@ fn rule_of(yaml: &RuleYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ru
         let field = format!("{field}.to[{number}].operation");
         let operation = operation.as_ref().ok_or_else(|| wrong(&field, "is missing; say which requests"))?;
         rule.to.push(operation_of(operation, &field)?);
+        warn_of_paths(&operation.paths, &format!("{field}.paths"), reading);
+        warn_of_paths(&operation.not_paths, &format!("{field}.notPaths"), reading);
     }
     for (number, when) in yaml.when.iter().enumerate() {
         rule.when.extend(when_of(when, &format!("{field}.when[{number}]"), reading)?);
@@ -263,6 +265,16 @@ fn warn_of_remote(asks: bool, field: &str, reading: &mut Reading<'_>) {
     }
 }
 
+/// Tells which of `paths` no request can have.
+fn warn_of_paths(paths: &[String], field: &str, reading: &mut Reading<'_>) {
+    for (number, written) in paths.iter().enumerate() {
+        if let Err(why) = path::check(written) {
+            let message = format!("{written:?} matches no request: {why}");
+            reading.warning(format!("{field}[{number}]"), message);
+        }
+    }
+}
+
 fn operation_of(yaml: &OperationYaml, field: &str) -> Result<Vec<Condition>, FieldError> {
     let mut conditions = Conditions { field, list: Vec::new() };
     conditions.add(["hosts", "notHosts"], [&yaml.hosts, &yaml.not_hosts], |values, _| {
@@ -289,6 +301,13 @@ fn when_of(yaml: &WhenYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ve
     }
     let at_key = format!("{field}.key");
     warn_of_key(key, &at_key, reading);
+    if key == "request.headers[:path]" {
+        let paths = |values: &[String]| -> Vec<String> {
+            values.iter().map(|value| value.split('?').next().unwrap_or_default().to_owned()).collect()
+        };
+        warn_of_paths(&paths(&yaml.values), &format!("{field}.values"), reading);
+        warn_of_paths(&paths(&yaml.not_values), &format!("{field}.notValues"), reading);
+    }
     let mut conditions = Conditions { field, list: Vec::new() };
     let read = |values: &[String], field: &str| asks_of_key(key, &at_key, values, field);
     conditions.add(["values", "notValues"], [&yaml.values, &yaml.not_values], read)?;
@@ -344,7 +363,7 @@ fn asks_of_name(key: &str, at_key: &str, values: &[String]) -> Result<Asks, Fiel
         let Some(name) = name.parse().ok().filter(|name| !matches!(name, HeaderField::Claim(_))) else {
             return Err(wrong(at_key, format!("{name:?} is not the name of a header")));
         };
-        return Ok(Asks::Header(name, texts(values)));
+        return Ok(Asks::header(name, texts(values)));
     }
     if key.starts_with("request.auth.claims") {
         let Some(path) = names("request.auth.claims").filter(|path| path.len() <= 16) else {

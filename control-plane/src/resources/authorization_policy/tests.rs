@@ -295,3 +295,25 @@ fn a_rule_that_denies_by_http_alone_says_that_other_ports_are_closed() {
     assert_eq!(denies("from: [{source: {namespaces: [a]}}]"), 0);
     assert_eq!(denies("{}"), 0);
 }
+
+#[test]
+fn paths_that_no_request_can_have_are_told() {
+    let decoded = rule(
+        "{to: [{operation: {paths: [/a, '/100%/*', '/b?c', '*%2Ekey'], notPaths: ['/{*}/..']}}], when: [{key: 'request.headers[:path]', \
+         values: ['/a?b=%', 'admin*']}]}",
+    );
+
+    let told: Vec<&str> = decoded.problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(
+        told,
+        [
+            "spec.rules[0].to[0].operation.paths[1]",
+            "spec.rules[0].to[0].operation.paths[2]",
+            "spec.rules[0].to[0].operation.notPaths[0]",
+            "spec.rules[0].when[0].values[1]",
+        ],
+        "{:?}",
+        decoded.problems
+    );
+    assert!(decoded.problems.iter().all(|problem| problem.severity == Severity::Warning));
+}
