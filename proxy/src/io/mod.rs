@@ -9,6 +9,7 @@ mod gather;
 mod last_answer;
 mod liveness;
 mod read_ahead;
+mod share;
 mod stream;
 
 pub use self::{

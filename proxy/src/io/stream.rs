@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::{ReadAhead, delegate::passes_on};
+use super::{ReadAhead, delegate::passes_on, share};
 
 /// A stream whose first bytes were read to see what it carries, and are read again from here.
 ///
@@ -47,7 +47,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.prefix.is_empty() {
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
+            return read(cx, buf, Pin::new(&mut this.inner));
         }
         let length = this.prefix.len().min(buf.remaining());
         buf.put_slice(&this.prefix[..length]);
@@ -60,7 +60,41 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    passes_on!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);
+    passes_on!(poll_flush, poll_shutdown, is_write_vectored);
+
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.get_mut().inner).poll_write(cx, buf);
+        counted(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs);
+        counted(cx, written)
+    }
+}
+
+/// Reads from `inner`, and counts what was read.
+fn read(
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    inner: Pin<&mut impl AsyncRead>,
+) -> Poll<io::Result<()>> {
+    let before = buf.filled().len();
+    let read = inner.poll_read(cx, buf);
+    share::moved(cx, buf.filled().len() - before);
+    read
+}
+
+/// What was written, counted.
+fn counted(cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(bytes)) = &written {
+        share::moved(cx, *bytes);
+    }
+    written
 }
 
 /// A connection that this proxy opened.
@@ -109,13 +143,14 @@ macro_rules! each {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, inner => inner.poll_read(cx, buf))
+        each!(self, inner => read(cx, buf, inner))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, inner => inner.poll_write(cx, buf))
+        let written = each!(self, inner => inner.poll_write(cx, buf));
+        counted(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -131,7 +166,8 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, inner => inner.poll_write_vectored(cx, bufs))
+        let written = each!(self, inner => inner.poll_write_vectored(cx, bufs));
+        counted(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
