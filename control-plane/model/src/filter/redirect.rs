@@ -65,7 +65,7 @@ impl Redirect {
     }
 
     /// The `Location` for `request`, whose match asks `matched` of the path. The port that it was sent to is its
-    /// connection's.
+    /// connection's, unless trusted proxies stand between: then it is what the request's authority says.
     pub fn location(&self, request: &facts::Request<'_>, matched: Option<&StringMatch>) -> String {
         if !self.pieces.is_empty() {
             return self.pieces.iter().map(|piece| piece.of(request, matched)).collect();
@@ -76,7 +76,7 @@ impl Redirect {
         let port = match self.port {
             RedirectPort::Explicit(port) => Some(port),
             RedirectPort::OfScheme if self.scheme.is_some() => None,
-            RedirectPort::OfScheme | RedirectPort::OfRequest => Some(request.connection.port),
+            RedirectPort::OfScheme | RedirectPort::OfRequest => port_asked(request, asked.1),
             RedirectPort::OfAuthority if self.host.is_some() => own_port,
             RedirectPort::OfAuthority => {
                 let is_old_schemes = scheme != request.scheme && asked.1 == port_of(request.scheme);
@@ -116,6 +116,16 @@ impl LocationPiece {
             },
         }
     }
+}
+
+/// The port that the client of `request` called, whose authority names `named`; `None`: the scheme's own.
+fn port_asked(request: &facts::Request<'_>, named: Option<u16>) -> Option<u16> {
+    if request.connection.client == facts::Client::Source {
+        return Some(request.connection.port);
+    }
+    // A proxy that ends TLS says https, and may leave the port of its own connection to us in the authority.
+    let other_scheme = if request.scheme == "https" { "http" } else { "https" };
+    named.filter(|port| Some(*port) != port_of(other_scheme))
 }
 
 /// The port that a scheme has if none is named.
@@ -172,13 +182,21 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::facts::{Connection, Source};
+    use crate::facts::{Client, Connection, Source};
 
     /// The location for a request for `authority` that was sent to `port`.
     fn location(redirect: &Redirect, scheme: &str, authority: &str, port: u16) -> String {
-        let connection = Connection::new(Source::UNKNOWN, port);
+        location_on(&Connection::new(Source::UNKNOWN, port), redirect, scheme, authority)
+    }
+
+    fn location_on(
+        connection: &Connection<'_>,
+        redirect: &Redirect,
+        scheme: &str,
+        authority: &str,
+    ) -> String {
         let request = facts::Request {
-            connection: &connection,
+            connection,
             method: &Method::GET,
             scheme,
             authority,
@@ -226,6 +244,30 @@ mod tests {
             let redirect = redirect(scheme, host, port);
             let found = location(&redirect, "http", asked, sent_to);
             assert_eq!(found, format!("{becomes}/a/b?c=d"), "{redirect:?} {asked} {sent_to}");
+        }
+    }
+
+    #[test]
+    fn behind_proxies_that_are_trusted_the_port_is_what_the_client_asked_for() {
+        use RedirectPort::{OfRequest, OfScheme};
+        let at = |client, port| Connection { client, ..Connection::new(Source::UNKNOWN, port) };
+        let told = Client::At(std::net::Ipv4Addr::LOCALHOST.into());
+        for (connection, scheme, asked, becomes) in [
+            (at(told, 80), "https", "a", "https://a"),
+            (at(told, 8080), "https", "a", "https://a"),
+            (at(Client::OfRequest, 8080), "https", "a", "https://a"),
+            (at(told, 8080), "https", "a:80", "https://a"),
+            (at(told, 8080), "https", "a:8443", "https://a:8443"),
+            (at(told, 8080), "http", "a", "http://a"),
+            (at(told, 8080), "http", "a:8080", "http://a:8080"),
+            (at(Client::Source, 80), "https", "a", "https://a:80"),
+            (at(Client::Source, 8443), "https", "a", "https://a:8443"),
+        ] {
+            for port in [OfScheme, OfRequest] {
+                let redirect = redirect(None, None, port);
+                let found = location_on(&connection, &redirect, scheme, asked);
+                assert_eq!(found, format!("{becomes}/a/b?c=d"), "{port:?} {connection:?} {scheme} {asked}");
+            }
         }
     }
 

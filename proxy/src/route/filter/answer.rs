@@ -5,7 +5,10 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
 };
-use selvedge_model::filter::{ReadyAnswer, ReadyFilters, Redirect, grpc_of};
+use selvedge_model::{
+    facts::Connection,
+    filter::{ReadyAnswer, ReadyFilters, Redirect, grpc_of},
+};
 
 use super::unusable;
 use crate::{
@@ -51,6 +54,8 @@ fn redirect(
 ) -> Result<http::Response<Body>, Error> {
     let Matched { http, conn, rule, place, .. } = matched;
     let connection = facts::outgoing(worker, None, conn.peer, rule.service.port);
+    // Whether trusted proxies stand before us: the port is theirs then.
+    let connection = Connection { client: conn.incoming().client, ..connection };
     let place = place.map(usize::from);
     let location = filters.location(redirect, &facts::request(http, &connection)?, place);
     let location = location.map_err(|why| unusable(matched, why))?;
