@@ -18,7 +18,7 @@ use super::{
     session_persistence::SessionYaml,
     telemetry_annotations,
     typed::FieldError,
-    values::{GatewayDuration, full_regex, header_field, header_name},
+    values::{GatewayDuration, full_regex, header_field, header_name, normalize_path},
 };
 
 /// Its line in the [list of kinds](super::kinds).
@@ -296,7 +296,13 @@ fn read_path(yaml: Option<PathYaml>, field: &str) -> Result<StringMatch, FieldEr
     if let Some(part) = never.or_else(at_the_end) {
         return Err(wrong(field, format!("{value:?} holds {part:?}, which no path has; remove it")));
     }
-    Ok(if kind == PathType::Exact { StringMatch::Exact(value) } else { StringMatch::PathPrefix(value) })
+    let exact = kind == PathType::Exact;
+    let mut asks =
+        if exact { StringMatch::Exact(value.clone()) } else { StringMatch::PathPrefix(value.clone()) };
+    let normalized = normalize_path(&mut asks);
+    normalized
+        .map_err(|why| wrong(field, format!("{value:?} matches no request: {why}; write it otherwise")))?;
+    Ok(asks)
 }
 
 /// Of several entries of one name, the first counts (HTTPRoute `matches.headers`).

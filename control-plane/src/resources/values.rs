@@ -3,7 +3,11 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderName, uri::PathAndQuery};
-use selvedge_model::{FullRegex, HeaderField, Host, StringMatch, route::UnknownField};
+use selvedge_model::{
+    FullRegex, HeaderField, Host, StringMatch,
+    normalize::path::{NeverAsked, Part, normalize_text},
+    route::UnknownField,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
@@ -240,6 +244,20 @@ impl StringMatchYaml {
             asked => Ok(asked),
         }
     }
+}
+
+/// Has `asks` compare paths as requests have them when they are compared. Regular expressions stay as they are.
+///
+/// # Errors
+/// Why no request can have such a path. What is asked stays as it is then.
+pub(super) fn normalize_path(asks: &mut StringMatch) -> Result<(), NeverAsked> {
+    let (text, part) = match asks {
+        StringMatch::Exact(text) | StringMatch::PathPrefix(text) => (text, Part::Whole),
+        StringMatch::Prefix(text) => (text, Part::Beginning),
+        StringMatch::Regex(_) | StringMatch::Present => return Ok(()),
+    };
+    *text = normalize_text(text, part)?;
+    Ok(())
 }
 
 /// Why the regular expression `regex` at `field` cannot be used.

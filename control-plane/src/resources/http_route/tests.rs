@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use selvedge_model::{
-    RetryOn, RetryPolicy,
+    RetryOn, RetryPolicy, StringMatch,
     filter::{Fraction, OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort},
 };
 
@@ -271,4 +271,21 @@ fn host_names_are_reported_and_a_route_without_rules_has_one() {
         .map(|problem| (problem.field.as_str(), problem.line, problem.severity))
         .collect();
     assert_eq!(told, [("spec.hostnames", Some(6), Severity::NotActedOn)]);
+}
+
+#[test]
+fn a_path_means_what_it_means_in_a_request() {
+    let path = |kind: &str, value: &str| {
+        let decoded =
+            read("HTTPRoute", &format!("[{{matches: [{{path: {{type: {kind}, value: '{value}'}}}}]}}]"));
+        rules(&decoded)[0].matches[0].path.clone().unwrap()
+    };
+    assert_eq!(path("Exact", "/%7Ejohn"), StringMatch::Exact("/~john".to_owned()));
+    assert_eq!(path("PathPrefix", "/my%2Dapp/"), StringMatch::PathPrefix("/my-app/".to_owned()));
+    assert_eq!(path("PathPrefix", "/café"), StringMatch::PathPrefix("/caf%C3%A9".to_owned()));
+    for value in ["/100%", "/a%00", "/a?b"] {
+        let rules = format!("[{{matches: [{{path: {{value: '{value}'}}}}]}}]");
+        let error = error("HTTPRoute", &rules);
+        assert!(error.contains("matches no request"), "{value}: {error}");
+    }
 }

@@ -7,7 +7,11 @@ use selvedge_model::{
 use serde::Deserialize;
 
 use super::{
-    super::{document::wrong, typed::FieldError, values::wrong_regex},
+    super::{
+        document::wrong,
+        typed::FieldError,
+        values::{normalize_path, wrong_regex},
+    },
     IngressBackend, IngressPath,
     nginx::{Nginx, Notes, REWRITE_TARGET, annotation},
 };
@@ -53,7 +57,7 @@ pub(super) fn read_path(
             return Err(wrong(own, format!("{written:?} holds {part:?}, which no path has; remove it")));
         }
     }
-    let asks = match kind {
+    let mut asks = match kind {
         PathType::Exact => StringMatch::Exact(written.clone()),
         _ if is_regex => match beginning_with(&written) {
             Ok(regex) => StringMatch::Regex(regex),
@@ -67,6 +71,9 @@ pub(super) fn read_path(
         PathType::ImplementationSpecific if !written.ends_with('/') => StringMatch::Prefix(written.clone()),
         _ => StringMatch::PathPrefix(written.clone()),
     };
+    if let Err(why) = normalize_path(&mut asks) {
+        notes.warning(format!("{field}.path"), format!("{written:?} matches no request: {why}"));
+    }
     let pattern = is_regex.then_some(written.as_str());
     if let Some(group) = nginx.redirect_group().filter(|group| usize::from(*group) > groups_of(pattern)) {
         let message =

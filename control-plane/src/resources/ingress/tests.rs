@@ -96,6 +96,17 @@ fn a_host_is_a_name_or_has_one_label_for_its_wildcard_or_is_every_host() {
 }
 
 #[test]
+fn a_path_means_what_it_means_in_a_request_and_one_that_none_can_have_is_told() {
+    let found = |kind, asks, path| rewritten(&[], (kind, asks), path).is_some();
+    assert!(found("Exact", "/%7Eenc", "/~enc") && found("Prefix", "/café", "/caf%C3%A9/x"));
+    assert!(found("ImplementationSpecific", "/my app", "/my%20apple"));
+
+    let decoded = decoded(&document(&[], &[("Prefix", "/100%"), ("Exact", "/a?b"), ("Prefix", "/a%20b")]));
+    let told: Vec<&str> = decoded.problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(told, ["spec.rules[0].http.paths[0].path", "spec.rules[0].http.paths[1].path"], "{decoded:?}");
+}
+
+#[test]
 fn a_path_is_exact_a_prefix_of_segments_or_as_nginx_reads_it() {
     let found = |kind, asks, path| rewritten(&[], (kind, asks), path).is_some();
     assert!(found("Exact", "/a", "/a") && !found("Exact", "/a", "/a/"));

@@ -62,6 +62,21 @@ fn a_match_reads_every_condition() {
 }
 
 #[test]
+fn a_path_means_what_it_means_in_a_request_and_one_that_none_can_have_is_told() {
+    let decoded = virtual_service(
+        "  - match: [{uri: {exact: /%7Ejohn}}, {uri: {prefix: '/my app/%2'}}, {uri: {prefix: '/100%/'}}]\n    route: [{destination: {host: a}}]\n",
+    );
+
+    let matches = routes(&decoded)[0].matches.as_ref().unwrap();
+    let paths: Vec<_> = matches.iter().map(|one| one.condition.path.clone().unwrap()).collect();
+    let (exact, prefix) =
+        (StringMatch::Exact("/~john".to_owned()), |path: &str| StringMatch::Prefix(path.to_owned()));
+    assert_eq!(paths, [exact, prefix("/my%20app/%2"), prefix("/100%/")]);
+    let [problem] = &decoded.problems[..] else { panic!("{decoded:?}") };
+    assert_eq!(problem.field, "spec.http[0].match[2].uri");
+}
+
+#[test]
 fn a_match_with_an_unchecked_condition_is_left_out_and_reported() {
     for condition in ["headers: {a: {suffix: x}}", "header: {a: {exact: x}}"] {
         let decoded = virtual_service(&format!(

@@ -10,7 +10,7 @@ use crate::resources::{
     document::{Reading, wrong},
     label_selector,
     typed::{FieldError, Present},
-    values::{StringMatchYaml, header_field, port_number},
+    values::{StringMatchYaml, header_field, normalize_path, port_number},
 };
 
 #[derive(Debug, Deserialize)]
@@ -89,7 +89,12 @@ pub(super) fn read(
     let unchecked =
         reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
     let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-    let condition = read_condition(yaml, field)?;
+    let mut condition = read_condition(yaml, field)?;
+    if let Some(path) = &mut condition.path
+        && let Err(why) = normalize_path(path)
+    {
+        reading.warning(format!("{field}.uri"), format!("matches no request: {why}"));
+    }
     if unchecked.is_empty() {
         return Ok(Asked::Checkable(Box::new(PortMatch { index, port, followed_by, condition })));
     }
