@@ -240,6 +240,10 @@ async fn every_annotation_does_what_it_does_in_nginx() {
     }
     let vhost = seen(&gateway, call::to("vhost.test", "/")).await;
     assert_eq!(vhost.headers.get("host").map(String::as_str), Some("inner.test"));
+    assert_eq!(vhost.headers.get("x-real-ip"), vhost.headers.get("x-forwarded-for"));
+    for name in ["x-scheme", "x-forwarded-scheme"] {
+        assert_eq!(vhost.headers.get(name).map(String::as_str), Some("http"), "{name}");
+    }
     for (path, kind) in [("/a/b", "segments"), ("/ab", "letters")] {
         let kinds = seen(&gateway, call::to("kinds.test", path)).await;
         assert_eq!(kinds.headers.get("host").map(String::as_str), Some(kind), "{path}");

@@ -76,7 +76,7 @@ impl HeaderChanges {
 pub struct Commands<'a> {
     /// The request's headers.
     pub headers: &'a HeaderMap,
-    /// The client's address.
+    /// The client's own address, also where trusted proxies tell it.
     pub remote_address: IpAddr,
     /// `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'a str,

@@ -119,6 +119,23 @@ fn sent_to(mesh: &Mesh, host: &str, path: &str, headers: &[(&'static str, &'stat
 }
 
 #[test]
+fn an_app_is_told_of_its_client_as_nginx_tells_it() {
+    let (mesh, _) = served(&whole(&[]));
+
+    let (_, rule) = rule(&mesh, "a.example.com", "/", &[]).unwrap();
+    let told: Vec<_> =
+        rule.filters.request_headers.set.iter().map(|one| format!("{}: {}", one.name, one.value)).collect();
+    assert_eq!(
+        told,
+        [
+            "x-real-ip: %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+            "x-forwarded-scheme: %REQ(x-forwarded-proto)%",
+            "x-scheme: %REQ(x-forwarded-proto)%"
+        ]
+    );
+}
+
+#[test]
 fn the_lessons_ingress_sends_each_prefix_to_its_service() {
     let lesson = include_str!("../../resources/ingress/lesson.yaml");
     let plain = lesson.split("  tls:").next().unwrap();
@@ -536,7 +553,8 @@ fn annotations_become_what_the_rule_and_its_backend_do() {
     assert_eq!(backend.policy.spoken, Some(Protocol::Http2));
     assert_eq!(backend.policy.connect_timeout, Duration::from_secs(3));
     assert_eq!(backend.name.subset.as_deref(), Some("Ingress default/web"), "others keep their own way");
-    assert!(backend.labels.is_empty() && backend.broken.is_none() && rule.filters.is_empty());
+    let plain = of(&[]).0.filters;
+    assert!(backend.labels.is_empty() && backend.broken.is_none() && rule.filters == plain);
 
     let (_, backend) = of(&[("backend-protocol", "GRPCS")]);
     assert!(matches!(&backend.policy.tls, Some(UpstreamTls::Originate(tls)) if tls.insecure_skip_verify));
@@ -551,7 +569,7 @@ fn annotations_become_what_the_rule_and_its_backend_do() {
     let (rule, _) = of(&prefix);
     let set = &rule.filters.request_headers.set;
     assert_eq!((set[0].name.as_str(), set[0].value.to_string().as_str()), ("x-forwarded-prefix", "/app"));
-    assert!(of(&prefix[1..]).0.filters.is_empty(), "it is for paths that are rewritten");
+    assert_eq!(of(&prefix[1..]).0.filters, plain, "it is for paths that are rewritten");
 
     let (rule, _) =
         of(&[("whitelist-source-range", "10.0.0.0/8"), ("permanent-redirect", "https://b.example.com")]);

@@ -12,7 +12,7 @@ pub(super) fn said<'a>(ready: &'a ReadyChanges, matched: &Matched) -> Cow<'a, He
         let now = SystemTime::now();
         Commands {
             headers: matched.http.headers(),
-            remote_address: matched.conn.peer.ip(),
+            remote_address: matched.conn.client_address(&matched.http),
             protocol: match matched.conn.version {
                 HttpVersion::Http1 => "HTTP/1.1",
                 HttpVersion::Http2 => "HTTP/2",

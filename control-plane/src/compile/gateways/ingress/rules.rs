@@ -39,6 +39,15 @@ pub(super) const CHALLENGES: &str = "/.well-known/acme-challenge";
 /// What tells an app where its paths begin for clients.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
+/// What nginx's controller tells an app of its client, besides what every gateway says: what a header is called, and its
+/// value. The port is told over TLS alone. Before plaintext a trusted proxy may have ended TLS, at a port that nobody knows.
+const TOLD: [(HeaderName, &str); 3] = [
+    (HeaderName::from_static("x-real-ip"), "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    (HeaderName::from_static("x-forwarded-scheme"), "%REQ(x-forwarded-proto)%"),
+    (HeaderName::from_static("x-scheme"), "%REQ(x-forwarded-proto)%"),
+];
+const TOLD_OVER_TLS: (HeaderName, &str) = (HeaderName::from_static("x-forwarded-port"), "443");
+
 /// What requests come over.
 #[derive(Debug)]
 pub(super) enum Over<'t, 'a> {
@@ -52,6 +61,15 @@ pub(super) enum Over<'t, 'a> {
 }
 
 impl Over<'_, '_> {
+    /// What the app of a path is told of its clients.
+    fn tells(&self) -> impl Iterator<Item = HeaderChange> {
+        let over_tls = matches!(self, Self::Tls).then_some(TOLD_OVER_TLS);
+        TOLD.into_iter().chain(over_tls).filter_map(|(name, value)| {
+            let value = value.parse().ok()?;
+            Some(HeaderChange { name, value })
+        })
+    }
+
     /// Whether requests for `path` are sent to TLS.
     fn sends_to_tls(&self, path: &Path<'_>) -> bool {
         let Self::Plaintext { tls } = self else { return false };
@@ -72,7 +90,7 @@ pub(super) fn of(
 ) -> Vec<Rule> {
     let mut rules: Vec<Rule> = app_root(host).into_iter().collect();
     for path in &host.paths {
-        let rule = rule(path, users, backends, problems);
+        let rule = rule(path, (over, users), backends, problems);
         if over.sends_to_tls(path) && !path.is_challenge() {
             rules.push(to_tls(path, rule.name.clone()));
         }
@@ -117,7 +135,12 @@ fn to_tls(path: &Path<'_>, name: String) -> Rule {
     Rule { name, matches: vec![asked], filters, ..Rule::default() }
 }
 
-fn rule(path: &Path<'_>, users: &AllUsers<'_>, backends: &mut Backends<'_>, problems: &mut Problems) -> Rule {
+fn rule(
+    path: &Path<'_>,
+    (over, users): (&Over<'_, '_>, &AllUsers<'_>),
+    backends: &mut Backends<'_>,
+    problems: &mut Problems,
+) -> Rule {
     let nginx = &path.ingress.spec.nginx;
     let backend = backend(path.ingress, path.backend, nginx, backends, problems);
     let name = ingress_rule_name(path.ingress, &path.called);
@@ -137,7 +160,7 @@ fn rule(path: &Path<'_>, users: &AllUsers<'_>, backends: &mut Backends<'_>, prob
         matches: vec![Match { path: Some(path.asks.clone()), ..Match::default() }],
         backends: vec![WeightedBackend::new(backend, 1)],
         stream: StreamTimeouts { idle: nginx.read_timeout, response: None },
-        filters: filters(path, nginx, users),
+        filters: filters(path, nginx, (over, users)),
         ..Rule::default()
     }
 }
@@ -148,7 +171,7 @@ fn why_unusable(nginx: &Nginx) -> Option<String> {
     nginx.refuses.clone().or(broken)
 }
 
-fn filters(path: &Path<'_>, nginx: &Nginx, users: &AllUsers<'_>) -> Filters {
+fn filters(path: &Path<'_>, nginx: &Nginx, (over, users): (&Over<'_, '_>, &AllUsers<'_>)) -> Filters {
     if let Some(why) = why_unusable(nginx) {
         return Filters { answer: Some(OwnAnswer::Unusable(why)), ..Filters::default() };
     }
@@ -169,7 +192,8 @@ fn filters(path: &Path<'_>, nginx: &Nginx, users: &AllUsers<'_>) -> Filters {
     };
     let remove = if path.hides_passwords { vec![AUTHORIZATION] } else { Vec::new() };
     let prefix = nginx.forwarded_prefix.clone().filter(|_| path.rewrite.is_some());
-    let set = prefix.map(|value| HeaderChange { name: FORWARDED_PREFIX, value }).into_iter().collect();
+    let prefix = prefix.map(|value| HeaderChange { name: FORWARDED_PREFIX, value });
+    let set = prefix.into_iter().chain(over.tells()).collect();
     Filters {
         sources,
         limits,
