@@ -6,9 +6,14 @@ use selvedge_control_plane::{
     sources::Loaded,
 };
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Layer, Mesh, Rule, Service, ServiceKey, TrafficPolicy, facts::Connection,
+    Backend, BackendName, Endpoint, Layer, Mesh, Rule, Service, ServiceKey, TrafficPolicy,
+    facts::{Client, Connection},
 };
-use selvedge_proxy::{error::Reason, facts, settings::OutboundTrafficPolicy};
+use selvedge_proxy::{
+    error::Reason,
+    facts::{self, ClientAddress},
+    settings::OutboundTrafficPolicy,
+};
 
 use super::{
     arguments::RequestArgs,
@@ -113,7 +118,10 @@ pub(super) struct Way<'a> {
 impl Way<'_> {
     /// By the rules of a service.
     pub(super) fn service(self, service: &Service, explanation: &mut Explanation) {
-        let connection = self.caller.connection(service.key.port);
+        // Trusted proxies before a gateway have told it: the port of a redirect is theirs then.
+        let told = self.request.extensions().get();
+        let client = told.map_or(Client::Source, |ClientAddress(address)| Client::At(*address));
+        let connection = Connection { client, ..self.caller.connection(service.key.port) };
         let facts = match facts::request(&self.request, &connection) {
             Ok(facts) => facts,
             Err(error) => {
