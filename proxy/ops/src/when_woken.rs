@@ -2,9 +2,12 @@
 //!
 //! A connection's task is woken several times for each request; the end of its lifetime comes once. If the end were
 //! polled each time, every request would pay for the locks of the timers and watches behind it.
+//!
+//! When it is polled, the busy one has often used up what tokio lets a task do in one poll. It does not share that: a connection
+//! that moves bytes without a pause would never come to its end.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +16,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 
 /// `inner`, polled only when it has been woken.
 pub fn when_woken<F: Future>(inner: F) -> WhenWoken<F> {
@@ -68,7 +72,7 @@ impl<F: Future> Future for WhenWoken<F> {
             return Poll::Pending;
         }
         this.woken.flag.store(false, Ordering::Release);
-        this.inner.poll(&mut Context::from_waker(this.waker))
+        pin!(coop::unconstrained(this.inner)).poll(&mut Context::from_waker(this.waker))
     }
 }
 
@@ -98,6 +102,22 @@ mod tests {
         sender.send(7).unwrap();
         assert_eq!(inner.await, Ok(7));
         assert_eq!(polls.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn it_ends_though_its_task_has_used_up_its_budget() {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = std::pin::pin!(when_woken(receiver));
+        sender.send(7).unwrap();
+
+        let polled = std::future::poll_fn(|cx| {
+            while let Poll::Ready(unit) = coop::poll_proceed(cx) {
+                unit.made_progress();
+            }
+            Poll::Ready(inner.as_mut().poll(cx))
+        });
+
+        assert_eq!(polled.await, Poll::Ready(Ok(7)));
     }
 
     #[test]
