@@ -202,9 +202,13 @@ pub struct End {
     held: Option<u32>,
 }
 
+/// Ends that nobody has now.
+#[expect(clippy::vec_box, reason = "an end keeps its box while it is lent out")]
+type Left = Vec<Box<End>>;
+
 thread_local! {
     /// What answers that are over have left for later ones, for which malloc would take longer.
-    static LEFT: RefCell<Vec<Box<End>>> = const { RefCell::new(Vec::new()) };
+    static LEFT: RefCell<Left> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many of them a worker keeps.

@@ -13,8 +13,12 @@ const KEPT: usize = 4096;
 /// How many places for copies a worker keeps.
 const PLACES: usize = 64;
 
+/// Heads that nobody has now.
+#[expect(clippy::vec_box, reason = "a head keeps its box while it is lent out")]
+type Left = Vec<Box<Head>>;
+
 thread_local! {
-    static LEFT: RefCell<Vec<Box<Head>>> = const { RefCell::new(Vec::new()) };
+    static LEFT: RefCell<Left> = const { RefCell::new(Vec::new()) };
 }
 
 /// A copy of a request's head.
