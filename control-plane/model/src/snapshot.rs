@@ -4,6 +4,7 @@
 //! of pointers and never of contents.
 
 mod divided;
+mod named;
 mod shared;
 mod views;
 
@@ -18,13 +19,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     divided::Divided,
+    named::NamedAddresses,
     shared::Shared,
     views::{Clients, SelectedViews, ServiceViews},
 };
 
 use crate::{
-    AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
-    Revocations, ServiceKey, SpiffeId, Telemetry, WorkloadName,
+    AppConnections, Endpoint, Endpoints, Host, InboundPolicy, Place, Protocol, Revocations, ServiceKey,
+    SpiffeId, Telemetry, WorkloadName,
     gateway::{Gateway, GatewayRole},
     policy::network::{NetworkRules, PartName, SetName, SetPart, WorkloadSet},
 };
@@ -79,18 +81,6 @@ pub struct OwnedPorts {
     pub namespace: String,
     /// `None` = all.
     pub ports: Option<BTreeSet<u16>>,
-}
-
-/// What an address may turn out to be that is in no document: one that a name has.
-#[derive(Debug, Clone, Default)]
-pub struct NamedAddresses {
-    /// Endpoints by their port, each with its rank. Where two names have one address, the lower rank counts.
-    pub endpoints: BTreeMap<u16, Vec<(usize, NamedEndpoint)>>,
-    /// Workloads by the names whose addresses are theirs at every port, each with its rank.
-    pub occupants: BTreeMap<Host, (usize, Occupant)>,
-    /// Services without addresses of their own that have such endpoints, or any (resolution NONE), by the port of
-    /// those; those that were declared first come first.
-    pub callers: BTreeMap<u16, Vec<Declared>>,
 }
 
 /// A service's port, and the namespace of the document that declares it.
@@ -300,7 +290,7 @@ impl Mesh {
     }
 
     /// Whether clients in `namespace` know of a service.
-    fn is_known_to(&self, namespace: &str, key: &ServiceKey) -> bool {
+    pub fn is_known_to(&self, namespace: &str, key: &ServiceKey) -> bool {
         self.exported.get(key).is_none_or(|namespaces| namespaces.contains(namespace))
     }
 
@@ -317,26 +307,7 @@ impl Mesh {
 
     /// Everything known by name that may be at `port`; what [`Lookup::Address`] refers to.
     pub fn named_at(&self, port: u16) -> Endpoints {
-        let mut named = self.named.endpoints.get(&port).cloned().unwrap_or_default();
-        let served: Vec<Host> = named.iter().map(|(_, endpoint)| endpoint.address.host.clone()).collect();
-        let elsewhere = self.named.occupants.iter().filter(|(host, _)| !served.contains(host));
-        named.extend(elsewhere.map(|(host, (rank, occupant))| {
-            let place = HostPort::new(host.clone(), port);
-            let endpoint = NamedEndpoint {
-                dial: place.clone(),
-                address: place,
-                one_address: false,
-                identity: occupant.expected_identity(port).cloned(),
-                workload: Some(occupant.workload.name.clone()),
-                labels: Arc::default(),
-                weight: 1,
-                place: occupant.workload.place.clone(),
-            };
-            (*rank, endpoint)
-        }));
-        named.sort_by_key(|(rank, _)| *rank);
-        let named = named.into_iter().map(|(_, endpoint)| endpoint).collect();
-        Endpoints { named, ..Endpoints::new(ServiceKey::named(port), Vec::new()) }
+        self.named.at(port)
     }
 }
 
@@ -345,12 +316,6 @@ fn of_first_namespace<'a>(declared: impl Iterator<Item = &'a Declared>) -> Vec<D
     let mut declared = declared.peekable();
     let first = declared.peek().map(|first| Arc::clone(&first.namespace));
     declared.filter(|one| Some(&one.namespace) == first.as_ref()).cloned().collect()
-}
-
-impl NamedAddresses {
-    fn may_be_at(&self, port: u16) -> bool {
-        !self.occupants.is_empty() || self.endpoints.contains_key(&port)
-    }
 }
 
 impl Occupant {

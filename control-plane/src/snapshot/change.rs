@@ -65,7 +65,8 @@ impl Change {
             }
         });
         different(&before.exported, &after.exported, PartialEq::eq, |key| {
-            self.inputs.insert(Input::Exports);
+            // Whoever is led there is told where it is if he knows of it.
+            self.inputs.extend([Input::Exports, Input::Endpoints(key.clone())]);
             self.hosts.insert(Arc::clone(&key.host));
         });
         different(&before.endpoints, &after.endpoints, Arc::ptr_eq, |key| {
@@ -198,6 +199,17 @@ mod tests {
 
         assert_eq!(change.inputs, HashSet::from([Input::Endpoints(key)]));
         assert!(change.hosts.is_empty() && !change.everything);
+    }
+
+    #[test]
+    fn who_knows_of_a_service_decides_who_is_told_where_it_is() {
+        let (before, key) = (mesh(), ServiceKey::new(REVIEWS, 80));
+        let mut after = before.clone();
+        after.exported.insert(key.clone(), ["shop".to_owned()].into());
+
+        let change = Change::between(&before, &after);
+
+        assert_eq!(change.inputs, HashSet::from([Input::Exports, Input::Endpoints(key)]));
     }
 
     #[test]

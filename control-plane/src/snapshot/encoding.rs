@@ -24,9 +24,10 @@ use selvedge_model::{
     Endpoints, Revocations, Service, Workload,
     gateway::{GatewayPort, ServerCertificate, UserList},
     policy::network::{PartName, SetPart},
+    snapshot::{NamedAddresses, Shared},
 };
 
-use super::{deltas::Deltas, held::Stamp};
+use super::{deltas::Deltas, held::Stamp, named::Named};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
@@ -119,6 +120,11 @@ impl Encoded {
         &self.0.stamp
     }
 
+    /// Whether nobody else holds it.
+    pub(super) fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// A `selvedge.v1.Resource`, as it is written on the wire.
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
@@ -136,6 +142,7 @@ pub struct Encodings {
     workloads: Parts<Workload>,
     services: Parts<Service>,
     endpoints: Parts<Endpoints>,
+    named: Named,
     deltas: Deltas,
     revocations: Parts<Revocations>,
     sets: Parts<SetPart>,
@@ -167,6 +174,11 @@ impl Encodings {
             self.deltas.keep(&encoded);
             encoded
         })
+    }
+
+    /// The resource of all that is known by name and may be at `port`: the same for all who ask for an address there.
+    pub fn named(&self, named: &Shared<NamedAddresses>, port: u16) -> Encoded {
+        self.named.find_or(named, port, || encode_endpoints(&named.at(port)))
     }
 
     /// Puts what has changed in place of each list of endpoints, where that is known of what a proxy holds: it is made once
@@ -229,6 +241,7 @@ impl Encodings {
             self.services.forget_unused();
         }
         self.endpoints.forget_unused();
+        self.named.forget_unused();
         self.revocations.forget_unused();
         self.sets.forget_unused();
         self.gateway_ports.forget_unused();

@@ -6,6 +6,7 @@ mod deltas;
 pub mod diff;
 pub mod encoding;
 pub mod held;
+mod named;
 pub mod store;
 pub mod view;
 pub mod watchers;

@@ -87,7 +87,10 @@ pub(super) fn own(snapshot: &Snapshot, workload: &Arc<Workload>) -> (Vec<Part>, 
     let mut parts = vec![Part { subject: Subject::Own, resources }];
     if let Some(gateway) = snapshot.mesh().gateways.get(&workload.name) {
         let ports = gateway.ports.iter();
-        parts.extend(ports.map(|(port, served)| gateway_port(snapshot, gateway, *port, served, &mut inputs)));
+        let namespace = workload.name.namespace();
+        parts.extend(ports.map(|(port, served)| {
+            gateway_port(snapshot, (&**gateway, namespace), *port, served, &mut inputs)
+        }));
     }
     (parts, inputs)
 }
@@ -96,7 +99,7 @@ pub(super) fn own(snapshot: &Snapshot, workload: &Arc<Workload>) -> (Vec<Part>, 
 /// the certificates. Nobody asks for it, and nobody else is told.
 fn gateway_port(
     snapshot: &Snapshot,
-    gateway: &Gateway,
+    (gateway, namespace): (&Gateway, &str),
     port: u16,
     served: &Arc<GatewayPort>,
     inputs: &mut Vec<Input>,
@@ -105,7 +108,7 @@ fn gateway_port(
     let mut resources = vec![encodings.gateway_port(served)];
     for host in served.virtual_hosts().filter_map(|host| gateway.virtual_hosts.get(&host.service)) {
         resources.push(encodings.service(host));
-        resources.extend(endpoints(snapshot, host, inputs));
+        resources.extend(endpoints(snapshot, host, namespace, inputs));
         let shown = host.certificates().into_iter().filter_map(|name| gateway.certificates.get(name));
         resources.extend(shown.map(|certificate| encodings.certificate(certificate)));
         let users = host.user_lists().into_iter().filter_map(|name| gateway.user_lists.get(name));
@@ -159,7 +162,7 @@ pub(super) fn part(snapshot: &Snapshot, clients: &Clients, authority: &Arc<str>)
             if address.named
                 && let Some(port) = port(authority)
             {
-                resources.push(encode_endpoints(&snapshot.mesh().named_at(port)));
+                resources.push(snapshot.encodings().named(&snapshot.mesh().named, port));
             }
             once_each(&mut resources);
         }
@@ -186,19 +189,26 @@ fn service(
     let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
     let service = views.for_clients(clients);
     let mut resources = vec![snapshot.encodings().service(service)];
-    resources.extend(endpoints(snapshot, service, inputs));
+    resources.extend(endpoints(snapshot, service, &clients.namespace, inputs));
     resources
 }
 
-/// The endpoints of every backend, once each; an empty list where a backend that can be used has none. With them the workloads
-/// to which names may lead that are called in plaintext.
-fn endpoints(snapshot: &Snapshot, service: &Service, inputs: &mut Vec<Input>) -> Vec<Encoded> {
+/// The endpoints of every backend, once each; an empty list where a backend that can be used has none, or `namespace`, where the
+/// clients are, does not know of it, as in Istio. With them the workloads to which names may lead that are called in plaintext.
+fn endpoints(
+    snapshot: &Snapshot,
+    service: &Service,
+    namespace: &str,
+    inputs: &mut Vec<Input>,
+) -> Vec<Encoded> {
     let (mut seen, mut unproven) = (BTreeSet::new(), BTreeSet::new());
+    let mesh = snapshot.mesh();
     let mut found = Vec::new();
     for backend in service.backends.iter().filter(|backend| seen.insert(&backend.name.service)) {
         let key = &backend.name.service;
         inputs.push(Input::Endpoints(key.clone()));
-        match snapshot.mesh().endpoints.get(key) {
+        let is_known = *key == service.key || mesh.is_known_to(namespace, key);
+        match mesh.endpoints.get(key).filter(|_| is_known) {
             Some(endpoints) => {
                 unproven.append(&mut endpoints.unproven_ports());
                 found.push(snapshot.encodings().endpoints(endpoints));
@@ -208,7 +218,7 @@ fn endpoints(snapshot: &Snapshot, service: &Service, inputs: &mut Vec<Input>) ->
         }
     }
     for key in unproven.into_iter().map(ServiceKey::beside_sidecars) {
-        let beside = snapshot.mesh().endpoints.get(&key);
+        let beside = mesh.endpoints.get(&key);
         found.extend(beside.map(|beside| snapshot.encodings().endpoints(beside)));
         inputs.push(Input::Endpoints(key));
     }
@@ -292,6 +302,66 @@ mod tests {
                 "endpoints/gone.shop.svc.cluster.local:80",
             ]
         );
+    }
+
+    #[test]
+    fn whoever_does_not_know_of_a_backend_is_not_told_where_it_is_and_hears_when_that_changes() {
+        let mut mesh = mesh();
+        let (reviews, vault) = (
+            ServiceKey::new("reviews.shop.svc.cluster.local", 80),
+            ServiceKey::new("vault.shop.internal", 80),
+        );
+        add_service(&mut mesh, "vault.shop.internal", &["127.0.0.9:80"]);
+        add_route(&mut mesh, &reviews, None, &[&vault]);
+        let told = |mesh: &Mesh, namespace: &str| {
+            let store = Store::new(&testing::bundle());
+            store.publish(mesh.clone());
+            let snapshot = store.current().unwrap();
+            let clients = Clients { namespace: namespace.into(), selected: None };
+            let (part, inputs) = part(&snapshot, &clients, &Arc::from("reviews.shop"));
+            assert!(inputs.contains(&Input::Endpoints(vault.clone())));
+            let of_vault = snapshot.encodings().endpoints(&snapshot.mesh().endpoints[&vault]);
+            let name = of_vault.name();
+            let told = part.resources.iter().find(|one| one.name() == name).unwrap();
+            told.version() == of_vault.version()
+        };
+
+        assert!(told(&mesh, "shop") && told(&mesh, "other"));
+        mesh.exported.insert(vault.clone(), BTreeSet::from(["shop".to_owned()]));
+        assert!(told(&mesh, "shop") && !told(&mesh, "other"));
+    }
+
+    #[test]
+    fn what_is_known_by_name_at_a_port_is_made_once_for_all_who_ask_for_an_address_there() {
+        let mut mesh = mesh();
+        let occupant = |mesh: &Mesh, name: &str| {
+            let workload = Arc::clone(&mesh.workloads[&name.parse().unwrap()]);
+            selvedge_model::snapshot::Occupant { workload, skipped: Vec::new() }
+        };
+        let (shop, other) = (occupant(&mesh, "shop/frontend"), occupant(&mesh, "other/frontend"));
+        mesh.named.occupants.insert("db.example.com".parse().unwrap(), (0, shop));
+        let store = Store::new(&testing::bundle());
+        let listed = |namespace: &str, address: &str| {
+            let snapshot = store.current().unwrap();
+            let clients = Clients { namespace: namespace.into(), selected: None };
+            part(&snapshot, &clients, &Arc::from(address)).0.resources[1].clone()
+        };
+        let is_same = |one: &Encoded, other: &Encoded| Arc::ptr_eq(one.stamp(), other.stamp());
+
+        store.publish(mesh.clone());
+        let first = listed("shop", "93.184.0.1:443");
+        assert_eq!(first.name().to_string(), format!("endpoints/{}", ServiceKey::named(443)));
+        assert!(is_same(&first, &listed("other", "93.184.0.2:443")));
+        assert_ne!(first.name(), listed("shop", "93.184.0.1:80").name());
+
+        let same = mesh.named.occupants.clone();
+        mesh.named.occupants = same;
+        store.publish(mesh.clone());
+        assert!(is_same(&first, &listed("shop", "93.184.0.3:443")), "it says the same");
+        mesh.named.occupants.insert("web.example.com".parse().unwrap(), (1, other));
+        store.publish(mesh);
+        let next = listed("shop", "93.184.0.4:443");
+        assert!(!is_same(&first, &next) && is_same(&next, &listed("other", "93.184.0.1:443")));
     }
 
     #[test]

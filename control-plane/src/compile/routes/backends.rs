@@ -223,7 +223,10 @@ impl<'a> Backends<'a> {
     ) -> usize {
         let resolved = self.routing.resolve(&document.name, list, reference, (self.number, self.grants));
         let index = self.index(Some(reference), resolved);
-        let Some(BrokenReference { reason, why }) = self.broken.get(&index) else { return index };
+        let Some(BrokenReference { reason, why }) = self.broken.get(&index) else {
+            self.report_unknown((document, list), reference, index, problems);
+            return index;
+        };
         let (fault, message) = (Fault::Backend(*reason), format!("{why} ({})", share.when_broken()));
         // A port that a delegate does not name is that of whoever leaves the route to it.
         let left_by = left_by.filter(|_| *reason == Unresolved::NoSuchPort && reference.names_no_port());
@@ -240,6 +243,30 @@ impl<'a> Backends<'a> {
             problems.fault(document, &reference.field(list, *reason), message, fault);
         }
         index
+    }
+
+    /// Says if the clients who are led to the backend at `index` do not know of it: they are told of no endpoints. Of clients who
+    /// do not know what they are to call, either, there are none.
+    fn report_unknown<T>(
+        &self,
+        (document, list): (&Document<T>, &str),
+        reference: Reference<'_>,
+        index: usize,
+        problems: &mut Problems,
+    ) {
+        let (client, key) = (self.client.namespace, &self.list[index].name.service);
+        let Some(known) = self.routing.catalog.find(&key.host) else { return };
+        let are_there = || self.port.is_none_or(|port| port.host.is_known_at(port.key.port, client));
+        if known.is_known_at(key.port, client) || !are_there() {
+            return;
+        }
+        let message = format!(
+            "{}: {}, so others who follow this route are answered 503; have it exported to them, or write exportTo so that \
+             they do not follow it",
+            known.host,
+            known.known_to(key.port)
+        );
+        problems.error(document, &reference.field(list, Unresolved::NoSuchHost), message);
     }
 
     /// The rule in the namespace of the clients, and in another than `namespace`, because of which the backend at `index` is

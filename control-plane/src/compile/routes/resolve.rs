@@ -71,6 +71,15 @@ impl Reference<'_> {
         }
     }
 
+    /// Where it is, if it is in the list `list` of its document, or is `list` itself.
+    fn place(self, list: &str) -> String {
+        match self {
+            Self::Destination(destination) => format!("{list}[{}]", destination.index),
+            Self::Object(backend) => format!("{list}[{}]", backend.index),
+            Self::Mirror(_) | Self::MirrorObject(_) => list.to_owned(),
+        }
+    }
+
     /// Whether it says no port.
     pub(super) fn names_no_port(self) -> bool {
         match self {
@@ -100,13 +109,29 @@ impl<'a> Routing<'a> {
         reference: Reference<'_>,
         (own, grants): (u16, Option<&Grants<'_>>),
     ) -> Resolved<'a> {
-        match reference {
+        let resolved = match reference {
             Reference::Destination(destination) | Reference::Mirror(destination) => {
                 self.destination(route, destination, own)
             }
             Reference::Object(backend) | Reference::MirrorObject(backend) => {
                 self.object(route, list, backend, (own, grants))
             }
+        };
+        let port = resolved.name.service.port;
+        match &resolved.host {
+            Ok(known) if !known.is_known_at(port, Some(&*route.namespace)) => {
+                // Whose it is, and who may know of it, is not theirs to know.
+                let why = format!(
+                    "{} is not exported to {} by the exportTo of its ServiceEntry; have it exported, or name another host",
+                    known.host, route.namespace
+                );
+                // Called by its place: others may name the same host, and may be let.
+                let place = reference.place(list);
+                let name =
+                    BackendName { service: ServiceKey::new(&format!("{route}/{place}"), own), subset: None };
+                Resolved { name, host: Err(BrokenReference::new(Unresolved::NoSuchHost, why)) }
+            }
+            _ => resolved,
         }
     }
 

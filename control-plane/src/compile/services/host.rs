@@ -9,6 +9,7 @@ use crate::{
     problem::DocumentName,
     resources::{
         Document, ServiceEntrySpec, ServiceSpec,
+        export_to::ExportTo,
         linkerd::Annotated,
         load_balancer::BalancerBlock,
         locality_setting::TrafficDistribution,
@@ -250,6 +251,35 @@ impl<'a> KnownHost<'a> {
         }
     }
 
+    /// Says that who dials an address of the endpoints of `port` does not find it, because `most` others of its namespace are there.
+    pub(in super::super) fn report_callers(&self, port: u16, most: usize, problems: &mut Problems) {
+        let message = format!(
+            "is not found by who dials the addresses of its endpoints: {most} services of the namespace {} that come before are at \
+             the same address, or at names at the same port; give it an address of its own",
+            self.namespace
+        );
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(HostDocument::Service(document)) => problems.warning(document, "spec.ports", message),
+            Some(HostDocument::Entry(document)) => problems.warning(document, "spec.addresses", message),
+            None => {}
+        }
+    }
+
+    /// Says that `port` has no endpoints, because those of its namespace have all the room there is: the same words for each port of
+    /// a document.
+    pub(in super::super) fn report_no_room(&self, port: u16, most: usize, problems: &mut Problems) {
+        let message = format!(
+            "has ports that are left without endpoints: those of the services of the namespace {} may have {most} endpoints \
+             together, each at each port; have it select fewer workloads, or give it fewer ports",
+            self.namespace
+        );
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(HostDocument::Service(document)) => problems.no_room(document, "spec.ports", message),
+            Some(HostDocument::Entry(document)) => problems.no_room(document, "spec.ports", message),
+            None => {}
+        }
+    }
+
     /// Where the endpoints of `port` come from.
     pub(in super::super) fn backing(&self, port: u16) -> Option<Backing<'a>> {
         let PortDocument { source, below_wildcard, alias_of } = self.sources.get(&port)?;
@@ -292,6 +322,28 @@ impl KnownHost<'_> {
     pub(in super::super) fn declared(&self, port: u16) -> Declared {
         let key = ServiceKey { host: Arc::clone(&self.host), port };
         Declared { namespace: Arc::from(self.namespace), key }
+    }
+
+    /// Whether documents and clients in `namespace` know of its `port`; `None`: those in a namespace that no document names.
+    pub(in super::super) fn is_known_at(&self, port: u16, namespace: Option<&str>) -> bool {
+        self.exported_at(port).is_none_or(|export_to| export_to.includes(self.namespace, namespace))
+    }
+
+    /// Who knows of its `port`, for messages.
+    pub(in super::super) fn known_to(&self, port: u16) -> String {
+        let document = self.sources.get(&port).map_or(self.first, |port| port.source).describe();
+        let namespaces = self.exported_at(port).into_iter().flat_map(|to| to.namespaces(self.namespace));
+        match some_of(namespaces) {
+            Some(namespaces) => format!("{document} exports it to {namespaces} alone"),
+            None => format!("{document} exports it to nobody"),
+        }
+    }
+
+    fn exported_at(&self, port: u16) -> Option<&ExportTo> {
+        match self.sources.get(&port)?.source {
+            HostDocument::Service(_) => None,
+            HostDocument::Entry(document) => Some(&document.spec.export_to),
+        }
     }
 
     /// Whether documents in `namespace` may name it.

@@ -171,3 +171,115 @@ fn a_document_that_would_cost_too_much_at_many_ports_for_many_namespaces_is_refu
     assert!(views(&mesh).for_namespace("ns-7").backends[0].broken.is_some());
     assert!(views(&mesh).by_namespace.len() <= 1);
 }
+
+/// A `ServiceEntry` of `shop` with two endpoints, exported to these.
+fn vault(export_to: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: vault, namespace: shop}}\n\
+         spec:\n  hosts: [vault.internal, vault.shop.svc.cluster.local]\n  exportTo: {export_to}\n\
+         \x20 ports: [{{number: 80, name: http, protocol: HTTP}}, {{number: 81, name: tcp, protocol: TCP}}]\n\
+         \x20 resolution: STATIC\n  endpoints: [{{address: 10.9.9.9}}, {{address: 10.9.9.8}}]\n---\n"
+    )
+}
+
+/// A `Service` of `guest`, and a route of each kind there that leads to the vault.
+fn to_vault() -> String {
+    let name = |kind: &str, version: &str| {
+        format!(
+            "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: {}, namespace: guest}}\n",
+            kind.to_lowercase()
+        )
+    };
+    let ports = "[{name: http, port: 80}, {name: tcp, port: 81}]";
+    [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: guest}\nspec: {selector: {a: b}, ports: ".to_owned(),
+        format!("{ports}}}\n---\n"),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: second, namespace: guest}\nspec: {selector: {a: b}, ports: ".to_owned(),
+        format!("{ports}}}\n"),
+        name("VirtualService", "networking.istio.io/v1"),
+        "spec:\n  hosts: [own]\n  http:\n  - {route: [{destination: {host: vault.internal, port: {number: 80}}}], \
+         mirror: {host: vault.internal, port: {number: 80}}}\n\
+         \x20 tcp: [{route: [{destination: {host: vault.internal, port: {number: 81}}}]}]\n".to_owned(),
+        name("HTTPRoute", "gateway.networking.k8s.io/v1"),
+        "spec: {parentRefs: [{group: '', kind: Service, name: second, port: 80}], \
+         rules: [{backendRefs: [{name: vault, namespace: shop, port: 80}]}]}\n".to_owned(),
+        name("TCPRoute", "gateway.networking.k8s.io/v1alpha2"),
+        "spec: {parentRefs: [{group: '', kind: Service, name: second, port: 81}], \
+         rules: [{backendRefs: [{name: vault, namespace: shop, port: 81}]}]}\n---\n".to_owned(),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_route_leads_to_no_host_that_is_not_exported_to_its_namespace() {
+    for (export_to, fields) in [
+        ("['*']", &[][..]),
+        ("[., guest]", &[]),
+        (
+            "[.]",
+            &[
+                "spec.http[0].mirror.host",
+                "spec.http[0].route[0].destination.host",
+                "spec.tcp[0].route[0].destination.host",
+                "spec.rules[0].backendRefs[0].name",
+                "spec.rules[0].backendRefs[0].name",
+            ],
+        ),
+    ] {
+        let (mesh, problems) = compiled(&format!("{}{}", vault(export_to), to_vault()));
+
+        let is_of_export = |problem: &&Problem| problem.message.contains("is not exported to guest");
+        let mut told: Vec<_> = problems.iter().filter(is_of_export).map(|problem| &*problem.field).collect();
+        let mut fields = fields.to_vec();
+        told.sort_unstable();
+        fields.sort_unstable();
+        assert_eq!(told, fields, "{export_to}: {problems:?}");
+        for (host, port) in [("own", 80), ("own", 81), ("second", 80), ("second", 81)] {
+            let service = service(&mesh, &format!("{host}.guest.svc.cluster.local"), port, "guest");
+            let leads = |backend: &selvedge_model::Backend| backend.name.service.host.starts_with("vault.");
+            assert_eq!(service.backends.iter().any(leads), told.is_empty(), "{export_to} {host} {port}");
+        }
+    }
+}
+
+#[test]
+fn another_route_leads_to_a_host_of_its_own_namespace_all_the_same() {
+    let of = |namespace: &str, name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{parentRefs: [{{group: '', kind: Service, name: db, namespace: shop}}], \
+             rules: [{{matches: [{{path: {{value: /{name}}}}}], backendRefs: [{{name: vault, namespace: shop, port: 80}}]}}]}}\n---\n"
+        )
+    };
+    let (mesh, _) = compiled(&format!("{SERVICES}{}{}{}", vault("[.]"), of("guest", "a"), of("shop", "b")));
+
+    let backends = |client: &str| {
+        let service = service(&mesh, DB, 80, client);
+        let broken = service.backends.iter().map(|backend| backend.broken.is_some());
+        broken.collect::<Vec<_>>()
+    };
+    assert_eq!(backends("shop"), [false]);
+    assert_eq!(backends("guest"), [true]);
+}
+
+#[test]
+fn clients_who_do_not_know_where_a_route_leads_are_told_of_unless_there_are_none() {
+    let route = |host: &str, export_to: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: shop}}\n\
+             spec:\n  hosts: [{host}]\n  exportTo: {export_to}\n  http: [{{route: [{{destination: {{host: vault.internal, \
+             port: {{number: 80}}}}}}]}}]\n---\n"
+        )
+    };
+    for (host, export_to, is_told) in
+        [(DB, "['*']", true), (DB, "[a]", true), (DB, "[.]", false), ("vault.internal", "['*']", false)]
+    {
+        let text = format!("{SERVICES}{}{}", vault("[.]"), route(host, export_to));
+        let (_, problems) = compiled(&text);
+
+        let fields: Vec<_> = problems.iter().map(|problem| &*problem.field).collect();
+        let told: &[&str] = if is_told { &["spec.http[0].route[0].destination.host"] } else { &[] };
+        assert_eq!(fields, told, "{host} {export_to}: {problems:?}");
+        assert!(problems.iter().all(|problem| problem.message.contains("exports it to shop alone")));
+    }
+}
