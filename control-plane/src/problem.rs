@@ -3,7 +3,12 @@
 //! Everything that reads configuration reports through this one type: `selvedge check`, the control
 //! plane's log and its admin page say the same words.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use selvedge_ops::{plain, plain_within};
 use serde::Serialize;
@@ -275,6 +280,63 @@ impl Problem {
     }
 }
 
+/// How many problems of one kind and severity are told of one document, and how many of all kinds.
+const MOST_OF_KIND: usize = 50;
+const MOST_OF_DOCUMENT: usize = 500;
+
+/// Those of `problems`, which are in order, that are told: of each document so many, and how many others there are in the place of
+/// the first of these. A small document may have as many as it has fields, times as many as it speaks of; all are logged, and
+/// shown to whoever asks.
+#[must_use]
+pub(crate) fn some_of_each(problems: Vec<Problem>) -> Vec<Problem> {
+    /// What problems are of: a document, where it is, and a kind. `None`: all kinds.
+    type Kind = (Option<DocumentName>, Option<Arc<Path>>, Option<(Severity, Fault)>);
+    let of = |problem: &Problem, kind| -> Kind { (problem.document.clone(), problem.path.clone(), kind) };
+    let mut known: HashMap<Kind, usize> = HashMap::new();
+    for problem in &problems {
+        *known.entry(of(problem, None)).or_default() += 1;
+    }
+    known.retain(|_, count| *count > MOST_OF_KIND);
+    if known.is_empty() {
+        return problems;
+    }
+    let crowded: HashSet<Kind> = known.into_keys().collect();
+    let mut counts: HashMap<Kind, usize> = HashMap::new();
+    // What stands for others, by its place among those that are told, and for how many.
+    let mut others: HashMap<Kind, (usize, usize)> = HashMap::new();
+    let mut told: Vec<Problem> = Vec::new();
+    for problem in problems {
+        let of_document = of(&problem, None);
+        if !crowded.contains(&of_document) {
+            told.push(problem);
+            continue;
+        }
+        let kind = of(&problem, Some((problem.severity, problem.fault)));
+        let [all, same] = [&of_document, &kind].map(|of| counts.get(of).copied().unwrap_or_default());
+        if all < MOST_OF_DOCUMENT && same < MOST_OF_KIND {
+            *counts.entry(of_document).or_default() += 1;
+            *counts.entry(kind).or_default() += 1;
+            told.push(problem);
+            continue;
+        }
+        let of = if same < MOST_OF_KIND { of_document } else { kind };
+        let (place, count) = others.entry(of).or_insert((told.len(), 0));
+        *count += 1;
+        let severity = problem.severity;
+        if *place == told.len() {
+            told.push(problem);
+        }
+        told[*place].severity = told[*place].severity.min(severity);
+    }
+    for ((.., kind), (place, count)) in others {
+        let of_kind = if kind.is_some() { " of this kind" } else { "" };
+        let [field, message] =
+            [String::new(), format!("and {count} more problems{of_kind}; mend those first that are told")];
+        told[place] = Problem { field, message, ..told[place].clone() };
+    }
+    told
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
@@ -313,6 +375,43 @@ mod tests {
         let shown = problem.to_string();
         assert!(shown.starts_with("a\\u{1b}[2J.yaml: Service a\\u{1b}[31m/b\\nb"), "{shown:.200}");
         assert!(!shown.contains(char::is_control) && shown.ends_with("ä…") && shown.len() < 6_000);
+    }
+
+    #[test]
+    fn of_very_many_problems_of_a_document_some_are_told_and_how_many_others_there_are() {
+        let problem = |name: &str, severity, fault, index: usize| Problem {
+            severity,
+            document: Some(DocumentName { kind: "Service".into(), namespace: "a".into(), name: name.into() }),
+            path: None,
+            line: None,
+            field: format!("spec.ports[{index}]"),
+            message: "is wrong".to_owned(),
+            fault,
+        };
+        let mut all = Vec::new();
+        all.extend((0..1000).map(|index| problem("many", Severity::Warning, Fault::Between, index)));
+        all.extend((0..3).map(|index| problem("many", Severity::Error, Fault::Between, index)));
+        all.extend((0..50).map(|index| problem("few", Severity::Error, Fault::Part, index)));
+        all.extend((0..600).map(|index| {
+            let fault = Fault::Parent { index, why: Detached::NoSuchParent };
+            problem("kinds", Severity::Error, fault, index)
+        }));
+
+        let told = some_of_each(all.clone());
+        let of = |name: &str| -> Vec<&Problem> {
+            told.iter().filter(|one| one.document.as_ref().is_some_and(|one| &*one.name == name)).collect()
+        };
+        let many = of("many");
+        assert_eq!(many.len(), 51 + 3);
+        assert_eq!(
+            many[50].to_string(),
+            "Service a/many: and 950 more problems of this kind; mend those first that are told"
+        );
+        assert_eq!(many[51..].iter().filter(|one| one.severity == Severity::Error).count(), 3);
+        assert_eq!(of("few").len(), 50);
+        assert_eq!(of("kinds").len(), 501);
+        assert!(of("kinds")[500].message.starts_with("and 100 more problems;"));
+        assert_eq!(told, some_of_each(all), "the same each time");
     }
 
     #[test]

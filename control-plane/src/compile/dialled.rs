@@ -4,8 +4,10 @@
 //! with a DNS name are listed by their port, and each proxy finds out which of them has the address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
     net::SocketAddr,
+    sync::Arc,
 };
 
 use selvedge_model::{
@@ -13,21 +15,57 @@ use selvedge_model::{
     snapshot::{Declared, NamedAddresses, Occupant},
 };
 
-use super::{owners::Owners, services::Catalog};
+use super::{
+    Problems,
+    owners::Owners,
+    services::{Catalog, KnownHost},
+};
+
+/// How many services of one namespace may be meant by whoever dials one address, or a port of addresses that names have. Everybody
+/// who dials such an address is told of all of them.
+const MOST_AT_ONE: usize = 500;
 
 /// The services that may be meant by whoever dials one of their endpoints; the first first.
-fn called_by_endpoints<'a>(
-    catalog: &'a Catalog<'_>,
+fn called_by_endpoints<'a, 'c>(
+    catalog: &'a Catalog<'c>,
     endpoints: &'a BTreeMap<ServiceKey, Endpoints>,
-) -> impl Iterator<Item = (Declared, &'a Endpoints)> {
+) -> impl Iterator<Item = (&'a KnownHost<'c>, Declared, &'a Endpoints)> {
     catalog.in_order().flat_map(move |host| {
         let called = host.ports.keys().filter(|port| host.is_called_by_endpoints(**port));
         called.filter_map(move |port| {
             let declared = host.declared(*port);
             let endpoints = endpoints.get(&declared.key)?;
-            Some((declared, endpoints))
+            Some((host, declared, endpoints))
         })
     })
+}
+
+/// Services by where their endpoints are, at most [`MOST_AT_ONE`] of each namespace at each place.
+struct Callers<P> {
+    found: BTreeMap<P, Vec<Declared>>,
+    /// How many of each namespace there are.
+    counts: HashMap<(P, Arc<str>), usize>,
+}
+
+impl<P: Ord + Clone + Hash> Callers<P> {
+    fn new() -> Self {
+        Self { found: BTreeMap::new(), counts: HashMap::new() }
+    }
+
+    /// Adds `declared`, a port of `host`, of which all endpoints are added one after the other.
+    fn add(&mut self, place: P, host: &KnownHost<'_>, declared: &Declared, problems: &mut Problems) {
+        let here = self.found.entry(place.clone()).or_default();
+        if here.last() == Some(declared) {
+            return;
+        }
+        let count = self.counts.entry((place, Arc::clone(&declared.namespace))).or_default();
+        *count += 1;
+        if *count > MOST_AT_ONE {
+            host.report_callers(declared.key.port, MOST_AT_ONE, problems);
+        } else {
+            here.push(declared.clone());
+        }
+    }
 }
 
 /// Those services by the addresses of their endpoints. A workload's address means only services of its namespace, and
@@ -36,9 +74,10 @@ pub(super) fn callers(
     catalog: &Catalog<'_>,
     endpoints: &BTreeMap<ServiceKey, Endpoints>,
     owners: &Owners<'_>,
+    problems: &mut Problems,
 ) -> BTreeMap<SocketAddr, Vec<Declared>> {
-    let mut callers: BTreeMap<SocketAddr, Vec<Declared>> = BTreeMap::new();
-    for (declared, endpoints) in called_by_endpoints(catalog, endpoints) {
+    let mut callers = Callers::new();
+    for (host, declared, endpoints) in called_by_endpoints(catalog, endpoints) {
         for endpoint in &endpoints.list {
             let owner = owners.of(&Host::Ip(endpoint.address.ip()), endpoint.address.port());
             let is_a_workloads = endpoint.workload.is_some();
@@ -46,10 +85,11 @@ pub(super) fn callers(
                 !owner.what.is_a_pod() && (!is_a_workloads || owner.namespace == &*declared.namespace)
             });
             if is_theirs {
-                add(callers.entry(endpoint.address).or_default(), &declared);
+                callers.add(endpoint.address, host, &declared, problems);
             }
         }
     }
+    let mut callers = callers.found;
     // The namespace that has the address comes first, whatever order its services are in; others are only for clients
     // who do not know of those.
     callers.retain(|address, declared| {
@@ -67,10 +107,11 @@ pub(super) fn named(
     workloads: impl Iterator<Item = (usize, NamedEndpoint)>,
     count: usize,
     occupants: &BTreeMap<Host, (usize, Occupant)>,
+    problems: &mut Problems,
 ) -> NamedAddresses {
     let mut named = NamedAddresses::default();
     // Workloads first: where a service lists the same place without knowing whose it is, it is theirs.
-    let of_host = |host: &super::services::KnownHost<'_>| -> Vec<NamedEndpoint> {
+    let of_host = |host: &KnownHost<'_>| -> Vec<NamedEndpoint> {
         let keys = host.ports.keys().map(|port| host.declared(*port).key);
         let lists = keys.filter_map(|key| endpoints.get(&key));
         lists.flat_map(|endpoints| endpoints.named.iter().cloned()).collect()
@@ -83,11 +124,13 @@ pub(super) fn named(
             named.endpoints.entry(endpoint.address.port).or_default().push((rank, endpoint));
         }
     }
-    for (declared, endpoints) in called_by_endpoints(catalog, endpoints) {
+    let mut callers = Callers::new();
+    for (host, declared, endpoints) in called_by_endpoints(catalog, endpoints) {
         for endpoint in &endpoints.named {
-            add(named.callers.entry(endpoint.address.port).or_default(), &declared);
+            callers.add(endpoint.address.port, host, &declared, problems);
         }
     }
+    named.callers = callers.found;
     let by_name = occupants.iter().filter(|(host, _)| host.name().is_some());
     named.occupants = by_name.map(|(host, occupant)| (host.clone(), occupant.clone())).collect();
     named
@@ -127,11 +170,4 @@ pub(super) fn beside_sidecars(
         at(one.address.port, &|here| here.named.push(one.clone()));
     }
     found
-}
-
-/// Adds `declared`, of which all endpoints are added one after the other.
-fn add(known: &mut Vec<Declared>, declared: &Declared) {
-    if known.last() != Some(declared) {
-        known.push(declared.clone());
-    }
 }

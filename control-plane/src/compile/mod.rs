@@ -42,7 +42,7 @@ mod there;
 mod workloads;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
     time::SystemTime,
@@ -147,7 +147,8 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
-    let candidates = candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
+    let (candidates, behind) =
+        candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
     let owners = owners::Owners::new(
         resources,
         &catalog,
@@ -214,8 +215,16 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         owners: keep(Owners(owners.in_files().into()), Some(&previous.owners)),
         revocations: keep(revocations, Some(&previous.revocations)),
         sets: network.into_sets().into(),
-        callers: dialled::callers(&catalog, &endpoints, &owners).into(),
-        named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants).into(),
+        callers: dialled::callers(&catalog, &endpoints, &owners, &mut problems).into(),
+        named: dialled::named(
+            &catalog,
+            &endpoints,
+            workloads.named(),
+            workloads.len(),
+            &occupants,
+            &mut problems,
+        )
+        .into(),
         occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),
         workloads: finished.into(),
         service_addresses: catalog
@@ -233,7 +242,8 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let of_each_policy = incremental::Reports::from(of_each_policy);
     let found =
         Found { others: problems, policies: of_policies, of_each_policy, gateways: of_gateways, routed };
-    let facts = incremental::Facts::new(&catalog, found, (led_to, faced), (unproven, there), connections);
+    let mut facts = incremental::Facts::new(&catalog, found, (led_to, faced), (unproven, there), connections);
+    facts.behind = behind;
     (mesh, facts)
 }
 
@@ -250,12 +260,17 @@ fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
     }
 }
 
+/// How many problems of one document are kept by what found them.
+const MOST_KEPT: usize = 2_000;
+
 /// What is wrong, each thing once: a service with several ports meets the same mistake several times.
 #[derive(Debug, Default)]
 struct Problems {
     found: HashSet<Problem>,
     /// How often something was found, whether that was known or not.
     times: usize,
+    /// How much was found of each document.
+    of_each: HashMap<Option<DocumentName>, usize>,
     /// The routes that decide on some port, each with the parent by which it is attached there.
     deciding: HashSet<(DocumentName, usize)>,
     /// The namespaces with documents that have no room because of others of the same namespace, which may be for other hosts.
@@ -269,9 +284,26 @@ impl Problems {
         self.error(document, field, message);
     }
 
+    /// Adds a problem, unless [`MOST_KEPT`] of its document are known: of so many only some are told, and how many others there are.
     fn add(&mut self, problem: Problem) {
         self.times += 1;
-        self.found.insert(problem);
+        let known = self.of_each.entry(problem.document.clone()).or_default();
+        if *known <= MOST_KEPT && !self.found.contains(&problem) {
+            *known += 1;
+            if *known <= MOST_KEPT {
+                self.found.insert(problem);
+            }
+        }
+    }
+
+    /// Whether not all problems of this one's document are kept.
+    fn leaves_out(&self, problem: &Problem) -> bool {
+        self.of_each.get(&problem.document).is_some_and(|known| *known > MOST_KEPT)
+    }
+
+    /// The same of any document.
+    fn is_cut_short(&self) -> bool {
+        self.of_each.values().any(|known| *known > MOST_KEPT)
     }
 
     /// What other documents have a part in.

@@ -33,9 +33,10 @@ use crate::resources::{
 /// a few thousand hosts and ports would be millions.
 const MOST_PORTS: usize = 100_000;
 
-/// How many endpoints and addresses these ports may have together, as far as documents list them. Each port has all of its
-/// document, so that many small documents would be as many as their machine has no memory for.
-const MOST_ENDPOINTS: usize = 2_000_000;
+/// How many endpoints and addresses these ports may have together, as far as documents list them, and namespaces to which they are
+/// exported. Each port has all of its document, and each takes more than a kilobyte, so that many small documents would be as
+/// many as their machine has no memory for. Those that are selected count [on their own](super::candidates::MOST_BEHIND).
+const MOST_ENDPOINTS: usize = 250_000;
 
 /// How many Services of the type `ExternalName` may follow each other.
 const LONGEST_CHAIN: usize = 8;
@@ -571,7 +572,7 @@ pub(super) fn spoken_of_if_it_matters(
 /// How many endpoints and addresses a host of `spec` has at each of its ports, as far as it lists them.
 fn listed(spec: &ServiceEntrySpec) -> usize {
     let endpoints = if let EntryEndpoints::Inline(list) = &spec.endpoints { list.len() } else { 0 };
-    endpoints + spec.addresses.len() + spec.ranges.len()
+    endpoints + spec.addresses.len() + spec.ranges.len() + spec.export_to.named()
 }
 
 /// `host` from its end to its begin.

@@ -44,6 +44,11 @@ impl ExportTo {
         own.into_iter().chain(listed)
     }
 
+    /// How many namespaces it names.
+    pub fn named(&self) -> usize {
+        self.namespaces.len()
+    }
+
     /// Whether a document in `own` and one in `other_own` with `other` are both for somebody.
     pub fn meets(&self, own: &str, other: &Self, other_own: &str) -> bool {
         match (self.everywhere, other.everywhere) {

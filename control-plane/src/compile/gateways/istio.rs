@@ -89,7 +89,7 @@ impl<'a> IstioGateways<'a> {
                     named_here.push(*place);
                 }
             }
-            let size = routing.size(document);
+            let size = routing.written(document);
             if let Err(why) = copies.take_more(&document.name, times.saturating_sub(1), size) {
                 let message = format!("is not served at gateways: {why}");
                 problems.error(document, "spec.gateways", message);

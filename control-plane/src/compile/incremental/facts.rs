@@ -9,9 +9,10 @@ use std::{
 use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::ServiceViews};
 
 use super::super::{
-    Problems, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort, workloads::Faced,
+    Problems, candidates::Behind, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort,
+    workloads::Faced,
 };
-use crate::problem::{Detached, DocumentName, Fault, Problem};
+use crate::problem::{Detached, DocumentName, Fault, Problem, some_of_each};
 
 /// What is known of all hosts.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(in super::super) struct Facts {
     pub(super) connections: Connections,
     /// The clients that rules select by their labels and that are there.
     pub(super) selected: There,
+    /// How many endpoints the services of each namespace have.
+    pub(in super::super) behind: Behind,
 }
 
 impl Facts {
@@ -45,7 +48,8 @@ impl Facts {
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        Self { others: hosts, found, led_to, faced, unproven, connections, selected }
+        let behind = Behind::default();
+        Self { others: hosts, found, led_to, faced, unproven, connections, selected, behind }
     }
 }
 
@@ -117,7 +121,7 @@ impl Found {
         let mut problems: Vec<Problem> =
             all.into_iter().map(|problem| weighed(problem.clone(), is_deciding)).collect();
         sort(&mut problems);
-        problems
+        some_of_each(problems)
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) struct Local<'a> {
     pub(super) service_addresses: BTreeMap<SocketAddr, Declared>,
     pub(super) callers: BTreeMap<SocketAddr, Vec<Declared>>,
     pub(super) owners: BTreeMap<Host, Vec<OwnedPorts>>,
+    pub(super) behind: candidates::Behind,
     pub(super) problems: Problems,
 }
 
@@ -43,7 +44,8 @@ impl<'a> Local<'a> {
         let mut workloads =
             workloads::Workloads::new(part, settings, policies, &previous.workloads, &mut problems);
         let catalog = services::Catalog::new(part, settings, &mut problems);
-        let candidates = candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
+        let (candidates, behind) =
+            candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
         let owners =
             owners::Owners::new(part, &catalog, &candidates, &mut workloads, &previous.owners, &mut problems);
         let endpoints = endpoints::endpoints(
@@ -62,7 +64,7 @@ impl<'a> Local<'a> {
         servers::report_annotations(part, &mut problems);
         let mut addresses = workloads.addresses();
         endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
-        let callers = dialled::callers(&catalog, &endpoints, &owners);
+        let callers = dialled::callers(&catalog, &endpoints, &owners, &mut problems);
         let may_serve = |address, namespace: &str| owners.may_serve(address, namespace);
         let service_addresses = catalog.addresses(may_serve, &mut problems);
         let owners = owners.in_files();
@@ -75,6 +77,7 @@ impl<'a> Local<'a> {
             service_addresses,
             callers,
             owners,
+            behind,
             problems,
         })
     }

@@ -107,6 +107,7 @@ impl Last {
         if are_named && !(order.is_kept && old.names().eq(new.names())) {
             return Err(Everything);
         }
+        self.facts.behind.follow(&old.behind, &new.behind).ok_or(Everything)?;
         let mut mesh = self.mesh.clone();
         splice(&mut OwnersIn(&mut mesh.owners), &old.owners, std::mem::take(&mut new.owners))?;
         let is_asked = self.is_beyond_policies(&old, &new, order)? || !connected.is_empty();
@@ -131,6 +132,9 @@ impl Last {
         if let Some(faced) = &mut self.facts.faced {
             splice(faced, &old.faced(), new.faced())?;
             policies.extend(policies::concerned(&self.resources, &settings, &old, &new));
+        }
+        if old.problems.is_cut_short() || new.problems.is_cut_short() {
+            return Err(Everything);
         }
         let (gone, come) = (old.problems.found, new.problems.found);
         self.mesh = mesh;
@@ -287,7 +291,11 @@ impl Last {
         if *gone == come {
             return Ok(());
         }
-        let there = &mut self.facts.found.others.found;
+        let others = &mut self.facts.found.others;
+        if gone.iter().chain(&come).any(|problem| others.leaves_out(problem)) {
+            return Err(Everything);
+        }
+        let there = &mut others.found;
         let was_there = |problem: &Problem| there.remove(problem);
         if !gone.iter().filter(|problem| !come.contains(problem)).all(was_there) {
             return Err(Everything);

@@ -5,10 +5,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use selvedge_model::{ClientMatch, Layer, Match, Rule, StringMatch, TcpRule, facts};
+use selvedge_model::{
+    Backend, ClientMatch, Layer, Match, Rule, StringMatch, TcpMatch, TcpRule, WeightedBackend, facts,
+};
 
-use super::{super::Problems, Routing, VirtualService, backends::Backends};
+use super::{super::Problems, Routing, VirtualService, backends::Backends, delegates::Effective};
 use crate::resources::virtual_service::{Follower, asked};
+
+/// About how much memory a backend takes in which a rule has a share, with the reason why it cannot be used, in bytes.
+const OF_BACKEND: usize = size_of::<Backend>() + size_of::<WeightedBackend>() + 256;
 
 /// The gateway workload that follows a document, and the `Gateway` because of which it does.
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +27,24 @@ pub(in super::super) struct Asker<'a> {
 }
 
 impl<'a> Routing<'a> {
-    /// About how much memory what `document` says takes at one place, with what it leaves to delegates, in bytes.
-    pub(in super::super) fn size(&self, document: &VirtualService) -> usize {
+    /// About how much memory what `document` says takes, with what it leaves to delegates, in bytes.
+    pub(in super::super) fn written(&self, document: &VirtualService) -> usize {
         document.size.saturating_add(self.delegated.get(&document.name).copied().unwrap_or_default())
+    }
+
+    /// About how much memory is taken by what sidecars make of it for one port, in bytes: a rule is many times what it takes to
+    /// write one.
+    pub(super) fn size(&self, document: &VirtualService) -> usize {
+        let of_requests = self.http_routes(document).iter().map(|Effective { route, mirrors, .. }| {
+            let matches = route.matches.as_ref().map_or(0, Vec::len);
+            let backends = (route.destinations.len() + mirrors.len()) * OF_BACKEND;
+            size_of::<Rule>() + matches * size_of::<Match>() + backends
+        });
+        let of_connections = document.spec.tcp.iter().map(|route| {
+            let matches = route.matches.as_ref().map_or(0, Vec::len);
+            size_of::<TcpRule>() + matches * size_of::<TcpMatch>() + route.destinations.len() * OF_BACKEND
+        });
+        self.written(document).saturating_add(of_requests.chain(of_connections).sum())
     }
 
     /// The labels of clients that `document` asks for at gateways.

@@ -309,3 +309,30 @@ fn a_service_that_stands_for_another_has_its_workloads_and_their_mutual_tls() {
     let (_, problems) = compiled(&external("ports: [{port: 80}]"));
     assert!(errors(&problems)[0].starts_with("spec.externalName: \"\" is"), "{problems:?}");
 }
+
+#[test]
+fn whoever_calls_an_address_outside_is_told_of_so_many_services_of_a_namespace_and_no_more() {
+    let entry = |namespace: &str, count: usize, more: &str| {
+        let hosts: Vec<String> =
+            (0..count).map(|place| format!("h{place:03}.{namespace}.example.com")).collect();
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a, namespace: {namespace}}}\n\
+             spec: {{hosts: [{}], ports: [{{number: 443, name: tls, protocol: TLS}}], {more}}}\n---\n",
+            hosts.join(", ")
+        )
+    };
+    let by_name = entry("greedy", 502, "resolution: DNS") + &entry("other", 2, "resolution: DNS");
+    let by_address = entry("fixed", 501, "resolution: STATIC, endpoints: [{address: 192.0.2.1}]");
+
+    let (mesh, problems) = compiled(&(by_name + &by_address));
+
+    let of = |callers: &[selvedge_model::snapshot::Declared], namespace: &str| {
+        callers.iter().filter(|declared| &*declared.namespace == namespace).count()
+    };
+    let named = &mesh.named.callers[&443];
+    assert_eq!((of(named, "greedy"), of(named, "other")), (500, 2));
+    assert_eq!(of(&mesh.callers.get(&"192.0.2.1:443".parse().unwrap()).unwrap()[..], "fixed"), 500);
+    let told: Vec<_> = problems.iter().map(|problem| (&*problem.field, &problem.message)).collect();
+    assert_eq!(told.len(), 2, "once of each document: {told:?}");
+    assert!(told.iter().all(|(_, message)| message.starts_with("is not found by who dials")), "{told:?}");
+}

@@ -194,7 +194,7 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
     let port = |number| format!("{{number: {number}, name: http-{number}, protocol: HTTP}}");
     let ports: Vec<String> = (1..=100_u16).map(port).collect();
     let endpoints: Vec<String> =
-        (0..1000).map(|place| format!("{{address: 10.0.{}.{}}}", place / 250, place % 250 + 1)).collect();
+        (0..125).map(|place| format!("{{address: 10.0.{}.{}}}", place / 250, place % 250 + 1)).collect();
     let entry = |name: &str| {
         let hosts: Vec<String> = (0..9).map(|place| format!("{name}{place}.example.com")).collect();
         format!(
@@ -209,13 +209,123 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
     let mut problems = Problems::default();
     let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
 
-    assert_eq!(catalog.hosts().count(), 20, "each has 100,000");
+    assert_eq!(catalog.hosts().count(), 20, "each has 12,500");
     assert!(!problems.crowded.is_empty() && problems.found.len() == 7);
     assert!(
-        problems.found.iter().all(|problem| problem.message.contains("may have 2000000 endpoints")),
+        problems.found.iter().all(|problem| problem.message.contains("may have 250000 endpoints")),
         "{:?}",
         problems.found
     );
+}
+
+/// A `Service` of `namespace` with as many ports, which selects as many workloads.
+fn behind(namespace: &str, name: &str, ports: usize, workloads: usize) -> String {
+    let ports: Vec<String> = (1..=ports).map(|port| format!("{{name: p{port}, port: {port}}}")).collect();
+    let metadata = format!("metadata: {{name: {name}, namespace: {namespace}}}");
+    let service = format!(
+        "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{selector: {{app: {name}}}, ports: [{}]}}\n---\n",
+        ports.join(", ")
+    );
+    let entries = (0..workloads).map(|place| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}-{place}, namespace: {namespace}}}\n\
+             spec: {{address: 10.{}.0.{place}, labels: {{app: {name}}}}}\n---\n",
+            name.len()
+        )
+    });
+    service + &entries.collect::<String>()
+}
+
+#[test]
+fn the_services_of_a_namespace_have_so_many_endpoints_and_no_more() {
+    let selected = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: z, namespace: greedy}\n\
+                    spec: {hosts: [z.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, \
+                    location: MESH_INTERNAL, workloadSelector: {labels: {app: aa}}}\n---\n";
+    let text = behind("greedy", "aa", 200, 200) + selected + &behind("other", "b", 2, 3);
+    let (resources, _) = resources(&text);
+    let mut compiler = Compiler::default();
+
+    let Compiled { mesh, problems, .. } =
+        compiler.compile(&resources, &MeshSettings::default(), &Mesh::default());
+
+    let of = |suffix: &str| -> usize {
+        let here = mesh.endpoints.iter().filter(|(key, _)| key.host.ends_with(suffix));
+        here.map(|(_, endpoints)| endpoints.list.len()).sum()
+    };
+    assert_eq!(of(".greedy.svc.cluster.local"), candidates::MOST_BEHIND, "of 200 ports, half have 200 each");
+    assert_eq!((of("z.example.com"), of(".other.svc.cluster.local")), (0, 6));
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|one| one.contains("the namespace greedy may have")), "{told:?}");
+    assert!(told[0].contains("Service greedy/aa") && told[1].contains("ServiceEntry greedy/z"), "{told:?}");
+}
+
+#[test]
+fn a_change_that_leaves_no_room_for_endpoints_is_compiled_with_all_else() {
+    let settings = MeshSettings::default();
+    let one = behind("greedy", "a", 100, 199);
+    let [before, after, again] =
+        [&one, &(one.clone() + &behind("greedy", "bbb", 10, 11)), &one].map(|text| resources(text).0);
+    let mut compiler = Compiler::default();
+    let mut mesh = Mesh::default();
+    for (resources, is_part) in [(&before, false), (&after, false), (&again, false)] {
+        let compiled = compiler.compile(resources, &settings, &mesh);
+        let (whole, problems) = compile(resources, &settings, &mesh);
+        assert_eq!(compiled.is_part, is_part);
+        assert_eq!(compiled.problems, problems);
+        let counts =
+            |mesh: &Mesh| mesh.endpoints.values().map(|endpoints| endpoints.list.len()).collect::<Vec<_>>();
+        assert_eq!(counts(&compiled.mesh), counts(&whole));
+        mesh = compiled.mesh;
+    }
+}
+
+#[test]
+fn what_is_wrong_between_many_ports_and_many_workloads_is_told_once_of_each_document() {
+    let entries = |ports: &str| -> String {
+        let entry = |place: usize| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: w{place}, namespace: a}}\n\
+                 spec: {{address: 10.0.0.{place}, labels: {{app: a}}, ports: {{{ports}}}}}\n---\n"
+            )
+        };
+        (0..3).map(entry).collect()
+    };
+    let service = |target: &str| {
+        let ports: Vec<String> = (1..=4)
+            .map(|port| format!("{{name: p{port}, port: {port}, targetPort: {target}{port}}}"))
+            .collect();
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: a}}\nspec: {{selector: {{app: a}}, ports: [{}]}}\n---\n",
+            ports.join(", ")
+        )
+    };
+
+    let (_, problems) = compiled(&(service("x") + &entries("")));
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(problems.iter().all(|one| one.message.contains("has no port named \"x1\"")), "{problems:?}");
+    assert!(
+        problems.iter().all(|one| one.message.ends_with("(and so with 3 other ports that services ask for)"))
+    );
+
+    let (_, problems) = compiled(&(service("100") + &entries("p1: 7001, p2: 7002, p3: 7003, p4: 7004")));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("port 1 leads to port 7001 of WorkloadEntry a/w0"), "{problems:?}");
+    assert!(problems[0].message.ends_with("(and 11 times more, at other ports or entries)"), "{problems:?}");
+}
+
+#[test]
+fn what_is_wrong_with_one_document_very_often_is_not_all_kept() {
+    let (resources, _) = resources(&behind("a", "a", 1, 1));
+    let document = &resources.services[0];
+    let mut problems = Problems::default();
+    for place in 0..10_000 {
+        problems.warning(document, "spec", format!("is wrong in the way {place}"));
+        problems.warning(document, "spec", "is wrong");
+    }
+
+    assert_eq!(problems.found.len(), MOST_KEPT);
+    assert!(problems.is_cut_short());
 }
 
 #[test]
