@@ -89,9 +89,7 @@ where
     };
     match ledger {
         None => {
-            // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
-            let half_closes = conn.identity().is_none();
-            let io = Strict::new(io, head, Arc::clone(&watch), half_closes, &until.worker.budget);
+            let io = Strict::new(io, head, Arc::clone(&watch), &until.worker.budget);
             let offers_tunnels = conn.outbound().is_some_and(|outbound| outbound.offers_tunnels);
             let io = TokioIo::new(io.with_tunnels(offers_tunnels));
             // Set once: the connection is served once.
@@ -162,6 +160,7 @@ fn http1(head: HeadLimits, keeps_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(keeps_case);
     // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
+    // `Strict` looks for a client that has left. hyper would not while it writes an answer.
     builder.half_close(true);
     // Without a word, hyper has room for its default without allocating.
     if head.count > HYPER_FIELDS {

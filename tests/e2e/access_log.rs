@@ -145,21 +145,22 @@ async fn a_line_about_a_request_whose_client_has_left_says_where_it_had_gone() {
     mesh.write("route.yaml", route).unwrap();
     until_written(&mesh, "caller", "/before", |_| true).await;
 
-    let line = poll(SOON, "a line", async || {
-        // A client of HTTP/1.1 that closes its half may still wait for its answer.
-        let call = call::to("reviews:9080", "/left?delay=3s").version(http::Version::HTTP_2);
-        let call = call.timeout(Duration::from_millis(200));
-        let left = mesh.workload("caller").call(call).await;
-        assert!(left.is_err(), "{left:?}");
-        lines(&mesh, "caller", "/left").into_iter().find(|line| line.starts_with('{')).ok_or("no line")
-    })
-    .await;
+    for (version, path) in [(http::Version::HTTP_11, "/left-1"), (http::Version::HTTP_2, "/left-2")] {
+        let line = poll(SOON, "a line", async || {
+            let call = call::to("reviews:9080", &format!("{path}?delay=30s")).version(version);
+            let call = call.timeout(Duration::from_millis(200));
+            let left = mesh.workload("caller").call(call).await;
+            assert!(left.is_err(), "{left:?}");
+            lines(&mesh, "caller", path).into_iter().find(|line| line.starts_with('{')).ok_or("no line")
+        })
+        .await;
 
-    let line = json(&line);
-    assert_eq!(line["reason"], "canceled", "{line:#}");
-    assert_eq!(line["route_name"], "VirtualService default/reviews http[0]", "{line:#}");
-    assert_eq!(line["upstream_host"], mesh.workload("reviews-v1").app.to_string(), "{line:#}");
-    assert_eq!(line["upstream_identity"], "spiffe://cluster.local/ns/default/sa/reviews", "{line:#}");
+        let line = json(&line);
+        assert_eq!(line["reason"], "canceled", "{line:#}");
+        assert_eq!(line["route_name"], "VirtualService default/reviews http[0]", "{line:#}");
+        assert_eq!(line["upstream_host"], mesh.workload("reviews-v1").app.to_string(), "{line:#}");
+        assert_eq!(line["upstream_identity"], "spiffe://cluster.local/ns/default/sa/reviews", "{line:#}");
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,37 @@ async fn more_requests_than_a_service_may_have_in_progress_are_refused_at_once()
 }
 
 #[tokio::test]
+async fn a_client_that_closes_gives_the_place_of_its_request_to_others_and_nothing_is_tried_again_for_it() {
+    let around = limited("{http: {http2MaxRequests: 1}}").await;
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app}\nspec:\n  hosts: [app]\n  \
+                 http:\n  - route: [{destination: {host: app}}]\n    \
+                 retries: {attempts: 5, perTryTimeout: 400ms, retryOn: '5xx'}\n";
+    let before = configuration(&around).await;
+    around.mesh.write("route.yaml", route).expect("the directory is ours");
+    poll(SOON, "the control plane has the route", async || {
+        let now = configuration(&around).await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+
+    for caller in CALLERS {
+        let first = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+
+        drop(first);
+
+        assert_eq!(app.rest().await, "", "{caller}: its request has ended");
+        assert!(around.nobody_connects().await, "{caller}: nothing is tried again");
+        let mut second = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        app.answer("done").await;
+        assert_eq!(second.head().await.status(), "200", "{caller}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_waits_for_the_one_connection_and_another_one_is_refused() {
     let around = limited("{tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}").await;
     for caller in CALLERS {

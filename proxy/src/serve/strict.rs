@@ -6,9 +6,11 @@
 //! refusal is answered in its turn by the same path as everything else, with our header, counted and logged, and the
 //! connection closes.
 //!
-//! While an answer is awaited hyper does not read, because a client may close its half and still be answered. A client
-//! that has left would be noticed only when its answer is written, and the app would work for nobody. So this stream
-//! reads on, and holds what comes. An end is kept for later; a reset ends the connection, and the request with it.
+//! While an answer is awaited hyper does not read. A client that has left would be noticed only when its answer is
+//! written, and the app would work for nobody: its requests would be tried again and hold places among those that limits
+//! allow. So this stream reads on, and holds what comes. An end or a reset ends the connection, and the request with it.
+//! TCP does not tell a client that has left from one that closes its half and waits; clients of HTTP do the first when
+//! their time is over, and the second is all but unknown. Envoy and nginx (`proxy_ignore_client_abort`) do the same.
 
 mod write;
 
@@ -49,9 +51,7 @@ pub(super) struct Strict<S: Abort> {
     cleared: usize,
     /// The task that is woken when the client has kept the proxy waiting.
     parked: Option<Waker>,
-    /// Whether a client that closes its half still waits for its answers.
-    half_closes: bool,
-    /// Whether the client has closed its half.
+    /// Whether the client has closed.
     ended: bool,
     /// Whether hyper is in the middle of writing something.
     writing: bool,
@@ -64,15 +64,8 @@ pub(super) struct Strict<S: Abort> {
 }
 
 impl<S: Abort> Strict<S> {
-    /// A stream that has not been read. `half_closes`: the client may close its half and wait for its answers, as
-    /// HTTP/1.1 allows.
-    pub(super) fn new(
-        inner: S,
-        limits: HeadLimits,
-        watch: Arc<Watch>,
-        half_closes: bool,
-        budget: &Arc<Budget>,
-    ) -> Self {
+    /// A stream that has not been read.
+    pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>, budget: &Arc<Budget>) -> Self {
         let unfinished = Unfinished::new(Arc::clone(budget), Arc::clone(&watch));
         Self {
             inner,
@@ -80,7 +73,6 @@ impl<S: Abort> Strict<S> {
             held: BytesMut::new(),
             cleared: 0,
             parked: None,
-            half_closes,
             ended: false,
             writing: false,
             interim: Vec::new(),

@@ -26,7 +26,7 @@ const BOTH: &str =
 async fn seen(sent: &str, piece: usize) -> (String, bool) {
     let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
     let (mut client, server) = duplex(64 * 1024);
-    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
+    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
     let mut seen = Vec::new();
     for piece in sent.as_bytes().chunks(piece) {
         client.write_all(piece).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_head_is_seen_whole_or_not_at_all() {
 async fn after_an_upgrade_anything_passes() {
     let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
     let (mut client, server) = duplex(1024);
-    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
+    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
     watch.become_tunnel();
     client.write_all(b"\x81\x05hello").await.unwrap();
 
@@ -82,7 +82,7 @@ async fn after_an_upgrade_anything_passes() {
 async fn what_was_refused_too_early_breaks_the_tunnel() {
     let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
     let (mut client, server) = duplex(1024);
-    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
+    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
     client.write_all(format!("{GET}\x01\x05hell\n").as_bytes()).await.unwrap();
     let mut seen = Vec::with_capacity(1024);
     strict.read_buf(&mut seen).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_slow_head_is_refused_and_a_silent_client_is_gone() {
     for (sent, expected) in [("GET / HTTP/1.1\r\n", stand_in_after("")), ("", String::new())] {
         let watch = patience.watch();
         let (mut client, server) = duplex(1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
         client.write_all(sent.as_bytes()).await.unwrap();
         let mut seen = Vec::with_capacity(1024);
         assert!(strict.read_buf(&mut seen).now_or_never().is_none());
@@ -116,7 +116,7 @@ async fn a_slow_head_is_refused_and_a_silent_client_is_gone() {
 async fn a_chunk_without_its_end_breaks_the_connection() {
     let (mut client, server) = duplex(1024);
     let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
-    let mut strict = Strict::new(server, LIMITS, watch, true, &budget());
+    let mut strict = Strict::new(server, LIMITS, watch, &budget());
     client.write_all(CHUNKED.replace("abc\r\n0", "abcd\r\n0").as_bytes()).await.unwrap();
 
     let mut seen = Vec::new();
@@ -124,6 +124,42 @@ async fn a_chunk_without_its_end_breaks_the_connection() {
 
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(seen.ends_with(b"\r\n\r\n"), "the head, and nothing of the read that went wrong");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_while_it_waits_for_its_answer_has_left() {
+    for asked in [GET, POST, CHUNKED] {
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        let (mut client, server) = duplex(1024);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
+        client.write_all(asked.as_bytes()).await.unwrap();
+        let mut seen = Vec::with_capacity(1024);
+        strict.read_buf(&mut seen).await.unwrap();
+        watch.awaited.begin(true);
+        strict.flush().await.unwrap();
+
+        client.shutdown().await.unwrap();
+
+        let error = strict.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_when_it_has_its_answer_has_only_closed() {
+    let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+    let (mut client, server) = duplex(1024);
+    let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), &budget());
+    client.write_all(GET.as_bytes()).await.unwrap();
+    let mut seen = Vec::with_capacity(1024);
+    strict.read_buf(&mut seen).await.unwrap();
+    watch.awaited.begin(true);
+    watch.awaited.end();
+
+    client.shutdown().await.unwrap();
+
+    strict.flush().await.unwrap();
+    assert_eq!(strict.read_buf(&mut seen).await.unwrap(), 0);
 }
 
 proptest! {

@@ -32,9 +32,10 @@ impl<S: AsyncRead + Abort + Unpin> Strict<S> {
         let bytes = buf.filled();
         if bytes.is_empty() {
             self.ended = true;
-            let gone =
-                || io::Error::new(io::ErrorKind::ConnectionAborted, "the client closed before its answer");
-            return self.half_closes.then_some(()).ok_or_else(gone);
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the client closed before the end of its answer",
+            ));
         }
         self.held.extend_from_slice(bytes);
         self.cleared = self.requests.inspect(bytes, 0);
