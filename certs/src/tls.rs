@@ -23,6 +23,7 @@ use std::{
 use rustls::{
     ClientConfig, CommonState, HandshakeKind, ServerConfig,
     client::Resumption,
+    crypto::CryptoProvider,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -130,8 +131,9 @@ fn server_config(
     verifier: Arc<dyn rustls::server::danger::ClientCertVerifier>,
     own: CertifiedKey,
     alpn: &[u8],
+    provider: Arc<CryptoProvider>,
 ) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(verifier)

@@ -14,7 +14,9 @@ use rustls::{ClientConfig, ServerConfig, client::Resumption, crypto::aws_lc_rs::
 use selvedge_model::{Holder, Revocation, Revocations, SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
-use super::{ALPN_MESH, REMEMBERED_SERVERS, Shown, client_config, server_config, verifier::Workloads};
+use super::{
+    ALPN_MESH, REMEMBERED_SERVERS, Shown, client_config, provider, server_config, verifier::Workloads,
+};
 use crate::{
     bundle::Bundle,
     facts::Utc,
@@ -163,7 +165,7 @@ impl Current {
         let verifier = Arc::new(Workloads::any(anchors.clone()));
         let mut client = client_config(Arc::clone(&verifier) as _, Some(key.clone()), ALPN_MESH);
         client.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
-        let mut server = server_config(verifier, key, ALPN_MESH);
+        let mut server = server_config(verifier, key, ALPN_MESH, provider());
         // The key of the tickets is as new as the store is empty: no older session can be resumed.
         server.ticketer = Ticketer::new().map_err(CredentialsError::Tickets)?;
         server.send_tls13_tickets = 2;

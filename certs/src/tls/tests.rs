@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -351,6 +351,8 @@ async fn a_session_with_the_control_plane_outlives_its_process_and_certificate_b
     let (resumed, server) = handshake(Arc::clone(&client), control_plane(&ca)).await;
     let (resumed, server) = (resumed.unwrap(), server.unwrap());
     assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    let suite = resumed.get_ref().1.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
     let (now, later) = (SystemTime::now(), SystemTime::now() + 2 * HOUR);
     let chain = server.get_ref().1.peer_certificates().unwrap();
     let trust_domain = ca.bundle().trust_domain;
