@@ -274,7 +274,7 @@ impl certificates_server::Certificates for Certificates {
         request: Request<wire::SignRequest>,
     ) -> Result<Response<wire::SignResponse>, Status> {
         let client = request.extensions().get::<Client>().cloned();
-        let peer = client.as_ref().and_then(|client| client.peer.as_ref());
+        let peer = client.as_ref().and_then(|client| client.peer.as_deref());
         let now = SystemTime::now();
         let address = client.as_ref().map(|client| client.address);
         let turn = match (&self.service_accounts, address, request.get_ref().token.as_deref()) {

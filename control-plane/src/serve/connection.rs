@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -33,10 +33,12 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::Connected;
 
-use super::own::{Caller, OwnCertificate, UnknownClient};
+use super::{
+    exchange::Heard,
+    own::{Caller, OwnCertificate, UnknownClient},
+    tls::TlsStream,
+};
 
 /// For a handshake: a ClientHello with a post-quantum key share has 2 KiB, a certificate with its issuer's as much.
 const HANDSHAKE: Patience = Patience {
@@ -72,7 +74,7 @@ pub struct Client {
     /// Where the connection comes from.
     pub address: SocketAddr,
     /// What the client certificate proved; `None` = it sent none.
-    pub peer: Option<Peer>,
+    pub peer: Option<Arc<Peer>>,
     /// The SHA-256 of the root that its certificate leads to.
     pub root: Option<Arc<str>>,
     /// Where it is said what the connection does: one that is busy keeps its place.
@@ -275,22 +277,24 @@ impl Open {
     ) -> Result<Connection, HandshakeError> {
         stream.set_nodelay(true)?;
         let own = &self.port.own;
-        let acceptor = TlsAcceptor::from(own.tls());
         // In a herd most of a client's wait is over when its connection is accepted. A handshake with somebody who has given
         // up would only make the others wait for longer.
         if has_left(&stream) {
             return Err(HandshakeError::Left);
         }
-        let mut stream = acceptor.accept(Seated::new(stream, place, HANDSHAKE)).await?;
+        let mut stream = TlsStream::accept(own.tls(), Seated::new(stream, place, HANDSHAKE)).await?;
         let caller = own.caller(&stream)?;
         let is_known = !matches!(caller, Caller::Stranger);
         let manners = &self.port.manners;
         let patience = if is_known { manners.known } else { manners.stranger };
         let place = self.staying.enter(address.ip(), is_known).ok_or(HandshakeError::Full)?;
         let activity = place.activity();
-        stream.get_mut().0.move_to(place, patience);
-        let (peer, root) =
-            if let Caller::Workload(peer, root) = caller { (Some(peer), root) } else { (None, None) };
+        stream.get_mut().move_to(place, patience);
+        let (peer, root) = if let Caller::Workload(peer, root) = caller {
+            (Some(Arc::new(peer)), root)
+        } else {
+            (None, None)
+        };
         Ok(Connection { stream, client: Client { address, peer, root, activity } })
     }
 }
@@ -326,22 +330,21 @@ fn has_left(stream: &TcpStream) -> bool {
 /// A connection of gRPC.
 #[derive(Debug)]
 pub(crate) struct GrpcConnection {
-    /// By itself, because the server's task has room for each value that is moved into it twice.
+    /// By itself, because its task has room for each value that is moved into it twice.
     stream: Box<Calm<TlsStream<Seated<TcpStream>>>>,
-    client: Client,
+    heard: Heard,
 }
 
-impl From<Connection> for GrpcConnection {
-    fn from(connection: Connection) -> Self {
-        Self { stream: Box::new(Calm::new(connection.stream)), client: connection.client }
+impl GrpcConnection {
+    /// The connection, and who has it.
+    pub(super) fn new(connection: Connection) -> (Self, Client) {
+        let Connection { stream, client } = connection;
+        (Self { stream: Box::new(Calm::new(stream)), heard: Heard::now() }, client)
     }
-}
 
-impl Connected for GrpcConnection {
-    type ConnectInfo = Client;
-
-    fn connect_info(&self) -> Client {
-        self.client.clone()
+    /// When something was last heard of its client.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 }
 
@@ -351,7 +354,9 @@ impl AsyncRead for GrpcConnection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.heard.again();
+        Poll::Ready(Ok(()))
     }
 }
 

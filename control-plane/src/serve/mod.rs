@@ -5,56 +5,49 @@ pub mod attestation;
 pub mod audit;
 pub mod certificates;
 pub mod connection;
+mod exchange;
 pub mod own;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod token_files;
 pub mod turns;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt, TryFutureExt};
-use selvedge_api::{
-    MAX_CLIENT_MESSAGE, MAX_SIGN_REQUEST, encoded::server::DiscoveryServer,
-    wire::certificates_server::CertificatesServer,
-};
+use futures_util::TryFutureExt;
+use selvedge_api::MAX_SIGN_REQUEST;
 use selvedge_ops::{
     Drain, Remark,
     seated::{Patience, Reading},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
 
 use self::{
     certificates::Certificates,
-    connection::{Accepted, Connection, ConnectionTimeouts, GrpcConnection, Port},
+    connection::{Accepted, Connection, ConnectionTimeouts, Port},
+    exchange::{Exchange, Limits, Services},
     own::OwnCertificate,
     stream::Streams,
 };
 
 /// Connections that were accepted and wait to be served.
 const WAITING: usize = 64;
-/// How often a silent peer is asked whether it is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long it may take to answer.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From a request's head to the head of its answer. Who signs may have to ask the API server about a token.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest list of header fields, in bytes.
-const MAX_HEADERS: u32 = 8 << 10;
-/// Requests at once of a client without a certificate, which needs one.
-const STRANGER_STREAMS: u32 = 4;
-/// What it may have sent that nobody has read yet: the least that HTTP/2 allows for a connection.
-const STRANGER_WINDOW: u32 = (1 << 16) - 1;
-/// Requests at once of a client with a certificate: its stream, and one for the next certificate, while an older one
-/// may not have ended yet.
-const KNOWN_STREAMS: u32 = 8;
-/// What it may have sent on one stream that nobody has read yet.
-const KNOWN_WINDOW: u32 = 256 << 10;
-/// Streams that the client has reset and we have not begun with; more of them end the connection.
-const MAX_RESETS: usize = 16;
+/// What a client has without a certificate, which needs one.
+const OF_STRANGER: Limits = Limits {
+    streams: 4,
+    // The least that HTTP/2 allows for a connection.
+    stream_window: (1 << 16) - 1,
+    connection_window: (1 << 16) - 1,
+};
+/// What a client has with a certificate.
+const OF_KNOWN: Limits = Limits {
+    // Its stream, and one for the next certificate, while an older one may not have ended yet.
+    streams: 8,
+    stream_window: 256 << 10,
+    connection_window: 512 << 10,
+};
 /// What is expected of clients.
 const MANNERS: ConnectionTimeouts = ConnectionTimeouts {
     // All that a stranger comes for is one certificate.
@@ -72,16 +65,13 @@ pub enum ServeError {
     /// The runtime does not take the listener.
     #[error("cannot accept connections: {0}")]
     Accept(#[from] io::Error),
-    /// gRPC ended.
-    #[error("the gRPC server ended: {0}")]
-    Grpc(#[from] tonic::transport::Error),
 }
 
 /// Serves the gRPC port until the drain begins and every stream has been told. `crowded` holds while proxies come faster than
 /// they can be let in.
 ///
 /// # Errors
-/// If the listener or the server fails.
+/// If the listener fails.
 pub async fn serve(
     listener: std::net::TcpListener,
     own: Arc<OwnCertificate>,
@@ -92,42 +82,39 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (strangers, from_strangers) = mpsc::channel(WAITING);
     let (known, from_known) = mpsc::channel(WAITING);
-    let (certificates, streams) = (Arc::new(certificates), Arc::new(streams));
-    let serve = |server: Server, connections| {
-        let stop = drain.clone();
-        server
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_header_list_size(MAX_HEADERS)
-            .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
-            .timeout(REQUEST_TIMEOUT)
-            .add_service(
-                CertificatesServer::from_arc(Arc::clone(&certificates))
-                    .max_decoding_message_size(MAX_SIGN_REQUEST),
-            )
-            .add_service(DiscoveryServer::new(Arc::clone(&streams), MAX_CLIENT_MESSAGE))
-            .serve_with_incoming_shutdown(incoming(connections), async move {
-                stop.drained().await;
-            })
-            .map_err(ServeError::from)
-    };
-    let to_strangers = Server::builder()
-        .max_concurrent_streams(STRANGER_STREAMS)
-        .initial_stream_window_size(STRANGER_WINDOW)
-        .initial_connection_window_size(STRANGER_WINDOW);
-    let to_known = Server::builder()
-        .max_concurrent_streams(KNOWN_STREAMS)
-        .initial_stream_window_size(KNOWN_WINDOW)
-        .initial_connection_window_size(2 * KNOWN_WINDOW);
+    let services = Arc::new(Services {
+        certificates: Arc::new(certificates),
+        streams: Arc::new(streams),
+        drain: drain.clone(),
+    });
+    let (open, mut ended) = mpsc::channel::<Infallible>(1);
     let port = Port { name: "the gRPC port", own, manners: MANNERS, crowded: Some(crowded) };
-    let accepting = port.accept(listener, Accepted { strangers, known }, drain.clone());
+    let accepting = port.accept(listener, Accepted { strangers, known }, drain);
     let accepting = accepting.map_err(ServeError::from);
-    tokio::try_join!(accepting, serve(to_strangers, from_strangers), serve(to_known, from_known))?;
+    let serving = async {
+        tokio::join!(
+            serve_each(from_strangers, OF_STRANGER, &services, &open),
+            serve_each(from_known, OF_KNOWN, &services, &open),
+        );
+        Ok(())
+    };
+    tokio::try_join!(accepting, serving)?;
+    drop(open);
+    // Until the last connection has ended.
+    let _ = ended.recv().await;
     Ok(())
 }
 
-fn incoming(
-    connections: mpsc::Receiver<io::Result<Connection>>,
-) -> impl Stream<Item = io::Result<GrpcConnection>> {
-    ReceiverStream::new(connections).map(|connection| connection.map(GrpcConnection::from))
+/// Serves `connections` until there are no more.
+async fn serve_each(
+    mut connections: mpsc::Receiver<io::Result<Connection>>,
+    limits: Limits,
+    services: &Arc<Services>,
+    open: &mpsc::Sender<Infallible>,
+) {
+    while let Some(connection) = connections.recv().await {
+        if let Ok(connection) = connection {
+            tokio::spawn(Exchange::new(connection, limits, services, open.clone()));
+        }
+    }
 }

@@ -8,38 +8,30 @@ mod alarm;
 mod session;
 
 use std::{
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
 use selvedge_api::{
     PUSHBACK, ResourceName,
-    encoded::{Transaction, server},
+    encoded::Transaction,
     wire::{self, client_message},
 };
 use selvedge_certs::verify::Peer;
 use selvedge_model::WorkloadName;
-use selvedge_ops::{
-    Drain,
-    places::{Activity, Doing},
-    plain_within, when_woken,
-};
+use selvedge_ops::{Drain, places::Doing, plain_within, when_woken};
 use tokio::{
-    sync::{
-        mpsc::{self, error::TrySendError},
-        watch,
-    },
+    sync::watch,
     task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::Stream;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::{
     connection::Client,
+    exchange::{Messages, Outgoing, Passed},
     own::sleep_by_clock,
     turns::{self, Over, Turn, Turns},
 };
@@ -68,8 +60,6 @@ const LET_IN_PER_SECOND: u64 = 2_000;
 const LONGEST_SPREAD_MS: u64 = 10_000;
 /// The same while the control plane is starting.
 const STARTING_MS: u64 = 1_000;
-/// Messages of one transaction that wait in memory for a slow connection.
-const OUTGOING: usize = 2;
 
 /// Serves configuration streams.
 #[derive(Debug)]
@@ -96,54 +86,19 @@ pub struct Streams {
     pub drain: Drain,
 }
 
-/// What is sent on one stream. The channel has room for dozens of messages from the start; so there are boxes in it.
-type Message = Box<Result<Transaction, Status>>;
-
-/// The other end of a conversation's messages.
-#[derive(Debug)]
-pub struct Transactions(mpsc::Receiver<Message>);
-
-impl Stream for Transactions {
-    type Item = Result<Transaction, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|message| message.map(|message| *message))
-    }
-}
-
-impl server::Discovery for Streams {
-    type Transactions = Transactions;
-
-    fn stream(&self, request: Request<Streaming<wire::ClientMessage>>) -> Result<Self::Transactions, Status> {
-        let client = request.extensions().get::<Client>().cloned();
-        let client = client.ok_or_else(|| Status::internal("the connection is unknown"))?;
-        let Some(peer) = client.peer else {
+impl Streams {
+    /// A conversation with `client`.
+    ///
+    /// # Errors
+    /// What it is told instead, if it has no certificate.
+    pub(super) fn conversation(self: &Arc<Self>, client: &Arc<Client>) -> Result<Conversation, Status> {
+        let Some(peer) = &client.peer else {
             self.metrics.stream_refused(reason(Code::Unauthenticated));
             return Err(Status::unauthenticated(
                 "a configuration stream needs the workload's certificate; get one with Certificates.Sign",
             ));
         };
-        let (outgoing, transactions) = mpsc::channel(OUTGOING);
-        let conversation = Conversation {
-            address: client.address,
-            peer,
-            root: client.root,
-            store: Arc::clone(&self.store),
-            snapshots: self.store.subscribe(),
-            proxies: Arc::clone(&self.proxies),
-            seen: Arc::clone(&self.seen),
-            traffic: Arc::clone(&self.traffic),
-            taps: Arc::clone(&self.taps),
-            levels: Arc::clone(&self.levels),
-            metrics: Arc::clone(&self.metrics),
-            keys: self.keys.clone(),
-            turns: Arc::clone(&self.turns),
-            activity: client.activity,
-            outgoing,
-        };
-        // Ends with the drain, with the client, or with its certificate.
-        tokio::spawn(conversation.run(request.into_inner(), self.drain.clone()));
-        Ok(Transactions(transactions))
+        Ok(Conversation { streams: Arc::clone(self), client: Arc::clone(client), peer: Arc::clone(peer) })
     }
 }
 
@@ -166,7 +121,6 @@ fn reason(code: Code) -> &'static str {
 struct Asides {
     taps: watch::Receiver<u64>,
     levels: watch::Receiver<u64>,
-    outgoing: mpsc::Sender<Message>,
     over: Over,
 }
 
@@ -175,8 +129,6 @@ enum Aside {
     Taps,
     /// Something else is to be logged.
     Levels,
-    /// Nobody takes messages any more.
-    Closed,
     /// Newer streams have the workload's turns.
     Over,
 }
@@ -186,148 +138,190 @@ impl Asides {
         let happened = tokio::select! {
             Ok(()) = self.taps.changed() => Aside::Taps,
             Ok(()) = self.levels.changed() => Aside::Levels,
-            () = self.outgoing.closed() => Aside::Closed,
             () = self.over.reached() => Aside::Over,
         };
         (happened, self)
     }
 }
 
-struct Conversation {
-    address: std::net::SocketAddr,
-    peer: Peer,
-    root: Option<Arc<str>>,
-    store: Arc<Store>,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    proxies: Arc<Proxies>,
-    seen: Arc<Seen>,
-    traffic: Arc<Traffic>,
-    taps: Arc<Taps>,
-    levels: Arc<Levels>,
-    metrics: Arc<Metrics>,
-    keys: KeyWishes,
-    turns: Arc<Turns>,
-    activity: Activity,
-    outgoing: mpsc::Sender<Message>,
+/// A configuration stream that was asked for. It ends with the drain, with the client, or with its certificate.
+pub(super) struct Conversation {
+    streams: Arc<Streams>,
+    client: Arc<Client>,
+    peer: Arc<Peer>,
+}
+
+/// A conversation whose proxy has said who it is.
+struct Known {
+    session: Session,
+    turn: Turn,
+    registration: Registration,
+    asked: Asked,
+    level: Option<Level>,
 }
 
 impl Conversation {
-    async fn run(mut self, mut messages: Streaming<wire::ClientMessage>, drain: Drain) {
-        let (proxies, not_after) = (Arc::clone(&self.proxies), self.peer.not_after);
-        let ended = async {
-            tokio::select! {
-                () = expiry(not_after) => Status::unauthenticated(
-                    "the certificate that this stream was opened with has expired; renew it and reconnect",
-                ),
-                _ = drain.drained() => {
-                    let spread = proxies.count_at_end() as u64 * 1000 / LET_IN_PER_SECOND;
-                    later("the control plane is stopping; reconnect", spread)
-                }
-            }
-        };
-        let ended = tokio::select! {
-            ended = self.converse(&mut messages) => ended,
-            status = when_woken(ended) => Err(status),
-        };
-        self.activity.set(Doing::Idle);
-        let (address, identity) = (self.address, &self.peer.identity);
-        match ended {
-            Ok(()) => tracing::debug!(%address, %identity, "configuration stream closed by the proxy"),
-            Err(status) => {
-                let reason = reason(status.code());
-                self.metrics.stream_refused(reason);
-                tracing::info!(%address, %identity, reason, why = status.message(), "configuration stream ended");
-                // Fails if the proxy is gone, and then there is nobody to tell.
-                let _ = timeout(FAREWELL_TIMEOUT, self.outgoing.send(Box::new(Err(status)))).await;
+    /// Until the stream has ended. What happens once in its life is by itself in memory, which is not kept for the rest of it.
+    pub(super) fn run(
+        self,
+        mut messages: Messages,
+        mut outgoing: Outgoing,
+    ) -> impl Future<Output = ()> + Send {
+        // An async function has room for whatever it is given twice.
+        async move {
+            let ended = tokio::select! {
+                ended = self.converse(&mut messages, &mut outgoing) => ended,
+                status = when_woken(self.over()) => Err(status),
+            };
+            Box::pin(self.end(outgoing, ended)).await;
+        }
+    }
+
+    /// Why a stream ends whatever is said on it.
+    async fn over(&self) -> Status {
+        let Streams { drain, proxies, .. } = &*self.streams;
+        tokio::select! {
+            () = expiry(self.peer.not_after) => Status::unauthenticated(
+                "the certificate that this stream was opened with has expired; renew it and reconnect",
+            ),
+            _ = drain.drained() => {
+                let spread = proxies.count_at_end() as u64 * 1000 / LET_IN_PER_SECOND;
+                later("the control plane is stopping; reconnect", spread)
             }
         }
     }
 
-    async fn converse(&mut self, messages: &mut Streaming<wire::ClientMessage>) -> Result<(), Status> {
-        let hello = hello(messages).await?;
-        let applicant = Applicant::new(&self.peer, hello)?;
-        self.started().await?;
-        // Before anything is kept of it.
-        applicant.admit(&*self.snapshot()?)?;
-        let (mut session, authorities) = applicant.begin(&self.store);
-        let (turn, mut over) = self.turns.take(&session.workload);
-        if !self.ask_for_all(&mut session, (&turn, &mut over), authorities).await? {
+    async fn end(&self, outgoing: Outgoing, ended: Result<(), Status>) {
+        self.client.activity.set(Doing::Idle);
+        let (address, identity) = (self.client.address, &self.peer.identity);
+        let status = match ended {
+            Ok(()) => {
+                tracing::debug!(%address, %identity, "configuration stream closed by the proxy");
+                Status::ok("")
+            }
+            Err(status) => {
+                let reason = reason(status.code());
+                self.streams.metrics.stream_refused(reason);
+                tracing::info!(%address, %identity, reason, why = status.message(), "configuration stream ended");
+                status
+            }
+        };
+        // Who does not take it is not told.
+        let _ = timeout(FAREWELL_TIMEOUT, outgoing.end(status)).await;
+    }
+
+    async fn converse(&self, messages: &mut Messages, outgoing: &mut Outgoing) -> Result<(), Status> {
+        let Some((mut known, asides)) = Box::pin(self.begin(messages, outgoing)).await? else {
             return Ok(());
-        }
-        // Its connection keeps its place from now on.
-        self.activity.set(Doing::Busy);
-        let registration = session.shown(self.address, self.root.clone());
-        let registration = self.proxies.register(registration, session.standing());
-        tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
-        let (taps, levels) = (self.taps.changes(), self.levels.changes());
-        let asides = Asides { taps, levels, outgoing: self.outgoing.clone(), over };
-        let (mut asked, mut level, mut alarm) = (Asked::default(), None, Alarm::new());
-        self.ask(&mut session, &mut asked).await?;
-        self.set_level(&session, &mut level).await?;
+        };
+        let known = &mut *known;
+        let mut alarm = Alarm::new();
         // What seldom happens costs nothing whenever something else does.
         let mut aside = pin!(when_woken(asides.next()));
         loop {
-            let is_due = session.due && session.under_way.is_none();
+            // What is sent waits where it is until the proxy has taken what was sent before.
+            let is_due =
+                known.session.due && known.session.under_way.is_none() && outgoing.stalled().is_none();
             // A proxy has no more looked at than its share; a change of configuration is told at once.
-            let waits = if is_due && !session.has_changed { turn.look_waits_until() } else { None };
+            let waits = match is_due && !known.session.has_changed {
+                true => known.turn.look_waits_until(),
+                false => None,
+            };
             if is_due && waits.is_none() {
                 // Whoever causes looks himself does not keep everybody else from theirs.
-                let yields = !session.has_changed;
-                let next = self.look(&mut session, &turn)?;
-                let rest = next.map(|difference| self.send(&session, difference)).unwrap_or_default();
-                if !rest.is_empty() {
-                    // What waiting needs is given back when it is done, and not kept for as long as the stream is open.
-                    let start = Instant::now();
-                    Box::pin(self.send_in_turn(rest)).await?;
-                    self.metrics.spent(Stage::Write, start.elapsed());
+                let yields = !known.session.has_changed;
+                if let Some(difference) = self.look(known)? {
+                    self.send(&known.session, difference, outgoing);
                 }
-                registration.update(|proxy| session.show(proxy));
+                known.registration.update(|proxy| known.session.show(proxy));
                 if yields {
                     yield_now().await;
                 }
             }
-            let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
+            let deadline = known.session.under_way.as_ref().map(|under_way| under_way.deadline);
+            let stalled = outgoing.stalled().map(|since| since + ACK_TIMEOUT);
             // Whoever tells too often is not listened to for a while. All else goes on: he may be revoked meanwhile.
-            let unheard = session.waits_until();
+            let unheard = known.session.waits_until();
             // What is due is looked at above.
-            let lent = level.as_ref().map(|level: &Level| level.until);
-            alarm.set([waits, deadline, unheard, lent].into_iter().flatten().min());
+            let lent = known.level.as_ref().map(|level: &Level| level.until);
+            alarm.set([waits, deadline, stalled, unheard, lent].into_iter().flatten().min());
             tokio::select! {
-                message = messages.message(), if unheard.is_none() => match message? {
-                    Some(message) => {
-                        if !self.hear_all(&mut session, message, messages, &registration).await? {
-                            return Ok(());
-                        }
+                message = messages.message(), if unheard.is_none() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    match self.hear_all(known, message, messages)? {
+                        Heard::All => {}
+                        // One frame may hold thousands.
+                        Heard::Some => yield_now().await,
+                        Heard::Last => return Ok(()),
                     }
-                    None => return Ok(()),
                 },
-                () = session.watcher.changed() => {
+                () = known.session.watcher.changed() => {
                     // At once, and not when what is in progress has been answered.
-                    if session.watcher.concerns_itself() {
-                        session.admit(&*self.snapshot()?)?;
+                    if known.session.watcher.concerns_itself() {
+                        known.session.admit(&*self.snapshot()?)?;
                     }
-                    (session.due, session.has_changed) = (true, true);
+                    (known.session.due, known.session.has_changed) = (true, true);
                 }
                 (happened, asides) = &mut aside => {
                     match happened {
-                        Aside::Taps => self.ask(&mut session, &mut asked).await?,
-                        Aside::Levels => self.set_level(&session, &mut level).await?,
-                        Aside::Closed => return Ok(()),
-                        Aside::Over => return Err(replaced(&session.workload)),
+                        Aside::Taps => self.ask(known, outgoing),
+                        Aside::Levels => self.set_level(known, outgoing),
+                        Aside::Over => return Err(replaced(&known.session.workload)),
                     }
                     aside.set(when_woken(asides.next()));
                 }
+                passed = outgoing.passes() => {
+                    if passed == Passed::Gone {
+                        return Ok(());
+                    }
+                }
                 () = alarm.rings() => {
-                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+                    if is_over(deadline) {
                         return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                     }
+                    // It may have taken something meanwhile.
+                    if is_over(outgoing.stalled().map(|since| since + ACK_TIMEOUT)) {
+                        return Err(Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")));
+                    }
                     // Another order may hold from now on.
-                    if lent.is_some_and(|until| until <= Instant::now()) {
-                        self.set_level(&session, &mut level).await?;
+                    if is_over(lent) {
+                        self.set_level(known, outgoing);
                     }
                 }
             }
         }
+    }
+
+    /// Until the proxy has said who it is and what it asks for. `None`: it is gone.
+    async fn begin(
+        &self,
+        messages: &mut Messages,
+        outgoing: &mut Outgoing,
+    ) -> Result<Option<(Box<Known>, Asides)>, Status> {
+        let hello = hello(messages).await?;
+        let applicant = Applicant::new(&self.peer, hello)?;
+        self.started().await?;
+        let streams = &self.streams;
+        // Before anything is kept of it.
+        let snapshot = self.snapshot()?;
+        applicant.admit(&snapshot)?;
+        let (mut session, authorities) = applicant.begin(&streams.store, &snapshot);
+        drop(snapshot);
+        let (turn, mut over) = streams.turns.take(&session.workload);
+        if !self.ask_for_all(&mut session, (&turn, &mut over), authorities, outgoing).await? {
+            return Ok(None);
+        }
+        // Its connection keeps its place from now on.
+        self.client.activity.set(Doing::Busy);
+        let shown = session.shown(self.client.address, self.client.root.clone());
+        let registration = streams.proxies.register(shown, session.standing());
+        tracing::info!(workload = %session.workload, address = %self.client.address, "configuration stream open");
+        let (taps, levels) = (streams.taps.changes(), streams.levels.changes());
+        let mut known = Box::new(Known { session, turn, registration, asked: Asked::default(), level: None });
+        self.ask(&mut known, outgoing);
+        self.set_level(&mut known, outgoing);
+        Ok(Some((known, Asides { taps, levels, over })))
     }
 
     /// Asks for the `authorities` of a Hello. Of many, a few are taken in at a time, so that everybody else has their turn, and
@@ -337,12 +331,13 @@ impl Conversation {
         session: &mut Session,
         (turn, over): (&Turn, &mut Over),
         authorities: Vec<String>,
+        outgoing: &mut Outgoing,
     ) -> Result<bool, Status> {
         let is_large = authorities.len() > MOST_AT_ONCE;
         while let Some(waits) = turn.look_waits_until().filter(|_| is_large) {
             tokio::select! {
                 () = sleep_until(waits) => {}
-                () = self.outgoing.closed() => return Ok(false),
+                Passed::Gone = outgoing.passes() => return Ok(false),
                 () = over.reached() => return Err(replaced(&session.workload)),
             }
         }
@@ -359,20 +354,22 @@ impl Conversation {
     }
 
     /// Waits for the first configuration of a control plane that is starting.
-    async fn started(&mut self) -> Result<(), Status> {
-        match timeout(START_TIMEOUT, self.snapshots.wait_for(Option::is_some)).await {
+    async fn started(&self) -> Result<(), Status> {
+        let mut snapshots = self.streams.store.subscribe();
+        match timeout(START_TIMEOUT, snapshots.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(later("the control plane has not read its configuration yet; reconnect", STARTING_MS)),
         }
     }
 
-    fn snapshot(&mut self) -> Result<Arc<Snapshot>, Status> {
-        let newest = self.snapshots.borrow_and_update().clone();
+    fn snapshot(&self) -> Result<Arc<Snapshot>, Status> {
+        let newest = self.streams.store.current();
         newest.ok_or_else(|| Status::unavailable("the control plane has no configuration; reconnect"))
     }
 
     /// What the proxy lacks now, if anything.
-    fn look(&mut self, session: &mut Session, turn: &Turn) -> Result<Option<Difference>, Status> {
+    fn look(&self, known: &mut Known) -> Result<Option<Difference>, Status> {
+        let session = &mut known.session;
         // In this order: what comes later is in a later snapshot.
         let news = session.watcher.news();
         let snapshot = self.snapshot()?;
@@ -380,119 +377,89 @@ impl Conversation {
         let is_for_change = session.has_changed;
         let next = session.next(&news, &snapshot, start + ACK_TIMEOUT)?;
         let took = start.elapsed();
-        turn.looked(took, is_for_change);
-        self.metrics.spent(Stage::View, took);
+        known.turn.looked(took, is_for_change);
+        self.streams.metrics.spent(Stage::View, took);
         Ok(next)
     }
 
-    /// Sends what there is room for, which mostly is all: one transaction is under way. Gives the rest.
-    fn send(&self, session: &Session, difference: Difference) -> Vec<Message> {
-        let start = Instant::now();
+    /// Sends a transaction: what there is room for at once, which mostly is all.
+    fn send(&self, session: &Session, difference: Difference, outgoing: &mut Outgoing) {
+        let (start, metrics) = (Instant::now(), &self.streams.metrics);
         let nonce = session.nonce;
         let (upserts, removals) = (difference.upserts.len(), difference.removals.len());
         tracing::debug!(workload = %session.workload, nonce, upserts, removals, "transaction");
         for list in difference.upserts.iter().filter(|one| matches!(one.name(), ResourceName::Endpoints(_))) {
-            self.metrics.endpoints_sent(list.is_delta(), list.bytes().len());
+            metrics.endpoints_sent(list.is_delta(), list.bytes().len());
         }
-        self.metrics.transaction(TransactionOutcome::Sent);
-        let messages = difference.messages(nonce).into_iter().map(|message| Box::new(Ok(message)));
-        let mut rest = Vec::new();
-        for message in messages {
-            if !rest.is_empty() {
-                rest.push(message);
-            } else if let Err(TrySendError::Full(message)) = self.outgoing.try_send(message) {
-                rest.push(message);
-            }
-        }
-        self.metrics.spent(Stage::Write, start.elapsed());
-        rest
+        metrics.transaction(TransactionOutcome::Sent);
+        difference.messages(nonce).into_iter().for_each(|message| outgoing.send(message));
+        metrics.spent(Stage::Write, start.elapsed());
     }
 
-    /// Waits for room for `messages`.
-    async fn send_in_turn(&self, messages: Vec<Message>) -> Result<(), Status> {
-        for message in messages {
-            let sent = timeout(ACK_TIMEOUT, self.outgoing.send(message)).await;
-            // Closed: the proxy is gone, and the loop around us sees that next.
-            sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
-                .ok();
-        }
-        Ok(())
-    }
-
-    /// Asks to see the live requests that somebody wants to see now, if it is not `asked` for them already.
-    async fn ask(&self, session: &mut Session, asked: &mut Asked) -> Result<(), Status> {
-        let wanted = self.taps.of(&session.workload);
+    /// Asks to see the live requests that somebody wants to see now, if it is not asked for them already.
+    fn ask(&self, known: &mut Known, outgoing: &mut Outgoing) {
+        let session = &mut known.session;
+        let wanted = self.streams.taps.of(&session.workload);
         // An older proxy would take it for a transaction, and, if it has said nothing of what it holds, drop all that.
-        if wanted == *asked || !session.takes_taps {
-            return Ok(());
+        if wanted == known.asked || !session.takes_taps {
+            return;
         }
         let list = wanted.list.iter().map(Into::into).collect();
         let taps = Some(wire::Taps { list, often: wanted.often });
-        *asked = wanted;
-        session.is_tapped = !asked.list.is_empty();
-        self.send_beside(Transaction { taps, ..Transaction::default() }).await
+        session.is_tapped = !wanted.list.is_empty();
+        known.asked = wanted;
+        outgoing.send(Transaction { taps, ..Transaction::default() });
     }
 
-    /// Has the proxy log what somebody wants it to, if that is not what it was `told` already. When the time is over, it goes
+    /// Has the proxy log what somebody wants it to, if that is not what it was told already. When the time is over, it goes
     /// back to its own setting by itself.
-    async fn set_level(&self, session: &Session, told: &mut Option<Level>) -> Result<(), Status> {
-        let wanted = self.levels.of(&session.workload).filter(|_| session.takes_log_levels);
-        if wanted == *told {
-            return Ok(());
+    fn set_level(&self, known: &mut Known, outgoing: &mut Outgoing) {
+        let session = &known.session;
+        let wanted = self.streams.levels.of(&session.workload).filter(|_| session.takes_log_levels);
+        if wanted == known.level {
+            return;
         }
-        *told = None;
-        let Some(level) = wanted else { return Ok(()) };
+        known.level = wanted;
+        let Some(level) = &known.level else { return };
         let log_level = Some(wire::LogLevel { filter: level.filter.clone(), seconds: level.seconds() });
-        *told = Some(level);
-        self.send_beside(Transaction { log_level, ..Transaction::default() }).await
-    }
-
-    /// Sends what is no transaction.
-    async fn send_beside(&self, message: Transaction) -> Result<(), Status> {
-        Box::pin(self.send_in_turn(vec![Box::new(Ok(message))])).await
+        outgoing.send(Transaction { log_level, ..Transaction::default() });
     }
 
     /// Whether a rule about tokens of `workload` has its keys from `url`. No proxy has anything else fetched.
     fn takes_keys_from(&self, workload: &WorkloadName, url: &str) -> bool {
-        let snapshot = self.snapshots.borrow();
+        let snapshot = self.streams.store.current();
         let workload = snapshot.as_ref().and_then(|snapshot| snapshot.mesh().workloads.get(workload));
         let rules = workload.and_then(|workload| workload.policy.authentication.as_deref());
         rules.is_some_and(|rules| rules.rules.iter().any(|rule| rule.keys_from.as_deref() == Some(url)))
     }
 
-    /// Takes in `message` and those that have come with it, so that one look is for all of them. `false`: there are no more.
-    async fn hear_all(
+    /// Takes in `message` and those that have come with it, so that one look is for all of them.
+    fn hear_all(
         &self,
-        session: &mut Session,
+        known: &mut Known,
         mut message: wire::ClientMessage,
-        messages: &mut Streaming<wire::ClientMessage>,
-        registration: &Registration,
-    ) -> Result<bool, Status> {
+        messages: &mut Messages,
+    ) -> Result<Heard, Status> {
         for _ in 0..MOST_AT_ONCE {
-            self.hear(session, message, registration)?;
+            self.hear(known, message)?;
             // Nothing is looked at yet. Or the rest is read when it may be.
-            if !session.due || session.waits_until().is_some() {
-                return Ok(true);
+            if !known.session.due || known.session.waits_until().is_some() {
+                return Ok(Heard::All);
             }
             message = match messages.message().now_or_never() {
                 Some(Ok(Some(next))) => next,
-                Some(Ok(None)) => return Ok(false),
+                Some(Ok(None)) => return Ok(Heard::Last),
                 Some(Err(status)) => return Err(status),
-                None => return Ok(true),
+                None => return Ok(Heard::All),
             };
         }
-        self.hear(session, message, registration)?;
-        // One frame may hold thousands.
-        yield_now().await;
-        Ok(true)
+        self.hear(known, message)?;
+        Ok(Heard::Some)
     }
 
-    fn hear(
-        &self,
-        session: &mut Session,
-        message: wire::ClientMessage,
-        registration: &Registration,
-    ) -> Result<(), Status> {
+    fn hear(&self, known: &mut Known, message: wire::ClientMessage) -> Result<(), Status> {
+        let Known { session, registration, .. } = known;
+        let Streams { metrics, seen, traffic: of_all, taps, keys, .. } = &*self.streams;
         match session.hear(message)? {
             MessageOutcome::Nothing => {}
             MessageOutcome::Told(report, traffic) => {
@@ -502,23 +469,23 @@ impl Conversation {
                 if report.memory > 0 {
                     registration.update(|proxy| proxy.memory_bytes = Some(report.memory));
                 }
-                self.seen.tell(&session.workload, report);
-                self.traffic.tell(&session.workload, &self.peer.identity, *traffic);
+                seen.tell(&session.workload, report);
+                of_all.tell(&session.workload, &self.peer.identity, *traffic);
             }
             MessageOutcome::Shown { samples, missed } => {
-                self.taps.show(&session.workload, samples, &missed);
+                taps.show(&session.workload, samples, &missed);
             }
             MessageOutcome::KeysWanted(url) if self.takes_keys_from(&session.workload, &url) => {
-                self.keys.wish(&url);
+                keys.wish(&url);
             }
             MessageOutcome::KeysWanted(_) => {}
             MessageOutcome::Applied { sent, since } => {
-                self.metrics.transaction(TransactionOutcome::Acknowledged);
-                self.metrics.acknowledged(sent, since);
+                metrics.transaction(TransactionOutcome::Acknowledged);
+                metrics.acknowledged(sent, since);
                 registration.update(|proxy| session.show(proxy));
             }
             MessageOutcome::Refused { nonce, reason } => {
-                self.metrics.transaction(TransactionOutcome::Refused);
+                metrics.transaction(TransactionOutcome::Refused);
                 // The log writes out by itself what would act in it.
                 let told = &reason[..reason.floor_char_boundary(MAX_REASON)];
                 tracing::warn!(workload = %session.workload, nonce, reason = told, "the proxy refused its configuration");
@@ -532,6 +499,17 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// What was heard of what has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// All that can be heard now.
+    All,
+    /// So much that others are to have their turn.
+    Some,
+    /// The last of all.
+    Last,
 }
 
 /// An end after which the proxy is to come back within so many milliseconds. Each is told another time, so that they can be let
@@ -549,7 +527,7 @@ fn replaced(workload: &WorkloadName) -> Status {
     ))
 }
 
-async fn hello(messages: &mut Streaming<wire::ClientMessage>) -> Result<wire::Hello, Status> {
+async fn hello(messages: &mut Messages) -> Result<wire::Hello, Status> {
     let first = timeout(HELLO_TIMEOUT, messages.message()).await;
     let first =
         first.map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))??;

@@ -11,7 +11,7 @@ use std::{
 
 use selvedge_api::{ResourceName, wire::resource::Body};
 use selvedge_certs::{bundle::Bundle, facts::fingerprint};
-use selvedge_model::{Mesh, WorkloadName};
+use selvedge_model::{Mesh, WorkloadName, snapshot::Clients};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -213,9 +213,10 @@ impl Store {
         &self.watchers
     }
 
-    /// A place for a stream of `workload` among those who are told of changes that concern them.
-    pub fn watch(&self, workload: &WorkloadName) -> Watcher {
-        self.watchers.watch(workload)
+    /// A place for a stream of `workload` among those who are told of changes that concern them. It belongs to `clients` by a
+    /// snapshot that need not be the newest any more.
+    pub fn watch(&self, workload: &WorkloadName, clients: Clients) -> Watcher {
+        self.watchers.watch(workload, clients)
     }
 
     /// The newest snapshot; `None` before the first.

@@ -47,7 +47,7 @@ struct Index {
     /// By clients and authority.
     by_name: HashMap<Clients, HashMap<Arc<str>, u64>>,
     streams: HashMap<u64, Stream>,
-    readers: HashMap<Input, HashSet<Reader>>,
+    readers: HashMap<Input, Readers>,
     /// Views that are to be made anew when somebody next asks for them.
     stale: HashSet<u64>,
 }
@@ -57,6 +57,42 @@ struct Index {
 enum Reader {
     View(u64),
     Stream(u64),
+}
+
+/// Whoever has been made from one input. Most inputs have one reader: a workload, its own stream.
+#[derive(Debug)]
+enum Readers {
+    One(Reader),
+    Many(HashSet<Reader>),
+}
+
+impl Readers {
+    fn add(&mut self, reader: Reader) {
+        match self {
+            Self::One(one) if *one == reader => {}
+            Self::One(one) => *self = Self::Many(HashSet::from([*one, reader])),
+            Self::Many(many) => drop(many.insert(reader)),
+        }
+    }
+
+    /// Whether there is another.
+    fn remove(&mut self, reader: Reader) -> bool {
+        match self {
+            Self::One(one) => *one != reader,
+            Self::Many(many) => {
+                many.remove(&reader);
+                !many.is_empty()
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Reader> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(*one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().copied())
+    }
 }
 
 /// What an authority means to the clients of a namespace, or to some of them.
@@ -142,15 +178,14 @@ impl Standing {
 }
 
 impl Watchers {
-    /// A place for a stream of `workload`.
-    pub(super) fn watch(self: &Arc<Self>, workload: &WorkloadName) -> Watcher {
+    /// A place for a stream of `workload`, which belongs to `clients` as far as is known.
+    pub(super) fn watch(self: &Arc<Self>, workload: &WorkloadName, clients: Clients) -> Watcher {
         let mark = Arc::<Mark>::default();
         let mut index = self.lock();
         let id = index.new_id();
         let inputs = vec![Input::Workload(workload.clone())];
         index.read(Reader::Stream(id), &inputs);
         index.streams.insert(id, Stream { mark: Arc::clone(&mark), inputs });
-        let clients = Clients { namespace: workload.namespace().into(), selected: None };
         Watcher { watchers: Arc::clone(self), id, clients, asked: BTreeMap::new(), mark }
     }
 
@@ -212,17 +247,17 @@ impl Index {
 
     fn read(&mut self, reader: Reader, inputs: &[Input]) {
         for input in inputs {
-            self.readers.entry(input.clone()).or_default().insert(reader);
+            match self.readers.get_mut(input) {
+                Some(readers) => readers.add(reader),
+                None => drop(self.readers.insert(input.clone(), Readers::One(reader))),
+            }
         }
     }
 
     fn unread(&mut self, reader: Reader, inputs: &[Input]) {
         for input in inputs {
-            if let Some(readers) = self.readers.get_mut(input) {
-                readers.remove(&reader);
-                if readers.is_empty() {
-                    self.readers.remove(input);
-                }
+            if self.readers.get_mut(input).is_some_and(|readers| !readers.remove(reader)) {
+                self.readers.remove(input);
             }
         }
     }
@@ -231,8 +266,8 @@ impl Index {
     fn touched(&self, change: &Change, before: &Mesh, after: &Mesh) -> HashSet<Reader> {
         let mut touched = HashSet::new();
         for input in &change.inputs {
-            let readers = self.readers.get(input).into_iter().flatten();
-            touched.extend(readers.filter(|reader| self.sees(**reader, input, before, after)));
+            let readers = self.readers.get(input).into_iter().flat_map(Readers::iter);
+            touched.extend(readers.filter(|reader| self.sees(*reader, input, before, after)));
         }
         if !change.hosts.is_empty() {
             // There may be many of both, and every stream waits meanwhile: only wildcards, which are few, are gone through.
@@ -335,6 +370,13 @@ impl Index {
         let view = self.views.get(&id)?;
         let (made, part) = view.made.as_ref()?;
         (*made <= version && view.touched <= *made || *made == version).then(|| part.clone())
+    }
+
+    /// The same; `None`: since the version `looked` it was made of other resources than before.
+    fn made_since(&self, id: u64, version: u64, looked: u64) -> Option<Option<Part>> {
+        let made = self.made(id, version);
+        let is_renamed = made.is_some() && self.views.get(&id)?.renamed > looked;
+        (!is_renamed).then_some(made)
     }
 
     /// Keeps a view that was made of `version` for all who ask next; whether there is none of a later one.
@@ -444,30 +486,34 @@ impl Watcher {
         if news.is_more {
             return None;
         }
-        {
+        let version = snapshot.version();
+        let found: Vec<(u64, Result<Part, Arc<str>>)> = {
             // A snapshot becomes the newest under this lock, and what it changes is told under it: what has come since the `news`
             // may be of this very one.
-            let _index = self.watchers.lock();
+            let index = self.watchers.lock();
             let later = self.mark.news();
             if later.is_more || !later.views.is_empty() {
                 return None;
             }
-        }
-        let version = snapshot.version();
-        let each = news.views.iter().map(|id| {
-            let (authority, made) = {
-                let index = self.watchers.lock();
+            let find = |id: &u64| {
                 // It may look at it no more.
                 let view = index.views.get(id).filter(|view| view.streams.contains(&self.id))?;
-                (Arc::clone(&view.authority), index.made(*id, version))
+                Some((
+                    *id,
+                    index.made_since(*id, version, looked)?.ok_or_else(|| Arc::clone(&view.authority)),
+                ))
             };
-            if made.is_none() {
-                let (part, inputs) = view::part(snapshot, &self.clients, &authority);
-                self.watchers.lock().keep(*id, version, &part, &inputs);
-            }
-            let index = self.watchers.lock();
-            let is_renamed = index.views.get(id)?.renamed > looked;
-            index.made(*id, version).filter(|_| !is_renamed)
+            news.views.iter().map(find).collect::<Option<_>>()?
+        };
+        let each = found.into_iter().map(|(id, found)| {
+            let authority = match found {
+                Ok(part) => return Some(part),
+                Err(authority) => authority,
+            };
+            let (part, inputs) = view::part(snapshot, &self.clients, &authority);
+            let mut index = self.watchers.lock();
+            index.keep(id, version, &part, &inputs);
+            index.made_since(id, version, looked)?
         });
         each.collect()
     }

@@ -67,7 +67,7 @@ const MESSAGES_EARLY: Duration = Duration::from_secs(10);
 /// What was said on one stream, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) peer: Peer,
+    pub(super) peer: Arc<Peer>,
     pub(super) workload: WorkloadName,
     pub(super) proxy_version: String,
     pub(super) authorities: Live<BTreeSet<Arc<str>>>,
@@ -151,13 +151,13 @@ pub(super) enum MessageOutcome {
 /// Who has begun a stream, before it is known whether it may have one. It costs no more than its first message.
 #[derive(Debug)]
 pub(super) struct Applicant {
-    peer: Peer,
+    peer: Arc<Peer>,
     workload: WorkloadName,
     hello: wire::Hello,
 }
 
 impl Applicant {
-    pub(super) fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
+    pub(super) fn new(peer: &Arc<Peer>, hello: wire::Hello) -> Result<Self, Status> {
         let workload: WorkloadName =
             hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         if hello.held.len() > MAX_HELD {
@@ -167,7 +167,7 @@ impl Applicant {
             return Err(too_many_subscriptions());
         }
         hello.authorities.iter().try_for_each(|authority| check_authority(authority))?;
-        Ok(Self { peer: peer.clone(), workload, hello })
+        Ok(Self { peer: Arc::clone(peer), workload, hello })
     }
 
     /// Whether the workload exists, is who the certificate says, and is not revoked.
@@ -176,7 +176,7 @@ impl Applicant {
     }
 
     /// The session, and the authorities that it is still to ask for.
-    pub(super) fn begin(self, store: &Store) -> (Session, Vec<String>) {
+    pub(super) fn begin(self, store: &Store, snapshot: &Snapshot) -> (Session, Vec<String>) {
         let Self { peer, workload, hello } = self;
         let within =
             |(name, version): &(String, String)| name.len() <= MAX_NAME && version.len() <= MAX_VERSION;
@@ -185,7 +185,7 @@ impl Applicant {
         let held: Held = hello.held.into_iter().filter(within).filter_map(known).collect();
         let session = Session {
             peer,
-            watcher: store.watch(&workload),
+            watcher: store.watch(&workload, snapshot.mesh().clients(&workload)),
             workload,
             proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
             authorities: Live::default(),
@@ -539,7 +539,9 @@ mod tests {
             workload: None,
         };
         let hello = wire::Hello { workload: "shop/frontend".into(), ..wire::Hello::default() };
-        Applicant::new(&peer, hello).unwrap().begin(&Store::new(&testing::bundle())).0
+        let store = Store::new(&testing::bundle());
+        store.publish(testing::mesh());
+        Applicant::new(&Arc::new(peer), hello).unwrap().begin(&store, &store.current().unwrap()).0
     }
 
     fn hear(session: &mut Session, message: Message) -> MessageOutcome {

@@ -276,7 +276,9 @@ struct Client {
 impl Client {
     fn new(store: &Store, index: usize) -> Self {
         let workload: WorkloadName = CLIENTS[index].parse().unwrap();
-        let watcher = store.watch(&workload);
+        // As if no rule had selected it when it came.
+        let clients = Clients { namespace: workload.namespace().into(), selected: None };
+        let watcher = store.watch(&workload, clients);
         Self {
             workload,
             watcher,
