@@ -212,6 +212,8 @@ pub struct BoundEndpoint {
     /// Failures seen by this backend; shared with the same endpoint in the table before.
     pub health: Arc<Health>,
     /// The same as its backend's.
+    pub counts: Arc<Counts>,
+    /// The same as its backend's.
     pub ejection: Option<Arc<Ejection>>,
     /// How long its answers take; `None`: its backend's balancer does not ask.
     pub latency: Option<Arc<Latency>>,

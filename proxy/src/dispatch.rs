@@ -177,6 +177,7 @@ fn send(
             limits: &backend.policy.connections,
             pool: &backend.policy.connection_pool,
             circuit: backend.circuit.as_ref(),
+            counts: Some(&backend.counts),
             spoken: backend.policy.spoken,
             fresh: attempt.fresh,
         };

@@ -1,6 +1,7 @@
 //! Limits of a `DestinationRule`'s `connectionPool`: what exceeds one is refused at once, counted and named.
 
 mod adaptive;
+mod changed;
 
 use selvedge_demo::{
     load::Plan,

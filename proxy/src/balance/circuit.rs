@@ -1,7 +1,8 @@
 //! Circuit breakers: how much one proxy may have in progress with one backend.
 //!
 //! As in Envoy these are counts, not queues: what would exceed a limit is answered at once, and the caller tries again
-//! later. Workers share the counts as atomics. A backend without limits has none, and pays nothing.
+//! later. Workers share the counts as atomics. What is in progress without a limit is counted too, so that one that is set
+//! under load knows of it.
 
 use std::sync::{
     Arc,
@@ -46,11 +47,15 @@ pub struct Circuit {
     counts: Arc<Counts>,
 }
 
-/// What is in progress with one backend, by [`Limit`]. Opaque connections are counted without limits too, so
-/// that a limit that comes later knows of them.
+/// What is in progress with one backend, by [`Limit`]. It is counted without limits too, so that a limit that comes later
+/// knows of it.
 #[derive(Debug, Default)]
 pub struct Counts {
     limited: [AtomicU32; 4],
+    /// Requests that no [`Held`] counts, because there were no limits when they began.
+    unlimited: AtomicU32,
+    /// The most connections that the policy in force allows; 0: any number.
+    most_connections: AtomicU32,
     copies: AtomicU32,
     /// Attempts in a row that reached no app.
     unreached: AtomicU32,
@@ -68,7 +73,22 @@ impl Counts {
 
     /// How many of `what` are in progress.
     pub fn of(&self, what: Limit) -> u32 {
-        self.limited[what as usize].load(Ordering::Relaxed)
+        self.limited[what as usize].load(Ordering::Relaxed).saturating_add(self.unlimited(what))
+    }
+
+    /// How many of `what` are in progress that began without limits.
+    fn unlimited(&self, what: Limit) -> u32 {
+        if what == Limit::Requests { self.unlimited.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// A request begins without limits. [`Self::end_unlimited`] must follow.
+    pub fn begin_unlimited(&self) {
+        self.unlimited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such a request has ended.
+    pub fn end_unlimited(&self) {
+        self.unlimited.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes that an attempt reached an app.
@@ -119,6 +139,14 @@ pub struct Held {
     what: Limit,
 }
 
+impl Held {
+    /// Whether there are more connections, of which this is one, than the policy in force allows.
+    pub fn is_surplus(&self) -> bool {
+        let most = self.counts.most_connections.load(Ordering::Relaxed);
+        most > 0 && self.counts.of(Limit::Connections) > most
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.counts.limited[self.what as usize].fetch_sub(1, Ordering::Relaxed);
@@ -127,8 +155,12 @@ impl Drop for Held {
 
 impl Circuit {
     /// The limits that `policy` sets on what `counts` says; `None` if it sets none, and does not ask what is in progress.
+    /// From now on, it is the policy in force.
     pub fn new(policy: &TrafficPolicy, counts: &Arc<Counts>) -> Option<Self> {
         let pool = &policy.connection_pool;
+        // One is always allowed.
+        let most_connections = policy.connections.max_connections.map_or(0, |most| most.max(1));
+        counts.most_connections.store(most_connections, Ordering::Relaxed);
         let limits = [
             policy.connections.max_connections,
             pool.max_pending_requests,
@@ -144,7 +176,8 @@ impl Circuit {
 
     /// One more of `what`; `None` if there is no room for it.
     pub fn enter(&self, what: Limit) -> Option<Held> {
-        let limit = self.limits[what as usize].unwrap_or(u32::MAX);
+        let limit =
+            self.limits[what as usize].unwrap_or(u32::MAX).saturating_sub(self.counts.unlimited(what));
         one_more(&self.counts.limited[what as usize], limit)
             .then(|| Held { counts: Arc::clone(&self.counts), what })
     }
@@ -174,6 +207,45 @@ mod tests {
 
         drop(first);
         assert!(circuit.enter(Limit::Requests).is_some());
+    }
+
+    #[test]
+    fn a_new_limit_counts_the_requests_that_began_without_one() {
+        let counts = Arc::<Counts>::default();
+        (0..2).for_each(|_| counts.begin_unlimited());
+        assert_eq!(counts.of(Limit::Requests), 2);
+        let pool = ConnectionPool { max_requests: Some(3), ..ConnectionPool::default() };
+        let policy = TrafficPolicy { connection_pool: pool, ..TrafficPolicy::default() };
+
+        let circuit = Circuit::new(&policy, &counts).unwrap();
+
+        let third = circuit.enter(Limit::Requests).unwrap();
+        assert!(circuit.enter(Limit::Requests).is_none());
+        counts.end_unlimited();
+        let _fourth = circuit.enter(Limit::Requests).unwrap();
+        drop(third);
+        counts.end_unlimited();
+        assert_eq!(counts.of(Limit::Requests), 1);
+    }
+
+    #[test]
+    fn there_is_a_surplus_while_there_are_more_connections_than_the_policy_in_force_allows() {
+        let policy = |most| {
+            let connections = ConnectionLimits { max_connections: most, ..ConnectionLimits::default() };
+            TrafficPolicy { connections, ..TrafficPolicy::default() }
+        };
+        let counts = Arc::default();
+        let [one, another] = [(); 2].map(|()| Counts::enter(&counts, Limit::Connections));
+        assert!(!one.is_surplus());
+
+        let _lowered = Circuit::new(&policy(Some(1)), &counts);
+        assert!(one.is_surplus());
+        drop(another);
+        assert!(!one.is_surplus());
+
+        let _another = Counts::enter(&counts, Limit::Connections);
+        let _none = Circuit::new(&policy(None), &counts);
+        assert!(!one.is_surplus());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) fn send(
         let fresh = target.identity.is_none() && terms.fresh;
         loop {
             let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
-            let kept = if in_turn { None } else { pool.http1.take(idempotent).await };
+            let kept = if in_turn { None } else { pool.http1.take(idempotent, terms).await };
             let (mut connection, reused) = match kept {
                 Some(connection) => (connection, true),
                 // Boxed: a handshake is rare, and its future is much larger than a request's.
@@ -93,7 +93,7 @@ fn received(
         return Err(Failure::new(Reason::Protocol, what).into());
     }
     if let Some(said) = keep_alive(response.headers()).filter(|_| target.identity.is_none()) {
-        connection.idle = connection.idle.min(said);
+        connection.promised = connection.promised.min(said);
     }
     let (mut response, framing) = answer(target, response)?;
     if switched {
@@ -102,10 +102,10 @@ fn received(
         end.standing = connection.lifetime.standing().cloned();
         end.permit = connection.lifetime.permit().cloned();
     } else {
-        connection.left = match framing {
-            Framing::Sound => connection.left.map(|left| left.saturating_sub(1)),
-            Framing::Doubtful => Some(0),
-        };
+        connection.requests = connection.requests.saturating_add(1);
+        if framing == Framing::Doubtful {
+            connection.kept = connection.kept.no_longer();
+        }
         response.body_mut().end().lease = Some(Lease::Whole(connection));
     }
     Ok(response)

@@ -55,7 +55,7 @@ pub(super) fn send(
         loop {
             let connections = &pool.http2[place];
             let in_turn = terms.circuit.is_some() && connections.waiting.is_busy();
-            let found = if in_turn { None } else { connections.find() };
+            let found = if in_turn { None } else { connections.find(terms) };
             let mut connection = match found {
                 Some(connection) if connection.is_doubtful(Instant::now()) => {
                     // As with HTTP/1.1: its task has seen an end when we go on.
@@ -72,7 +72,7 @@ pub(super) fn send(
                     Err(failure) => return Err(SendError { failure, request: Some(request) }),
                 },
             };
-            let stream = connection.enter();
+            let stream = connection.enter(terms);
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => {
                     let ledger = Some(&connection.ledger);

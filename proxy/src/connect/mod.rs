@@ -180,8 +180,8 @@ impl Pools {
         let (mut endpoints, mut apps) = (self.endpoints.borrow_mut(), self.apps.borrow_mut());
         for place in endpoints.iter_mut().chain(apps.iter_mut()) {
             if let Some(pool) = place {
-                pool.http1.sweep(now);
-                pool.http2.iter().for_each(|connections| connections.sweep(now));
+                pool.http1.sweep(pool, now);
+                pool.http2.iter().for_each(|connections| connections.sweep(pool, now));
                 pool.tunnels.sweep(now);
                 if pool.target.strong_count() == 0 {
                     *place = None;
@@ -221,6 +221,16 @@ impl Pool {
             named: None,
             is_local: OnceCell::new(),
         }
+    }
+
+    /// How many connections for requests are open.
+    fn open(&self) -> usize {
+        self.http1.open() + self.http2.iter().map(http2::Connections::open).sum::<usize>()
+    }
+
+    /// Closes an HTTP/2 connection that nothing is in progress on. Whether there was one.
+    fn yield_idle(&self) -> bool {
+        self.http2.iter().any(http2::Connections::yield_idle)
     }
 
     /// For the one request that comes on `conn`.

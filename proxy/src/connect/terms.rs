@@ -1,12 +1,16 @@
 //! How requests to one backend are sent, and over what connections.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use selvedge_model::{ConnectionLimits, ConnectionPool, Protocol, TcpKeepalive, TrafficPolicy};
 
 use super::tls;
 use crate::{
-    balance::{Circuit, Held, Limit},
+    balance::{Circuit, Counts, Held, Limit},
     bind::Target,
     body::Body,
     error::{Failure, Reason},
@@ -25,6 +29,8 @@ pub struct Terms<'a> {
     pub pool: &'a ConnectionPool,
     /// What counts against those limits; `None`: there are none.
     pub circuit: Option<&'a Circuit>,
+    /// What is in progress, with limits or without; `None`: nobody ever asks.
+    pub counts: Option<&'a Arc<Counts>>,
     /// What the app is spoken to in; `None`: as its client speaks.
     pub spoken: Option<Protocol>,
     /// Whether the request is sent again because its connection broke. It is then sent to the app on a new connection,
@@ -71,6 +77,7 @@ impl Terms<'static> {
             limits: &ConnectionLimits::NONE,
             pool: &ConnectionPool::UNLIMITED,
             circuit: None,
+            counts: None,
             spoken: None,
             fresh: false,
         }
@@ -109,7 +116,9 @@ impl Terms<'_> {
     /// # Errors
     /// [`Reason::Overflow`]: there are too many.
     pub(super) fn pending(&self, target: &Target) -> Result<Option<Held>, Failure> {
-        let Some(circuit) = self.circuit else { return Ok(None) };
+        let Some(circuit) = self.circuit else {
+            return Ok(self.counts.map(|counts| counts.enter(Limit::Pending)));
+        };
         circuit.enter(Limit::Pending).map(Some).ok_or_else(|| {
             let what = format!(
                 "no connection to {} is free, and as many requests wait for one as {} allows",
@@ -122,10 +131,16 @@ impl Terms<'_> {
 
     /// Counts one more connection. The `first` of a worker to a target is always allowed. `None`: there is no room.
     pub(super) fn connection(&self, first: bool) -> Option<Option<Held>> {
-        let Some(circuit) = self.circuit else { return Some(None) };
-        if first {
-            return Some(Some(circuit.enter_anyway(Limit::Connections)));
+        match (self.circuit, self.counts) {
+            (Some(circuit), _) if first => Some(Some(circuit.enter_anyway(Limit::Connections))),
+            (Some(circuit), _) => circuit.enter(Limit::Connections).map(Some),
+            (None, counts) => Some(counts.map(|counts| counts.enter(Limit::Connections))),
         }
-        circuit.enter(Limit::Connections).map(Some)
+    }
+
+    /// Whether a connection that was `opened` then and has taken so many requests may take one more.
+    pub(super) fn keep(&self, opened: Instant, taken: u32, now: Instant) -> bool {
+        self.pool.max_requests_per_connection.is_none_or(|most| taken < most)
+            && self.limits.max_duration.is_none_or(|longest| now.duration_since(opened) < longest)
     }
 }

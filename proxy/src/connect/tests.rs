@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::LocalSet};
 
 use super::*;
 use crate::{
-    balance::Circuit,
+    balance::{Circuit, Counts, Limit},
     body::Local,
     budget::Budget,
     io::Liveness,
@@ -253,6 +253,87 @@ async fn a_connection_takes_no_more_requests_than_its_policy_says() {
                 }
 
                 assert_eq!(connections.load(Ordering::Relaxed), 3, "{version:?}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn connections_that_a_new_limit_does_not_allow_are_closed_when_they_come_back() {
+    LocalSet::new()
+        .run_until(async {
+            for version in [HttpVersion::Http1, HttpVersion::Http2] {
+                let (address, connections) = server(version).await;
+                let (pools, target, counts) = (pools(), target(address), Arc::<Counts>::default());
+                let pool = ConnectionPool { max_concurrent_streams: Some(1), ..ConnectionPool::UNLIMITED };
+                let before = Terms { pool: &pool, counts: Some(&counts), ..TERMS };
+                let mut answers = Vec::new();
+                for _ in 0..4 {
+                    answers.push(unread(&pools, &target, version, &before).await);
+                }
+                assert_eq!(counts.of(Limit::Connections), 4, "{version:?}: they count without a limit");
+
+                let connection_limits =
+                    ConnectionLimits { max_connections: Some(2), ..ConnectionLimits::NONE };
+                let policy = TrafficPolicy {
+                    connections: connection_limits,
+                    connection_pool: pool.clone(),
+                    ..TrafficPolicy::default()
+                };
+                let circuit = Circuit::new(&policy, &counts);
+                let terms = Terms { counts: Some(&counts), ..limited(&policy, &circuit) };
+                for answer in answers {
+                    text(answer).await;
+                }
+                let ask = async || text(unread(&pools, &target, version, &terms).await).await;
+                tokio::join!(ask(), ask(), ask(), ask());
+
+                assert_eq!(counts.of(Limit::Connections), 2, "{version:?}");
+                assert_eq!(connections.load(Ordering::Relaxed), 4, "{version:?}: two of them are used on");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_opened_on_other_terms_is_kept_on_those_of_the_request_that_comes() {
+    LocalSet::new()
+        .run_until(async {
+            let one_request =
+                ConnectionPool { max_requests_per_connection: Some(1), ..ConnectionPool::UNLIMITED };
+            let never_idle =
+                ConnectionPool { idle_timeout: Some(Duration::ZERO), ..ConnectionPool::UNLIMITED };
+            let short =
+                ConnectionLimits { max_duration: Some(Duration::from_millis(20)), ..ConnectionLimits::NONE };
+            for version in [HttpVersion::Http1, HttpVersion::Http2] {
+                for (what, terms) in [
+                    ("requests", Terms { pool: &one_request, ..TERMS }),
+                    ("idle", Terms { pool: &never_idle, ..TERMS }),
+                    ("duration", Terms { limits: &short, ..TERMS }),
+                ] {
+                    if (what, version) == ("idle", HttpVersion::Http2) {
+                        // Its idle connections wait for a sweep.
+                        continue;
+                    }
+                    let (address, connections) = server(version).await;
+                    let (pools, target) = (pools(), target(address));
+                    for _ in 0..3 {
+                        text(unread(&pools, &target, version, &TERMS).await).await;
+                    }
+                    assert_eq!(connections.load(Ordering::Relaxed), 1, "{version:?} {what}");
+
+                    let until = Instant::now() + Duration::from_secs(10);
+                    loop {
+                        text(unread(&pools, &target, version, &terms).await).await;
+                        // It may not be old enough yet.
+                        let waits = what == "duration" && Instant::now() < until;
+                        if !waits || connections.load(Ordering::Relaxed) > 1 {
+                            break;
+                        }
+                    }
+
+                    assert!(connections.load(Ordering::Relaxed) > 1, "{version:?} {what}");
+                }
             }
         })
         .await;

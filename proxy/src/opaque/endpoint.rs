@@ -100,7 +100,7 @@ async fn open_to(
             Some(address) => at(worker, address, bound, backend),
         };
         let endpoint = endpoint.map_err(refused)?;
-        let in_flight = InFlight::new(&endpoint, None);
+        let in_flight = InFlight::of_connection(&endpoint);
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(series.at(Some(&*endpoint)));
         let named = Named { client: outgoing.peer, called: outgoing.dialled.unwrap_or(endpoint.target.dial) };
@@ -182,6 +182,7 @@ fn at(
         place: None,
         dns_name: None,
         health: Arc::default(),
+        counts: Arc::clone(&backend.counts),
         ejection: None,
         latency: None,
         load: None,

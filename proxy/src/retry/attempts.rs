@@ -218,10 +218,9 @@ impl<S: Attempting> Attempts<S> {
     /// more retries at once.
     fn enter(&self, backend: &BoundBackend, retrying: &mut Option<Held>) -> bool {
         drop(retrying.take());
-        *retrying = match (&backend.circuit, &backend.retry_budget) {
-            (Some(circuit), _) => circuit.enter(Limit::Retries),
-            (None, Some(_)) => Some(backend.counts.enter(Limit::Retries)),
-            (None, None) => return true,
+        *retrying = match &backend.circuit {
+            Some(circuit) => circuit.enter(Limit::Retries),
+            None => Some(backend.counts.enter(Limit::Retries)),
         };
         if retrying.is_none() {
             self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);

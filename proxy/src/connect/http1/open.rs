@@ -14,7 +14,7 @@ use selvedge_api::wire;
 use super::{
     super::{Pool, carry::carry, interim::ListenedTo, open, settings::PoolSettings, terms::Terms},
     driven::Driven,
-    pooled::{Connection, Place},
+    pooled::{Connection, Keeping, Place},
 };
 use crate::{
     bind::Target,
@@ -24,7 +24,7 @@ use crate::{
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
 /// backend's policy says. Shorter than the keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
-const IDLE_PLAIN: Duration = Duration::from_secs(4);
+pub(super) const IDLE_PLAIN: Duration = Duration::from_secs(4);
 
 /// How long an idle connection between sidecars is kept, unless the backend's policy says.
 pub(in crate::connect) const IDLE_MESH: Duration = Duration::from_secs(60);
@@ -43,13 +43,15 @@ pub(super) async fn open_or_wait(
     let connections = &pool.http1;
     let _pending = terms.pending(target)?;
     loop {
-        if let Some(counted) = terms.connection(connections.open.get() == 0) {
+        let place = || terms.connection(connections.open.get() == 0);
+        // One over HTTP/2 that nothing is in progress on is better closed than waited for.
+        if let Some(counted) = place().or_else(|| pool.yield_idle().then(place).flatten()) {
             let place = Place::new(pool, counted);
             let opened = open_in(pool, target, settings, terms, place).await?;
             return Ok((Box::new(opened), false));
         }
         connections.waiting.wait().await;
-        if let Some(kept) = connections.take(idempotent).await {
+        if let Some(kept) = connections.take(idempotent, terms).await {
             return Ok((kept, true));
         }
     }
@@ -78,7 +80,7 @@ async fn open_in(
     let lifetime = opened.lifetime.clone();
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let in_use = Rc::new(Cell::new(true));
-    let is_used = Rc::clone(&in_use);
+    let (is_used, taken) = (Rc::clone(&in_use), place.taken());
     let (driven, keeping) = Driven::new(connection.with_upgrades());
     tokio::task::spawn_local(async move {
         let _open = (open, place);
@@ -86,16 +88,18 @@ async fn open_in(
         // Dropped either way, and with it what is in progress.
         let _ = carry(keeping, dial, lifetime, counted, in_progress).await;
     });
-    let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
+    let now = Instant::now();
     Ok(Connection {
         sender,
         driven,
         listener,
-        pool: Rc::downgrade(pool),
+        taken,
         lifetime: opened.lifetime,
         in_use,
-        idle_since: Instant::now(),
-        idle: terms.pool.idle_timeout.unwrap_or(usual),
-        left: terms.pool.max_requests_per_connection,
+        opened: now,
+        idle_since: now,
+        promised: Duration::MAX,
+        requests: 0,
+        kept: Keeping::by(terms, target.identity.is_some()),
     })
 }

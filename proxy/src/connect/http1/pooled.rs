@@ -9,8 +9,9 @@ use std::{
 use hyper::client::conn::http1::SendRequest;
 
 use super::{
-    super::{Pool, interim::Listener, tls::Lifetime, waiting::Waiting},
+    super::{Pool, interim::Listener, terms::Terms, tls::Lifetime, waiting::Waiting},
     driven::Driven,
+    open::{IDLE_MESH, IDLE_PLAIN},
 };
 use crate::{
     balance::Held,
@@ -51,22 +52,51 @@ pub(super) struct Connection {
     pub(super) driven: Rc<Driven>,
     /// Listens for interim answers.
     pub(super) listener: Listener,
-    pub(super) pool: Weak<Pool>,
+    pub(super) taken: Rc<Taken>,
     pub(super) lifetime: Lifetime,
     /// Whether a request is in progress on it.
     pub(super) in_use: Rc<Cell<bool>>,
+    pub(super) opened: Instant,
     pub(super) idle_since: Instant,
+    /// How long its server says that it keeps it idle.
+    pub(super) promised: Duration,
+    /// How many requests it has taken.
+    pub(super) requests: u32,
+    /// By the terms of the request that has it, or had it last.
+    pub(super) kept: Keeping,
+}
+
+/// How long a connection is kept, by the terms of one request. Those of the next may differ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keeping {
     /// How long it may be idle.
-    pub(super) idle: Duration,
-    /// How many more requests it may take; `None`: any number.
-    pub(super) left: Option<u32>,
+    idle: Duration,
+    /// How many requests it may take; `None`: any number.
+    requests: Option<u32>,
+}
+
+impl Keeping {
+    /// By `terms`; `meshed`: a sidecar is on its other side.
+    pub(super) fn by(terms: &Terms<'_>, meshed: bool) -> Self {
+        let usual = if meshed { IDLE_MESH } else { IDLE_PLAIN };
+        Self {
+            idle: terms.pool.idle_timeout.unwrap_or(usual),
+            requests: terms.pool.max_requests_per_connection,
+        }
+    }
+
+    /// The same, but it takes no more requests.
+    pub(super) fn no_longer(self) -> Self {
+        Self { requests: Some(0), ..self }
+    }
 }
 
 impl Whole for Connection {
     fn give_back(mut self: Box<Self>, now: Instant) {
-        if let Some(pool) = self.pool.upgrade()
+        if let Some(pool) = self.taken.pool.upgrade()
             && !self.sender.is_closed()
-            && self.left != Some(0)
+            && self.kept.requests.is_none_or(|most| self.requests < most)
+            && !self.taken.yields(&pool)
         {
             self.idle_since = now;
             self.in_use.set(false);
@@ -83,8 +113,14 @@ impl Whole for Connection {
 impl Connection {
     fn usable(&self, now: Instant) -> bool {
         !self.sender.is_closed()
-            && now.duration_since(self.idle_since) < self.idle
+            && now.duration_since(self.idle_since) < self.kept.idle.min(self.promised)
             && self.lifetime.lasts(now)
+    }
+
+    /// Whether it is kept by `terms` as well, which may have come after it; from now on it is kept by them.
+    fn adopt(&mut self, terms: &Terms<'_>, now: Instant) -> bool {
+        self.kept = Keeping::by(terms, self.lifetime.standing().is_some());
+        now.duration_since(self.idle_since) < self.kept.idle && terms.keep(self.opened, self.requests, now)
     }
 
     /// Whether it has been idle for no longer than a request allows.
@@ -114,17 +150,31 @@ impl Connection {
 }
 
 impl Connections {
-    /// Closes those that are not usable any more.
-    pub(in crate::connect) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|connection| connection.usable(now));
+    /// Closes those of `pool`, whose connections these are, that are not usable any more, and those that are too many.
+    pub(in crate::connect) fn sweep(&self, pool: &Pool, now: Instant) {
+        self.idle.borrow_mut().retain(|connection| connection.usable(now) && !connection.taken.yields(pool));
     }
 
-    /// The connection that was used last, if it can be used for a request that is idempotent or not.
-    pub(super) async fn take(&self, is_idempotent: bool) -> Option<Box<Connection>> {
+    /// How many are open or being opened.
+    pub(in crate::connect) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Whether a request waits for one.
+    pub(in crate::connect) fn is_awaited(&self) -> bool {
+        self.waiting.is_busy()
+    }
+
+    /// The connection that was used last, if it can be used on these `terms` for a request that is idempotent or not.
+    pub(super) async fn take(&self, is_idempotent: bool, terms: &Terms<'_>) -> Option<Box<Connection>> {
         let now = Instant::now();
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
-            if connection.usable(now) && connection.suits(is_idempotent, now) && connection.ready(now).await {
+            if connection.usable(now)
+                && connection.adopt(terms, now)
+                && connection.suits(is_idempotent, now)
+                && connection.ready(now).await
+            {
                 connection.in_use.set(true);
                 return Some(connection);
             }
@@ -132,24 +182,57 @@ impl Connections {
     }
 }
 
-/// A connection that counts as open; when it is dropped there is room for another.
-pub(super) struct Place {
+/// That a connection counts as open; when it is dropped there is room for another.
+pub(super) struct Place(Rc<Taken>);
+
+/// The same, for the connection itself.
+#[derive(Debug)]
+pub(super) struct Taken {
     pool: Weak<Pool>,
-    _counted: Option<Held>,
+    /// Its place among the connections that the backend's policy allows.
+    counted: RefCell<Option<Held>>,
+    has_left: Cell<bool>,
 }
 
 impl Place {
     pub(super) fn new(pool: &Rc<Pool>, counted: Option<Held>) -> Self {
         pool.http1.open.set(pool.http1.open.get() + 1);
-        Self { pool: Rc::downgrade(pool), _counted: counted }
+        let (pool, counted) = (Rc::downgrade(pool), RefCell::new(counted));
+        Self(Rc::new(Taken { pool, counted, has_left: Cell::new(false) }))
+    }
+
+    pub(super) fn taken(&self) -> Rc<Taken> {
+        Rc::clone(&self.0)
+    }
+}
+
+impl Taken {
+    /// Gives its place up, if the policy in force allows fewer connections than there are, and others of `pool` are left:
+    /// a worker may always have one to each target. It is then to be closed.
+    fn yields(&self, pool: &Pool) -> bool {
+        let is_surplus = || self.counted.borrow().as_ref().is_some_and(Held::is_surplus);
+        let yields = pool.http1.open.get() > 1 && is_surplus();
+        if yields {
+            self.leave(pool);
+        }
+        yields
+    }
+
+    fn leave(&self, pool: &Pool) {
+        if !self.has_left.replace(true) {
+            self.counted.take();
+            pool.http1.open.set(pool.http1.open.get() - 1);
+            pool.http1.waiting.wake_one();
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.http1.open.set(pool.http1.open.get() - 1);
-            pool.http1.waiting.wake_one();
+        if let Some(pool) = self.0.pool.upgrade() {
+            self.0.leave(&pool);
         }
+        // Also if there is no pool any more.
+        self.0.counted.take();
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn open_or_wait(
                 opening.await?;
             }
         }
-        if let Some(connection) = connections.find() {
+        if let Some(connection) = connections.find(terms) {
             return Ok(connection);
         }
     }
@@ -85,22 +85,12 @@ struct Wanted {
     place: usize,
     opening: Opening,
     idle: Option<Duration>,
-    most_streams: usize,
-    most_requests: Option<u32>,
     counted: Option<Held>,
 }
 
 impl Wanted {
     fn new(terms: &Terms<'_>, named: Option<Named>, place: usize, counted: Option<Held>) -> Self {
-        let most_streams = terms.pool.max_concurrent_streams.map(usize::try_from);
-        Self {
-            place,
-            opening: terms.opening(named),
-            idle: terms.pool.idle_timeout,
-            most_streams: most_streams.and_then(Result::ok).unwrap_or(usize::MAX),
-            most_requests: terms.pool.max_requests_per_connection,
-            counted,
-        }
+        Self { place, opening: terms.opening(named), idle: terms.pool.idle_timeout, counted }
     }
 }
 
@@ -141,7 +131,7 @@ async fn open_for(
     let allowed = connection.current_max_send_streams();
     let lifetime = opened.lifetime.clone();
     let kept = (lifetime.clone(), Rc::clone(&ledger));
-    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests, kept));
+    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.idle, kept));
     let open = open::counted(target, settings);
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let driven = drive(connection, dial, lifetime, counted, Rc::clone(&load), Rc::clone(&ledger));
@@ -149,15 +139,8 @@ async fn open_for(
         let _open = open;
         driven.await;
     });
-    let connection = Connection {
-        sender,
-        lifetime: opened.lifetime,
-        load,
-        ledger,
-        idle: wanted.idle,
-        most_streams: wanted.most_streams,
-        _counted: wanted.counted.map(Rc::new),
-    };
+    let connection =
+        Connection { sender, lifetime: opened.lifetime, load, ledger, counted: wanted.counted.map(Rc::new) };
     // Without a pool nothing waits for it.
     if let Some(pool) = pool.upgrade() {
         pool.http2[wanted.place].open.borrow_mut().push(connection);

@@ -14,7 +14,7 @@ use super::{
     targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
-    balance::{Balancer, Circuit, Ejection, Latency, Load, Member, MemberGroup, Total, Unmade},
+    balance::{Balancer, Circuit, Counts, Ejection, Latency, Load, Member, MemberGroup, Total, Unmade},
     bind::{self, Affinity, BoundBackend, BoundEndpoint, Denied, Target, stands_for},
     budget::RetryBudget,
     dns::{self, DnsName, Reached},
@@ -217,6 +217,7 @@ impl<'a> BackendBinder<'a> {
         {
             listed[place] = u32::try_from(index).unwrap_or(NOT_BOUND);
         }
+        let counts = predecessor.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
         let tells_peers = self.metrics.tells_peers();
         let shares = !tells_peers || Peers::leave_room(predecessor);
         let mut state = EndpointState {
@@ -226,6 +227,7 @@ impl<'a> BackendBinder<'a> {
             keeps_health: ejection.is_some() && predecessor.is_some_and(|before| before.ejection.is_some()),
             is_measured: definition.policy.load_balancer == LoadBalancer::PeakEwma,
             asks: definition.policy.health_check.is_some(),
+            counts: &counts,
             ejection: ejection.as_ref(),
             now: self.now,
         };
@@ -238,7 +240,6 @@ impl<'a> BackendBinder<'a> {
         if let Some(ejection) = &ejection {
             ejection.set_endpoints(balancer.len());
         }
-        let counts = predecessor.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
         Arc::new(BoundBackend {
             name: definition.name.clone(),
             policy: definition.policy.clone(),
@@ -473,6 +474,7 @@ struct EndpointState<'a> {
     is_measured: bool,
     /// Whether servers outside the mesh are asked whether they are well.
     asks: bool,
+    counts: &'a Arc<Counts>,
     ejection: Option<&'a Arc<Ejection>>,
     now: Instant,
 }
@@ -517,6 +519,7 @@ impl<'a> EndpointState<'a> {
             place: endpoint.place.clone(),
             dns_name: dns_name.cloned(),
             health,
+            counts: Arc::clone(self.counts),
             ejection: self.ejection.cloned(),
             latency,
             load: kept.or_else(|| total.map(|total| Arc::new(Load::new(total)))),
