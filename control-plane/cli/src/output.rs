@@ -1,9 +1,6 @@
 //! In which form a command prints what it has found, and what its exit status says of it: the same for all commands.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 /// In which form a result is printed.
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -112,7 +112,7 @@ impl Report {
         Self { seconds: traffic.seconds, routes, missing }
     }
 
-    fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
         if self.routes.is_empty() && self.missing.not_known.is_empty() {
