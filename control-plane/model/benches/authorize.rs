@@ -151,7 +151,7 @@ fn by_rules(count: usize, account: impl Fn(usize) -> String) -> InboundPolicy {
     let rule = |number: usize| {
         let principal = format!("cluster.local/ns/clients/sa/{}", account(number));
         let paths = [&*format!("/own-{number}"), &format!("/items-{number}/*")];
-        let paths = PathSet::new(texts(paths), Vec::new());
+        let paths = PathSet::new(&texts(paths), Vec::new());
         let operation = vec![Asks::Method(texts(["GET", "POST"])), Asks::Path(paths)];
         (Asks::Principal(texts([&*principal])), operation)
     };

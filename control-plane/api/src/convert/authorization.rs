@@ -304,7 +304,7 @@ impl TryFrom<wire::PathSet> for PathSet {
             PathTemplate::new(&source).map_err(|error| invalid("path template", &source, &error))
         };
         let templates = set.templates.into_iter().map(template).collect::<Result<_, _>>()?;
-        Ok(Self::new(required("texts of a path", set.texts)?.try_into()?, templates))
+        Ok(Self::new(&required("texts of a path", set.texts)?.try_into()?, templates))
     }
 }
 
@@ -344,7 +344,7 @@ mod tests {
         let templates = vec(Just("/a/{*}"), 0..2);
         let path = (texts(), templates).prop_map(|(texts, templates)| {
             let templates = templates.into_iter().map(|one| PathTemplate::new(one).unwrap());
-            Asks::Path(PathSet::new(texts, templates.collect()))
+            Asks::Path(PathSet::new(&texts, templates.collect()))
         });
         let port = || proptest::collection::btree_set(1..=u16::MAX, 0..4);
         let asks = prop_oneof![

@@ -261,7 +261,7 @@ impl Field {
                 let (templates, plain): (Vec<&str>, Vec<&str>) =
                     self.values.iter().partition(|one| path::is_template(one));
                 let templates = templates.into_iter().map(|one| PathTemplate::new(one).unwrap()).collect();
-                Asks::Path(PathSet::new(plain.into_iter().map(istio).collect(), templates))
+                Asks::Path(PathSet::new(&plain.into_iter().map(istio).collect(), templates))
             }
             Kind::Header => Asks::Header("x-role".parse().unwrap(), texts(istio)),
             Kind::Token => Asks::RequestPrincipal(texts(istio)),

@@ -240,7 +240,7 @@ pub struct PathSet {
 impl PathSet {
     /// The paths that match any of `texts` or `templates`. What they write in other ways than requests have it when they are
     /// compared (`%7E`, `/a b`, `%c3`) means what it means in a request.
-    pub fn new(texts: TextSet, mut templates: Vec<PathTemplate>) -> Self {
+    pub fn new(texts: &TextSet, mut templates: Vec<PathTemplate>) -> Self {
         templates.sort_unstable();
         templates.dedup();
         let texts: TextSet = texts.patterns().map(|pattern| normal_pattern(&pattern)).collect();

@@ -33,7 +33,7 @@ fn request<'a>(connection: &'a Connection<'a>, path: &'a str, headers: &'a Heade
 
 fn paths(patterns: &[&str]) -> Condition {
     let texts = patterns.iter().map(|text| TextPattern::istio(text)).collect();
-    Condition { asks: Asks::Path(PathSet::new(texts, Vec::new())), negated: false }
+    Condition { asks: Asks::Path(PathSet::new(&texts, Vec::new())), negated: false }
 }
 
 fn principal(account: &str) -> Condition {

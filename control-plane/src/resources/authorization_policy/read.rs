@@ -448,5 +448,5 @@ fn paths(values: &[String], field: &str) -> Result<Asks, FieldError> {
             plain.push(TextPattern::istio(value));
         }
     }
-    Ok(Asks::Path(PathSet::new(plain.into_iter().collect(), templates)))
+    Ok(Asks::Path(PathSet::new(&plain.into_iter().collect(), templates)))
 }

@@ -63,7 +63,7 @@ fn a_loose_path_is_what_a_lenient_app_reads() {
 #[test]
 fn a_pattern_for_all_below_a_directory_is_for_the_directory_too_however_it_is_written() {
     let texts = ["/admin/*", "*/end/"].map(TextPattern::istio).into_iter().collect();
-    let set = PathSet::new(texts, vec![PathTemplate::new("/t/{**}").unwrap()]);
+    let set = PathSet::new(&texts, vec![PathTemplate::new("/t/{**}").unwrap()]);
 
     for path in
         ["//admin/", "/ADMIN/", "/%2Fadmin/", "/admin;x/", "/admin/;x", "/admin%2F", "/x/END/", "//t/"]
@@ -78,7 +78,7 @@ fn a_pattern_for_all_below_a_directory_is_for_the_directory_too_however_it_is_wr
 fn set(patterns: &[&str]) -> PathSet {
     let (templates, texts): (Vec<&str>, Vec<&str>) = patterns.iter().partition(|text| is_template(text));
     let templates = templates.into_iter().map(|source| PathTemplate::new(source).unwrap());
-    PathSet::new(texts.into_iter().map(TextPattern::istio).collect(), templates.collect())
+    PathSet::new(&texts.into_iter().map(TextPattern::istio).collect(), templates.collect())
 }
 
 /// `path` as requests have it when they are compared.
