@@ -1,8 +1,9 @@
 //! What documents list behind every port that can be called, before it is known whose the addresses are.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     net::SocketAddr,
+    ops::Deref,
     sync::Arc,
 };
 
@@ -34,14 +35,36 @@ pub(super) enum Candidate<'a> {
 }
 
 /// The candidates of every port, but of those that are other names of others.
-pub(super) type Candidates<'a> = BTreeMap<ServiceKey, Vec<Candidate<'a>>>;
+#[derive(Debug, Default)]
+pub(super) struct Candidates<'a> {
+    by_port: BTreeMap<ServiceKey, Vec<Candidate<'a>>>,
+    /// How much room they take.
+    pub(super) behind: Behind,
+}
+
+impl<'a> Deref for Candidates<'a> {
+    type Target = BTreeMap<ServiceKey, Vec<Candidate<'a>>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_port
+    }
+}
+
+impl<'c, 'a> IntoIterator for &'c Candidates<'a> {
+    type Item = (&'c ServiceKey, &'c Vec<Candidate<'a>>);
+    type IntoIter = btree_map::Iter<'c, ServiceKey, Vec<Candidate<'a>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.by_port.iter()
+    }
+}
 
 /// How many endpoints the ports of one namespace's services may have together, of those that are selected or in `EndpointSlice`s.
 /// Each takes more than a kilobyte, and one document of a thousand ports that selects a thousand workloads would be a million.
 pub(super) const MOST_BEHIND: usize = if cfg!(test) { 20_000 } else { 250_000 };
 
 /// How many endpoints the services of each namespace have, of those that count for [`MOST_BEHIND`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Behind(HashMap<Arc<str>, usize>);
 
 impl Behind {
@@ -75,18 +98,18 @@ impl Behind {
     }
 }
 
-/// What documents list behind every port; notes which workload serves which port. Gives as well how much that is.
+/// What documents list behind every port; notes which workload serves which port.
 pub(super) fn candidates<'a>(
     resources: &'a Resources,
     settings: &MeshSettings,
     catalog: &Catalog<'a>,
     workloads: &mut Workloads<'a>,
     problems: &mut Problems,
-) -> (Candidates<'a>, Behind) {
+) -> Candidates<'a> {
     let slices = slices_by_service(resources, catalog, settings, problems);
-    let mut candidates = Candidates::new();
+    let mut candidates = Candidates::default();
     let mut told = Told::default();
-    let (mut behind, mut selected) = (Behind::default(), Selected::default());
+    let mut selected = Selected::default();
     for host in catalog.hosts() {
         let sliced_here = slices.get(&*host.host);
         for port in host.ports.keys() {
@@ -101,9 +124,9 @@ pub(super) fn candidates<'a>(
                 Backing::Alias(_) => continue,
             };
             let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
-            if more > 0 && !behind.take(host.namespace, more) {
+            if more > 0 && !candidates.behind.take(host.namespace, more) {
                 host.report_no_room(*port, MOST_BEHIND, problems);
-                candidates.insert(key, Vec::new());
+                candidates.by_port.insert(key, Vec::new());
                 continue;
             }
             let list = match backing {
@@ -116,7 +139,7 @@ pub(super) fn candidates<'a>(
                 Backing::Name(name, target) => vec![Candidate::Name(HostPort::new(name, target))],
                 Backing::Alias(_) => continue,
             };
-            candidates.insert(key, list);
+            candidates.by_port.insert(key, list);
         }
     }
     told.report(problems);
@@ -129,7 +152,7 @@ pub(super) fn candidates<'a>(
             }
         }
     }
-    (candidates, behind)
+    candidates
 }
 
 /// How many workloads documents select, by where these are in memory: each of their ports has all of them.

@@ -147,8 +147,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
-    let (candidates, behind) =
-        candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
+    let candidates = candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
     let owners = owners::Owners::new(
         resources,
         &catalog,
@@ -243,7 +242,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let found =
         Found { others: problems, policies: of_policies, of_each_policy, gateways: of_gateways, routed };
     let mut facts = incremental::Facts::new(&catalog, found, (led_to, faced), (unproven, there), connections);
-    facts.behind = behind;
+    facts.behind = candidates.behind.clone();
     (mesh, facts)
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::ServiceViews};
 
+use super::super::candidates;
 use super::super::{
-    Problems, candidates::Behind, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort,
-    workloads::Faced,
+    Problems, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort, workloads::Faced,
 };
 use crate::problem::{Detached, DocumentName, Fault, Problem, some_of_each};
 
@@ -19,6 +19,8 @@ use crate::problem::{Detached, DocumentName, Fault, Problem, some_of_each};
 pub(in super::super) struct Facts {
     /// The hosts that are not those of one `Service` alone, or that an `ExternalName` stands for.
     pub(super) others: HashSet<Arc<str>>,
+    /// How many endpoints the services of each namespace have.
+    pub(in super::super) behind: candidates::Behind,
     pub(in super::super) found: Found,
     /// The hosts to which documents for gateways lead.
     pub(super) led_to: LedTo,
@@ -29,8 +31,6 @@ pub(in super::super) struct Facts {
     pub(super) connections: Connections,
     /// The clients that rules select by their labels and that are there.
     pub(super) selected: There,
-    /// How many endpoints the services of each namespace have.
-    pub(in super::super) behind: Behind,
 }
 
 impl Facts {
@@ -48,8 +48,8 @@ impl Facts {
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        let behind = Behind::default();
-        Self { others: hosts, found, led_to, faced, unproven, connections, selected, behind }
+        let behind = candidates::Behind::default();
+        Self { others: hosts, behind, found, led_to, faced, unproven, connections, selected }
     }
 }
 

@@ -44,8 +44,7 @@ impl<'a> Local<'a> {
         let mut workloads =
             workloads::Workloads::new(part, settings, policies, &previous.workloads, &mut problems);
         let catalog = services::Catalog::new(part, settings, &mut problems);
-        let (candidates, behind) =
-            candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
+        let candidates = candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
         let owners =
             owners::Owners::new(part, &catalog, &candidates, &mut workloads, &previous.owners, &mut problems);
         let endpoints = endpoints::endpoints(
@@ -77,7 +76,7 @@ impl<'a> Local<'a> {
             service_addresses,
             callers,
             owners,
-            behind,
+            behind: candidates.behind.clone(),
             problems,
         })
     }

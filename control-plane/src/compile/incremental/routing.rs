@@ -282,7 +282,7 @@ impl Last {
             let nowhere = &mut Problems::default();
             let policies = inbound::Policies::new(resources, settings, nowhere);
             let mut workloads = Workloads::new(resources, settings, &policies, &mesh.workloads, nowhere);
-            let (candidates, _) = candidates(resources, settings, catalog, &mut workloads, nowhere);
+            let candidates = candidates(resources, settings, catalog, &mut workloads, nowhere);
             Owners::new(resources, catalog, &candidates, &mut workloads, &mesh.owners, nowhere);
             let mut problems = Problems::default();
             let (gateways, led_to) = gateways::gateways(

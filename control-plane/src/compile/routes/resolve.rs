@@ -117,22 +117,20 @@ impl<'a> Routing<'a> {
                 self.object(route, list, backend, (own, grants))
             }
         };
-        let port = resolved.name.service.port;
-        match &resolved.host {
-            Ok(known) if !known.is_known_at(port, Some(&*route.namespace)) => {
-                // Whose it is, and who may know of it, is not theirs to know.
-                let why = format!(
-                    "{} is not exported to {} by the exportTo of its ServiceEntry; have it exported, or name another host",
-                    known.host, route.namespace
-                );
-                // Called by its place: others may name the same host, and may be let.
-                let place = reference.place(list);
-                let name =
-                    BackendName { service: ServiceKey::new(&format!("{route}/{place}"), own), subset: None };
-                Resolved { name, host: Err(BrokenReference::new(Unresolved::NoSuchHost, why)) }
-            }
-            _ => resolved,
+        let key = &resolved.name.service;
+        let Some(unknown) = self.catalog.find(&key.host) else { return resolved };
+        if unknown.is_known_at(key.port, Some(&*route.namespace)) {
+            return resolved;
         }
+        // Whose it is, which ports it has, and who may know of it, is not theirs to know.
+        let why = format!(
+            "{} is not exported to {} by the exportTo of its ServiceEntry; have it exported, or name another host",
+            unknown.host, route.namespace
+        );
+        // Called by its place: others may name the same host, and may be let.
+        let host = format!("{route}/{}", reference.place(list));
+        let name = BackendName { service: ServiceKey::new(&host, own), subset: None };
+        Resolved { name, host: Err(BrokenReference::new(Unresolved::NoSuchHost, why)) }
     }
 
     fn destination(&'a self, route: &DocumentName, destination: &Destination, own: u16) -> Resolved<'a> {

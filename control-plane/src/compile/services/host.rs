@@ -9,7 +9,6 @@ use crate::{
     problem::DocumentName,
     resources::{
         Document, ServiceEntrySpec, ServiceSpec,
-        export_to::ExportTo,
         linkerd::Annotated,
         load_balancer::BalancerBlock,
         locality_setting::TrafficDistribution,
@@ -324,26 +323,27 @@ impl KnownHost<'_> {
         Declared { namespace: Arc::from(self.namespace), key }
     }
 
-    /// Whether documents and clients in `namespace` know of its `port`; `None`: those in a namespace that no document names.
+    /// Whether documents and clients in `namespace` know of its `port`, or of it if it has no such port; `None`: those in a namespace
+    /// that no document names.
     pub(in super::super) fn is_known_at(&self, port: u16, namespace: Option<&str>) -> bool {
-        self.exported_at(port).is_none_or(|export_to| export_to.includes(self.namespace, namespace))
+        match self.source_of(port) {
+            HostDocument::Service(_) => true,
+            HostDocument::Entry(document) => document.spec.export_to.includes(self.namespace, namespace),
+        }
     }
 
     /// Who knows of its `port`, for messages.
     pub(in super::super) fn known_to(&self, port: u16) -> String {
-        let document = self.sources.get(&port).map_or(self.first, |port| port.source).describe();
-        let namespaces = self.exported_at(port).into_iter().flat_map(|to| to.namespaces(self.namespace));
-        match some_of(namespaces) {
-            Some(namespaces) => format!("{document} exports it to {namespaces} alone"),
-            None => format!("{document} exports it to nobody"),
-        }
+        let source = self.source_of(port);
+        let namespaces = match source {
+            HostDocument::Service(_) => None,
+            HostDocument::Entry(document) => some_of(document.spec.export_to.namespaces(self.namespace)),
+        };
+        format!("{} exports it to {} alone", source.describe(), namespaces.as_deref().unwrap_or("nobody"))
     }
 
-    fn exported_at(&self, port: u16) -> Option<&ExportTo> {
-        match self.sources.get(&port)?.source {
-            HostDocument::Service(_) => None,
-            HostDocument::Entry(document) => Some(&document.spec.export_to),
-        }
+    fn source_of(&self, port: u16) -> HostDocument<'_> {
+        self.sources.get(&port).map_or(self.first, |port| port.source)
     }
 
     /// Whether documents in `namespace` may name it.

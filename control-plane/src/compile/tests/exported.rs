@@ -144,6 +144,39 @@ fn namespaces_share_what_they_see_wherever_they_stand_and_see_their_own_rules() 
 }
 
 #[test]
+fn small_rules_count_as_much_as_is_made_of_them_at_each_port() {
+    let ports: Vec<String> = (1..=500).map(|port| format!("{{name: http-{port}, port: {port}}}")).collect();
+    let rules: Vec<String> = (0..500)
+        .map(|rule| {
+            format!("{{match: [{{uri: {{prefix: /{rule}}}}}], route: [{{destination: {{host: x{rule}}}}}]}}")
+        })
+        .collect();
+    let text = |rules: &[String]| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v}}\n\
+             spec: {{hosts: [s], http: [{}]}}\n",
+            ports.join(", "),
+            rules.join(", ")
+        )
+    };
+
+    let (mesh, problems) = compiled(&text(&rules));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("does not follow it: at 500 ports"), "{problems:?}");
+    assert_eq!(service(&mesh, "s.default.svc.cluster.local", 500, "default").backends.len(), 1);
+
+    let (mesh, _) = compiled(&text(&rules[..5]));
+    assert_eq!(service(&mesh, "s.default.svc.cluster.local", 500, "default").backends.len(), 5);
+    eprintln!(
+        "SIZES rule {} match {} backend {}",
+        size_of::<selvedge_model::Rule>(),
+        size_of::<selvedge_model::Match>(),
+        size_of::<selvedge_model::Backend>()
+    );
+}
+
+#[test]
 fn a_document_that_would_cost_too_much_at_many_ports_for_many_namespaces_is_refused() {
     let ports =
         (1..=300).map(|port| format!("{{number: {port}, name: http-{port}}}")).collect::<Vec<_>>().join(", ");
@@ -172,14 +205,17 @@ fn a_document_that_would_cost_too_much_at_many_ports_for_many_namespaces_is_refu
     assert!(views(&mesh).by_namespace.len() <= 1);
 }
 
-/// A `ServiceEntry` of `shop` with two endpoints, exported to these.
+/// Two `ServiceEntry`s of `shop`, each with two endpoints, exported to these.
 fn vault(export_to: &str) -> String {
-    format!(
-        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: vault, namespace: shop}}\n\
-         spec:\n  hosts: [vault.internal, vault.shop.svc.cluster.local]\n  exportTo: {export_to}\n\
-         \x20 ports: [{{number: 80, name: http, protocol: HTTP}}, {{number: 81, name: tcp, protocol: TCP}}]\n\
-         \x20 resolution: STATIC\n  endpoints: [{{address: 10.9.9.9}}, {{address: 10.9.9.8}}]\n---\n"
-    )
+    let entry = |(name, host): (&str, &str)| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec:\n  hosts: [{host}]\n  exportTo: {export_to}\n\
+             \x20 ports: [{{number: 80, name: http, protocol: HTTP}}, {{number: 81, name: tcp, protocol: TCP}}]\n\
+             \x20 resolution: STATIC\n  endpoints: [{{address: 10.9.9.9}}, {{address: 10.9.9.8}}]\n---\n"
+        )
+    };
+    [("vault", "vault.internal"), ("again", "vault.shop.svc.cluster.local")].map(entry).concat()
 }
 
 /// A `Service` of `guest`, and a route of each kind there that leads to the vault.
@@ -240,6 +276,22 @@ fn a_route_leads_to_no_host_that_is_not_exported_to_its_namespace() {
             assert_eq!(service.backends.iter().any(leads), told.is_empty(), "{export_to} {host} {port}");
         }
     }
+}
+
+#[test]
+fn whoever_does_not_know_of_a_host_is_not_told_which_ports_it_has() {
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: guest}\n\
+                 spec:\n  hosts: [own]\n  http: [{route: [{destination: {host: vault.internal, port: {number: 8080}}}]}]\n---\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: guest}\n\
+                   spec: {selector: {a: b}, ports: [{name: http, port: 80}]}\n---\n";
+    let (_, problems) = compiled(&format!("{}{service}{route}", vault("[.]")));
+
+    let told = errors(&problems);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("vault.internal is not exported to guest") && !told[0].contains("80"),
+        "{told:?}"
+    );
 }
 
 #[test]
