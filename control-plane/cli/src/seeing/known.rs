@@ -146,8 +146,12 @@ fn likeness_to_workload(party: &Party, namespace: &str, name: &str) -> (f64, Str
     }
 }
 
+/// How like they are, 0 to 1. By Jaro and Winkler alone short words are never near: those that differ by one letter in three are,
+/// two that are swapped being one.
 fn like(one: &str, other: &str) -> f64 {
-    strsim::jaro_winkler(one, other)
+    let longest = one.chars().count().max(other.chars().count());
+    let likeness = strsim::jaro_winkler(one, other);
+    if strsim::osa_distance(one, other) * 3 <= longest { likeness.max(NEAR) } else { likeness }
 }
 
 impl Display for NotKnown {
@@ -217,6 +221,7 @@ mod tests {
             ("defalt/frontend", Kinds::Workloads, "default/frontend"),
             ("reviews", Kinds::Workloads, "default/reviews-v2, default/reviews-v1-a"),
             ("shpo/*", Kinds::Workloads, "shop/*"),
+            ("ipa.example.com", Kinds::Services, "api.example.com:443"),
         ] {
             let said = said(party, kinds).unwrap_or_else(|| panic!("{party} is known"));
             assert!(said.ends_with(&format!(" is known as {party}; near: {near}")), "{said}");
