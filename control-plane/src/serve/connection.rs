@@ -79,6 +79,8 @@ pub struct Client {
     pub root: Option<Arc<str>>,
     /// Where it is said what the connection does: one that is busy keeps its place.
     pub activity: Activity,
+    /// Whoever says Hello on a stream of this connection has it: one that is long takes half a MiB until all of it is here.
+    pub greeting: Arc<Semaphore>,
 }
 
 /// A connection whose handshake is done.
@@ -295,7 +297,10 @@ impl Open {
         } else {
             (None, None)
         };
-        Ok(Connection { stream, client: Client { address, peer, root, activity } })
+        Ok(Connection {
+            stream,
+            client: Client { address, peer, root, activity, greeting: Arc::new(Semaphore::new(1)) },
+        })
     }
 }
 

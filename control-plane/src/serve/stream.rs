@@ -23,7 +23,7 @@ use selvedge_certs::verify::Peer;
 use selvedge_model::WorkloadName;
 use selvedge_ops::{Drain, places::Doing, plain_within, when_woken};
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
@@ -299,7 +299,7 @@ impl Conversation {
         messages: &mut Messages,
         outgoing: &mut Outgoing,
     ) -> Result<Option<(Box<Known>, Asides)>, Status> {
-        let hello = hello(messages).await?;
+        let hello = hello(messages, &self.client.greeting).await?;
         let applicant = Applicant::new(&self.peer, hello)?;
         self.started().await?;
         let streams = &self.streams;
@@ -527,8 +527,12 @@ fn replaced(workload: &WorkloadName) -> Status {
     ))
 }
 
-async fn hello(messages: &mut Messages) -> Result<wire::Hello, Status> {
-    let first = timeout(HELLO_TIMEOUT, messages.message()).await;
+async fn hello(messages: &mut Messages, greeting: &Semaphore) -> Result<wire::Hello, Status> {
+    let first = timeout(HELLO_TIMEOUT, async {
+        let _turn = greeting.acquire().await;
+        messages.message().await
+    });
+    let first = first.await;
     let first =
         first.map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))??;
     match first.and_then(|message| message.message) {
