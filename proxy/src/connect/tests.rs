@@ -340,6 +340,36 @@ async fn a_connection_that_was_opened_on_other_terms_is_kept_on_those_of_the_req
 }
 
 #[tokio::test]
+async fn a_connection_that_has_been_idle_for_too_long_is_closed() {
+    LocalSet::new()
+        .run_until(async {
+            let idle = ConnectionPool { idle_timeout: Some(Duration::ZERO), ..ConnectionPool::UNLIMITED };
+            for version in [HttpVersion::Http1, HttpVersion::Http2] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let (pools, target) = (pools(), target(listener.local_addr().unwrap()));
+                let ended = tokio::task::spawn_local(async move {
+                    let io = TokioIo::new(listener.accept().await.unwrap().0);
+                    let service = service_fn(|_| async {
+                        Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from("/unread"))))
+                    });
+                    drop(match version {
+                        HttpVersion::Http1 => http1::Builder::new().serve_connection(io, service).await,
+                        HttpVersion::Http2 => http2::Builder::new(Local).serve_connection(io, service).await,
+                    });
+                });
+                let terms = Terms { pool: &idle, ..TERMS };
+                assert_eq!(text(unread(&pools, &target, version, &terms).await).await, "/unread");
+
+                pools.sweep(Instant::now());
+
+                let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+                ended.unwrap_or_else(|_| panic!("{version:?}")).unwrap();
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn http2_opens_another_connection_when_the_server_allows_no_more_requests_on_one() {
     LocalSet::new()
         .run_until(async {

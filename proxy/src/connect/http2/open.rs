@@ -157,15 +157,18 @@ async fn drive(
     load: Rc<Load>,
     ledger: Rc<Ledger>,
 ) {
-    let mut connection = pin!(connection);
-    let carried = poll_fn(|cx| {
-        let ended = connection.as_mut().poll(cx);
-        load.allowed.set(connection.current_max_send_streams());
-        ended
-    });
     // hyper is done when nothing new can be sent; what is in progress goes on until the connection is closed.
     let carried = async {
-        carried.await?;
+        {
+            // Dropped then: as long as it is there, h2 waits for more and does not close.
+            let mut connection = pin!(connection);
+            poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                load.allowed.set(connection.current_max_send_streams());
+                ended
+            })
+            .await?;
+        }
         ledger.closed().await;
         Ok(())
     };
