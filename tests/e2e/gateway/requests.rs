@@ -1,5 +1,7 @@
 //! Requests from outside, in every form in which they come.
 
+use std::time::Duration;
+
 use futures_util::SinkExt;
 use http::{StatusCode, Version};
 use selvedge_demo::{
@@ -29,6 +31,31 @@ async fn before_reviews() -> Edge {
     let edge = Edge::of([Spec::reviews("reviews-1", "v1")], &route("HTTPRoute", "reviews", 9080)).await;
     edge.served("/").await;
     edge
+}
+
+#[tokio::test]
+async fn a_client_that_closes_while_it_waits_for_its_answer_ends_its_request() {
+    let edge = before_reviews().await;
+    let canceled = async || -> f64 {
+        let metrics = edge.admin("/metrics").await.text();
+        let counted = metrics
+            .lines()
+            .filter(|line| line.contains("_requests_total{") && line.contains("error_type=\"canceled\""));
+        counted.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let before = canceled().await;
+
+        let call = call::to(HOST, "/?delay=60s").version(version).timeout(Duration::from_millis(200));
+        let left = edge.call(call).await;
+
+        assert!(left.is_err(), "{left:?}");
+        poll(SOON, &format!("{version:?}: it is counted"), async || {
+            let now = canceled().await;
+            if now > before { Ok(()) } else { Err(format!("{before}, then {now}")) }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
