@@ -338,6 +338,15 @@ impl RouteTable {
         Self::sharing(order, rules.into_iter().map(Arc::new).collect())
     }
 
+    /// Has the rules of `other` where its own are equal to them: what others see of a service is mostly the same.
+    pub fn share(&mut self, other: &Self) {
+        for (own, other) in self.rules.iter_mut().zip(&other.rules) {
+            if **own == **other {
+                *own = Arc::clone(other);
+            }
+        }
+    }
+
     /// A table of `rules` in `order`, which other tables may have too.
     pub fn sharing(order: Order, rules: Vec<Arc<Rule>>) -> Self {
         Self::in_tiers(order, rules, Vec::new())

@@ -1,25 +1,28 @@
 //! Which `DestinationRule` a client follows for a host, and what it says about a subset.
 
+mod of_host;
+mod reports;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use selvedge_model::{
-    AppConnections, Endpoints, HealthCheck, Hedge, Protocol, ServiceKey, TrafficPolicy, UpstreamTls,
-    facts::selects,
-};
+use selvedge_model::{AppConnections, HealthCheck, Hedge, TrafficPolicy, UpstreamTls, facts::selects};
 
+pub(super) use self::reports::{conflict, report_checks};
+use self::{
+    of_host::HostRules,
+    reports::{CHECKED, HEDGED, report_limits_of_http, report_selects_nobody},
+};
 use super::{
     MeshSettings, Problems,
-    clients::{Client, Labels, SelectedClients, SelectorTree},
+    clients::{Client, Labels, SelectedClients},
     hosts::{matching, resolve, suggestion},
     places,
-    room::Room,
-    services::{Below, Catalog, KnownHost},
+    room::{Reach, Room},
+    services::{Catalog, KnownHost},
 };
-use crate::problem::{DocumentName, Severity};
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
-    export_to::ExportTo,
     load_balancer::BalancerBlock,
 };
 
@@ -37,109 +40,6 @@ pub(super) struct RuleSet<'a> {
     by_name: HashMap<&'a str, usize>,
     /// The first of them that cannot be used: nothing is sent to the host.
     unusable: Option<&'a Rule>,
-}
-
-/// All rules of one namespace for one host or pattern. There may be a set for each namespace: none is looked for through all.
-#[derive(Debug, Default)]
-struct HostRules<'a> {
-    sets: Vec<RuleSet<'a>>,
-    /// The places of those that are for everybody.
-    for_all: Vec<usize>,
-    /// The places of those that are for all clients of some namespaces, by these.
-    by_client: HashMap<&'a str, Vec<usize>>,
-    /// The places of those that select clients by their labels.
-    selecting: SelectorTree<'a>,
-    /// The place of the first of those that are for the same clients.
-    by_clients: HashMap<(&'a ExportTo, Option<&'a Labels>), usize>,
-    /// The first place with a subset of each name, and the first of those that select clients.
-    by_subset: HashMap<&'a str, (usize, Option<usize>)>,
-    /// The places of those with a rule that cannot be used and that select no clients.
-    unusable: Vec<usize>,
-    /// The places of those with a rule that cannot be used and that select clients.
-    unusable_selecting: SelectorTree<'a>,
-}
-
-impl<'a> HostRules<'a> {
-    fn push(&mut self, set: RuleSet<'a>) {
-        let (place, rule) = (self.sets.len(), set.policy.0);
-        let export_to = &rule.spec.export_to;
-        if let Some(selector) = set.selector() {
-            self.selecting.insert(selector, place);
-        } else {
-            if export_to.is_everywhere() {
-                self.for_all.push(place);
-            }
-            for client in export_to.namespaces(&rule.name.namespace) {
-                self.by_client.entry(client).or_default().push(place);
-            }
-        }
-        self.by_clients.entry((export_to, set.selector())).or_insert(place);
-        self.defines_subsets(rule, place);
-        if set.unusable.is_some() {
-            self.cannot_be_used(set.selector(), place);
-        }
-        self.sets.push(set);
-    }
-
-    /// Adds a later rule to the first set that is for the same clients; whether there is one.
-    fn join(&mut self, rule: &'a Rule, problems: &mut Problems) -> bool {
-        let clients = (&rule.spec.export_to, rule.spec.selector.as_ref());
-        let Some(place) = self.by_clients.get(&clients).copied() else { return false };
-        let set = &mut self.sets[place];
-        let was_usable = set.unusable.is_none();
-        set.join(rule, problems);
-        if set.unusable.is_some() && was_usable {
-            self.cannot_be_used(rule.spec.selector.as_ref(), place);
-        }
-        self.defines_subsets(rule, place);
-        true
-    }
-
-    /// The set at `place`, which selects its clients by `selector` if it does, has a rule that cannot be used.
-    fn cannot_be_used(&mut self, selector: Option<&'a Labels>, place: usize) {
-        match selector {
-            Some(selector) => self.unusable_selecting.insert(selector, place),
-            None => {
-                let after = self.unusable.partition_point(|before| *before < place);
-                self.unusable.insert(after, place);
-            }
-        }
-    }
-
-    /// The set at `place` has the subsets of `rule`.
-    fn defines_subsets(&mut self, rule: &'a Rule, place: usize) {
-        let of_selecting = rule.spec.selector.is_some().then_some(place);
-        for subset in &rule.spec.subsets {
-            let (first, selecting) = self.by_subset.entry(&subset.name).or_insert((place, of_selecting));
-            *first = place.min(*first);
-            *selecting = (*selecting).into_iter().chain(of_selecting).min();
-        }
-    }
-
-    /// The first with a subset of that name, of those that select clients or of all.
-    fn with_subset(&self, name: &str, is_selecting: bool) -> Option<&RuleSet<'a>> {
-        let (first, selecting) = *self.by_subset.get(name)?;
-        let place = if is_selecting { selecting? } else { first };
-        Some(&self.sets[place])
-    }
-
-    /// The first that `client` follows, of those that `counts`: those that select it come before those for all.
-    fn find(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
-        let seen = |place: usize| counts(&self.sets[place]) && self.sets[place].is_for(client);
-        let selecting = client.labels.and_then(|labels| self.selecting.first(labels, seen));
-        let named = client.namespace.and_then(|namespace| self.by_client.get(namespace));
-        let first = |places: &Vec<usize>| places.iter().copied().find(|place| seen(*place));
-        let for_all = || [first(&self.for_all), named.and_then(first)].into_iter().flatten().min();
-        Some(&self.sets[selecting.or_else(for_all)?])
-    }
-
-    /// The first that cannot be used, of those that `counts` and that may be for `client`.
-    fn unusable(&self, client: Client<'_>, counts: &dyn Fn(&RuleSet<'_>) -> bool) -> Option<&RuleSet<'a>> {
-        let for_all = self.unusable.iter().copied().find(|place| counts(&self.sets[*place]));
-        let seen = |place: usize| counts(&self.sets[place]) && self.sets[place].is_for(client);
-        let selecting = client.labels.and_then(|labels| self.unusable_selecting.first(labels, seen));
-        Some(&self.sets[for_all.into_iter().chain(selecting).min()?])
-    }
 }
 
 /// The namespace of clients, if it has rules of its own for some hosts, and which they follow for each, by where that is in
@@ -180,11 +80,10 @@ impl<'a> DestinationRules<'a> {
             }
             report_limits_of_http(rule, &below, problems);
             report_selects_nobody(rule, clients, problems);
-            // Each of those clients may see each port in its own way.
             let selected = rule.spec.selector.as_ref().map(|selector| clients.count(namespace, selector));
-            let ports = below.ports.saturating_mul(selected.unwrap_or(1).max(1));
             let named = || rule.spec.export_to.namespaces(namespace);
-            let taken = room.take(namespace, rule.size, ports, named().count());
+            let reach = Reach { ports: below.ports, namespaces: named().count(), clients: selected };
+            let taken = room.take(namespace, rule.size, reach);
             told_apart.insert(namespace);
             let is_too_much = match taken {
                 Ok(()) => {
@@ -300,43 +199,6 @@ impl<'a> DestinationRules<'a> {
         let matching = matching(here, host)
             .filter_map(|(closeness, rules)| Some((closeness, rules.find(client, counts)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
-    }
-}
-
-/// Says that a rule selects no workload of its namespace.
-fn report_selects_nobody(rule: &Rule, clients: &SelectedClients<'_>, problems: &mut Problems) {
-    let asked = rule.spec.selector.as_ref().filter(|selector| !selector.is_empty() && !rule.unusable);
-    if let Some(selector) = asked
-        && !clients.is_somebody(&rule.name.namespace, selector)
-    {
-        let message = format!(
-            "selects no workload of namespace {}, so nobody follows this document; compare the labels",
-            rule.name.namespace
-        );
-        problems.warning(rule, "spec.workloadSelector.matchLabels", message);
-    }
-}
-
-/// Says that limits of opaque connections do nothing where all ports speak HTTP.
-fn report_limits_of_http(rule: &Rule, below: &Below, problems: &mut Problems) {
-    let http = |spoken| matches!(spoken, Protocol::Http | Protocol::Http2);
-    if below.is_empty() || !below.all_speak(http) {
-        return;
-    }
-    let subsets = rule.spec.subsets.iter().enumerate();
-    let subsets = subsets.map(|(index, subset)| (format!("spec.subsets[{index}]"), &subset.policy));
-    for (field, policy) in std::iter::once(("spec".to_owned(), &rule.spec.policy)).chain(subsets) {
-        if policy.connection_pool.as_ref().is_some_and(|pool| pool.connections.idle_timeout.is_some()) {
-            let field = format!("{field}.trafficPolicy.connectionPool.tcp.idleTimeout");
-            let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP; \
-                           set http.idleTimeout";
-            problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
-        }
-        if policy.tunnel.is_some() {
-            let field = format!("{field}.trafficPolicy.tunnel");
-            let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP";
-            problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
-        }
     }
 }
 
@@ -462,15 +324,6 @@ impl<'a> RuleSet<'a> {
         }
     }
 
-    /// Reports that nobody is asked for the annotations of a document, because all of `endpoints` are in the mesh.
-    pub(super) fn report_checks(&self, endpoints: &Endpoints, problems: &mut Problems) {
-        if let Some((rule, _)) = self.health_check
-            && let Some(message) = unasked(endpoints)
-        {
-            problems.warning(rule, CHECKED, message);
-        }
-    }
-
     /// How sidecars of the servers of `host` connect to their apps for its `port`. As in Istio, subsets say nothing
     /// about it.
     pub(super) fn app_connections(&self, port: u16) -> AppConnections {
@@ -479,94 +332,6 @@ impl<'a> RuleSet<'a> {
             connect_timeout: pool.connect_timeout,
             idle_timeout: pool.pool.idle_timeout,
             max_requests: pool.pool.max_requests_per_connection,
-        }
-    }
-
-    /// Reports where the mode of `tls` and what endpoints are do not go together.
-    pub(super) fn report_tls(&self, host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
-        let port = endpoints.key.port;
-        let everything = BTreeMap::new();
-        let whole = (self.policy.0, "spec.trafficPolicy.tls", &everything, self.policy(host, port).tls);
-        let subsets = self.subsets.iter().map(|(rule, subset)| {
-            let policy = self.merged(Some(&subset.policy), host, port);
-            (*rule, "spec.subsets", &subset.labels, policy.tls)
-        });
-        for (rule, field, labels, tls) in std::iter::once(whole).chain(subsets) {
-            let Some(message) = tls.and_then(|tls| conflict(&tls, labels, endpoints)) else { continue };
-            problems.warning(rule, field, message);
-        }
-    }
-
-    /// Reports that servers with a sidecar are told nothing of what is meant for others.
-    pub(super) fn report_passed_over(
-        &self,
-        host: &KnownHost<'_>,
-        endpoints: &Endpoints,
-        problems: &mut Problems,
-    ) {
-        // Ports and subsets cannot be told anything else.
-        let (rule, blocks) = self.policy;
-        if blocks.proxy_protocol.is_none() && blocks.tunnel.is_none() {
-            return;
-        }
-        let policy = self.policy(host, endpoints.key.port);
-        let fixed = endpoints.list.iter().any(|one| one.identity.is_some());
-        if policy.tls.is_some() || !(fixed || endpoints.named.iter().any(|one| one.identity.is_some())) {
-            return;
-        }
-        if policy.proxy_protocol.is_some() {
-            let message = "not acted on for endpoints with a sidecar: it is for servers outside the mesh, and apps \
-                           without a sidecar";
-            let problem = rule.problem(Severity::NotActedOn, "spec.trafficPolicy.proxyProtocol", message);
-            problems.add_between(problem);
-        }
-        if policy.tunnel.is_some() {
-            let message =
-                "is for HTTP proxies without a sidecar: opaque connections to endpoints with one are refused";
-            problems.warning(rule, "spec.trafficPolicy.tunnel", message);
-        }
-    }
-
-    /// Reports that places make no difference although a rule asks for it, because nobody knows where endpoints are.
-    pub(super) fn report_places(&self, host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
-        let (rule, policy) = self.policy;
-        let balancer = blocks(None, policy, endpoints.key.port).load_balancer;
-        let setting = balancer.and_then(|block| block.locality);
-        if let Some(what) = setting.and_then(|setting| places::missing(&setting, endpoints)) {
-            let field = "spec.trafficPolicy.loadBalancer.localityLbSetting";
-            problems.warning(rule, field, format!("has no effect on {}: {what}", host.host));
-        }
-    }
-
-    /// Reports that a `BackendTLSPolicy` says how `port` of `host` is called, and not this.
-    pub(super) fn report_replaced_tls(&self, host: &KnownHost<'_>, port: u16, problems: &mut Problems) {
-        if self.policy(host, port).tls.is_some() {
-            let message = format!(
-                "has no effect on {}:{port}: a BackendTLSPolicy says how its servers are called; remove one of them",
-                host.host
-            );
-            problems.warning(self.policy.0, "spec.trafficPolicy.tls", message);
-        }
-    }
-
-    /// Reports that `policy`, an `XBackendTrafficPolicy`, says how many retries `host` may be sent, and not this.
-    pub(super) fn report_replaced_budget(
-        &self,
-        host: &KnownHost<'_>,
-        policy: &DocumentName,
-        problems: &mut Problems,
-    ) {
-        let message = format!(
-            "has no effect on {}: {policy} says how many retries there may be; remove one of them",
-            host.host
-        );
-        if self.policy.1.retry_budget.is_some() {
-            problems.warning(self.policy.0, "spec.trafficPolicy.retryBudget", message.as_str());
-        }
-        for (rule, subset) in &self.subsets {
-            if subset.policy.retry_budget.is_some() {
-                problems.warning(rule, "spec.subsets", format!("retryBudget of {} {message}", subset.name));
-            }
         }
     }
 
@@ -614,37 +379,6 @@ fn blocks(subset: Option<&PolicyBlocks>, rule: &PolicyBlocks, port: u16) -> Poli
     blocks
 }
 
-/// The annotation that asks for a second request.
-const HEDGED: &str = "metadata.annotations[config.selvedge.io/hedge]";
-
-/// The annotation that asks for health checks.
-const CHECKED: &str = "metadata.annotations[config.selvedge.io/health-check]";
-
-/// Reports that nobody is asked for the annotation of the host's own document, because all of `endpoints` are in the mesh.
-pub(super) fn report_checks(host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
-    if let Some((document, _)) = host.health_check(endpoints.key.port)
-        && let Some(message) = unasked(endpoints)
-    {
-        problems.warning(document, CHECKED, message);
-    }
-}
-
-/// Why none of `endpoints` is asked whether it is well, if that is so.
-fn unasked(endpoints: &Endpoints) -> Option<String> {
-    let fixed = endpoints.list.iter().map(|one| one.identity.is_some());
-    let named = endpoints.named.iter().map(|one| one.identity.is_some());
-    let mut meshed = fixed.chain(named).peekable();
-    let are_all_meshed = meshed.peek().is_some() && meshed.all(|meshed| meshed);
-    let ServiceKey { host, port } = &endpoints.key;
-    let message = || {
-        format!(
-            "has no effect on {host}:{port}: all its endpoints have sidecars, and only endpoints outside the mesh are \
-             checked; remove it, and set outlierDetection"
-        )
-    };
-    are_all_meshed.then(message)
-}
-
 /// The policy for `port` of a host that no rule is for.
 pub(super) fn without_rules(host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
     let BalancerBlock { balancer, warmup, .. } = host.balancer().cloned().unwrap_or_default();
@@ -670,40 +404,4 @@ fn named(mut tls: UpstreamTls, host: &KnownHost<'_>, port: u16) -> UpstreamTls {
         }
     }
     tls
-}
-
-/// What calls to those of `endpoints` that carry `labels` come to, if `tls` does not fit them.
-pub(super) fn conflict(
-    tls: &UpstreamTls,
-    labels: &BTreeMap<String, String>,
-    endpoints: &Endpoints,
-) -> Option<String> {
-    let fixed =
-        endpoints.list.iter().map(|one| (&one.labels, one.identity.is_some(), one.address.to_string()));
-    let named =
-        endpoints.named.iter().map(|one| (&one.labels, one.identity.is_some(), one.address.to_string()));
-    let mut selected = fixed.chain(named).filter(|(own, ..)| selects(labels, own));
-    let ServiceKey { host, port } = &endpoints.key;
-    match tls {
-        UpstreamTls::IstioMutual => {
-            let (_, _, place) = selected.find(|(_, meshed, _)| !meshed)?;
-            Some(format!(
-                "asks for ISTIO_MUTUAL, but {place} of {host}:{port} has no sidecar that accepts it: calls to it \
-                 are answered 503; remove tls: sidecars then use mutual TLS where an endpoint has a sidecar"
-            ))
-        }
-        UpstreamTls::Disable | UpstreamTls::Originate(_) => {
-            let (_, _, place) = selected.find(|(_, meshed, _)| *meshed)?;
-            let remedy = match tls {
-                UpstreamTls::Originate(asked) if asked.policy.is_some() => {
-                    "remove the policy if its app speaks plaintext"
-                }
-                _ => "remove tls",
-            };
-            Some(format!(
-                "replaces the mutual TLS of the mesh with {place} of {host}:{port}, which has a sidecar: the \
-                 sidecar cannot identify the caller, and refuses it if its PeerAuthentication is STRICT; {remedy}"
-            ))
-        }
-    }
 }

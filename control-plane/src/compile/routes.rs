@@ -41,7 +41,7 @@ use super::{
     clients::{Client, SelectedClients},
     destination_rules::{DestinationRules, RuleSet, report_checks},
     hosts::{matching, resolve, suggestion},
-    room::Room,
+    room::{Reach, Room},
     services::{Below, Catalog, KnownHost},
 };
 use crate::{
@@ -177,7 +177,9 @@ impl<'a> Routing<'a> {
             }
             let reach = self.reach(document, self.catalog.find(&host)).into_owned();
             let (own, size) = (&*document.name.namespace, self.size(document));
-            if let Err(why) = room.take(own, size, below.ports, reach.namespaces(own).count()) {
+            let reached =
+                Reach { ports: below.ports, namespaces: reach.namespaces(own).count(), clients: None };
+            if let Err(why) = room.take(own, size, reached) {
                 problems.no_room(document, &field, format!("{host} does not follow it: {why}"));
                 continue;
             }

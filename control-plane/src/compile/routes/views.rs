@@ -90,7 +90,8 @@ impl<'a> Routing<'a> {
                 seen.by_rules.get(&found).cloned()
             });
             let own = shared.unwrap_or_else(|| {
-                let own = self.view(client, &deciding, port, problems);
+                let mut own = self.view(client, &deciding, port, problems);
+                own.routes.share(&default.routes);
                 let hosts = self.known_hosts(&own);
                 let found = self.rules.found(client, &hosts);
                 let before = before.and_then(|views| views.by_namespace.get(namespace));
@@ -133,7 +134,8 @@ impl<'a> Routing<'a> {
             for labels in clients {
                 let client = Client::selected(namespace, labels);
                 let make = || {
-                    let own = self.view(client, &deciding, port, problems);
+                    let mut own = self.view(client, &deciding, port, problems);
+                    own.routes.share(&theirs.routes);
                     let before = before.and_then(|views| views.get(labels));
                     (own != **theirs).then(|| keep(own, before))
                 };
