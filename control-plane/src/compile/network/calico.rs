@@ -40,12 +40,13 @@ pub(super) fn compiled<'a>(resources: &'a Resources, sets: &mut SetMaker<'_, 'a>
 fn policy<'a>(document: &'a Policy, tier: Option<Tier<'a>>, sets: &mut SetMaker<'_, 'a>) -> Compiled<'a> {
     let spec = &document.spec;
     let namespace = namespace_of(document);
-    let mut of = |rules: Option<&Vec<CalicoRule>>, direction| {
-        let rules = rules?.iter().enumerate().filter(|(_, rule)| !rule.is_of_other_protocols);
-        Some(rules.map(|(number, rule)| template(document, (number, rule), direction, sets)).collect())
-    };
-    let (ingress, egress) =
-        (of(spec.ingress.as_ref(), Direction::Ingress), of(spec.egress.as_ref(), Direction::Egress));
+    let ((ingress, egress), has_room) = sets.of_policy(namespace, |sets| {
+        let mut of = |rules: Option<&Vec<CalicoRule>>, direction| {
+            let rules = rules?.iter().enumerate().filter(|(_, rule)| !rule.is_of_other_protocols);
+            Some(rules.map(|(number, rule)| template(document, (number, rule), direction, sets)).collect())
+        };
+        (of(spec.ingress.as_ref(), Direction::Ingress), of(spec.egress.as_ref(), Direction::Egress))
+    });
     let chosen = Choice::Calico(Box::new(CalicoChoice {
         namespace: namespace.map(str::to_owned),
         namespaces: spec.namespaces.clone(),
@@ -63,6 +64,7 @@ fn policy<'a>(document: &'a Policy, tier: Option<Tier<'a>>, sets: &mut SetMaker<
         tier,
         order: spec.order.unwrap_or(f64::INFINITY),
         selects_one: Cell::new(false),
+        has_room,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What network policies know workloads by, and who else has the same.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
 };
@@ -28,9 +29,9 @@ pub(in crate::compile) struct Candidate<'a> {
     pub(in crate::compile) is_of_node: bool,
     /// Whether it is at a DNS name.
     pub(in crate::compile) is_named: bool,
-    pub(in crate::compile) addresses: BTreeSet<IpAddr>,
+    pub(in crate::compile) addresses: Cow<'a, BTreeSet<IpAddr>>,
     /// The ports that it serves, at each of its addresses.
-    pub(in crate::compile) sockets: BTreeSet<SocketAddr>,
+    pub(in crate::compile) sockets: Cow<'a, BTreeSet<SocketAddr>>,
     pub(in crate::compile) named_ports: Vec<(&'a str, u16)>,
     /// Its ports that connections reach without its sidecar; first and last of each range.
     pub(in crate::compile) skipped: &'a [(u16, u16)],
@@ -67,7 +68,7 @@ impl<'a> Candidates<'a> {
             if candidate.may_prove_identity {
                 *candidates.identities.entry(candidate.identity).or_default() += 1;
             }
-            for address in &candidate.addresses {
+            for address in &*candidate.addresses {
                 *candidates.addresses.entry(*address).or_default() += 1;
             }
         }
@@ -77,10 +78,6 @@ impl<'a> Candidates<'a> {
 
     pub(super) fn at(&self, place: usize) -> &Candidate<'a> {
         &self.list[place]
-    }
-
-    pub(super) fn all(&self) -> &[Candidate<'a>] {
-        &self.list
     }
 
     /// Those in `namespace`; `None`: all.

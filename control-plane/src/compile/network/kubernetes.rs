@@ -21,22 +21,25 @@ pub(super) fn compiled<'a>(resources: &'a Resources, sets: &mut SetMaker<'_, 'a>
 fn policy<'a>(document: &'a Document<NetworkPolicySpec>, sets: &mut SetMaker<'_, 'a>) -> Compiled<'a> {
     let spec = &document.spec;
     let namespace = &*document.name.namespace;
-    let mut of = |rules: Option<&Vec<NetworkRuleSpec>>, direction| {
-        let templates = rules?.iter().enumerate();
-        Some(templates.map(|(number, rule)| template(document, (number, rule), direction, sets)).collect())
-    };
-    let (ingress, egress) =
-        (of(spec.ingress.as_ref(), Direction::Ingress), of(spec.egress.as_ref(), Direction::Egress));
+    let whose = (!namespace.is_empty()).then_some(namespace);
+    let ((ingress, egress), has_room) = sets.of_policy(whose, |sets| {
+        let mut of = |rules: Option<&Vec<NetworkRuleSpec>>, direction| {
+            let rules = rules?.iter().enumerate();
+            Some(rules.map(|(number, rule)| template(document, (number, rule), direction, sets)).collect())
+        };
+        (of(spec.ingress.as_ref(), Direction::Ingress), of(spec.egress.as_ref(), Direction::Egress))
+    });
     Compiled {
         written: Written::Kubernetes(document),
         name: document.name.to_string().into(),
-        namespace: (!namespace.is_empty()).then_some(namespace),
+        namespace: whose,
         chosen: (!spec.any_workload).then(|| Choice::Pods(namespace.to_owned(), spec.pods.clone())),
         ingress,
         egress,
         tier: Some(Tier::default()),
         order: ORDER,
         selects_one: Cell::new(false),
+        has_room,
     }
 }
 

@@ -32,7 +32,7 @@ use self::{
     candidate::Candidates,
     choice::Choice,
     report::Written,
-    sets::{SetMaker, Sets},
+    sets::{MOST_MEMBERS, SetMaker, Sets},
     tiers::Tier,
 };
 use super::sharing::{ByNamespace, MadeOnce};
@@ -72,6 +72,8 @@ struct Compiled<'a> {
     /// Its place among the policies of the tier: the lowest first.
     order: f64,
     selects_one: Cell<bool>,
+    /// Whether there was room for the sets that it names: otherwise nobody knows what it means.
+    has_room: bool,
 }
 
 /// A rule before it is known which workload it is for.
@@ -102,9 +104,20 @@ impl Direction {
 
 impl<'a> Network<'a> {
     pub(super) fn new(resources: &'a Resources, candidates: Vec<Candidate<'a>>, previous: &Mesh) -> Self {
+        Self::with_room(resources, candidates, previous, MOST_MEMBERS)
+    }
+
+    /// The same, where the sets that policies of one namespace name may have `most` members.
+    pub(super) fn with_room(
+        resources: &'a Resources,
+        candidates: Vec<Candidate<'a>>,
+        previous: &Mesh,
+        most: usize,
+    ) -> Self {
         let candidates = Candidates::new(resources, candidates);
         let namespaces = NamespaceLabels::new(resources);
-        let mut sets = SetMaker::new(calico::addresses(resources), &candidates, &namespaces, &previous.sets);
+        let addresses = calico::addresses(resources);
+        let mut sets = SetMaker::new(addresses, &candidates, &namespaces, &previous.sets, most);
         let mut policies = kubernetes::compiled(resources, &mut sets);
         policies.extend(calico::compiled(resources, &mut sets));
         policies.sort_by(Compiled::cmp);
@@ -217,6 +230,9 @@ impl<'a> Network<'a> {
         }
         if let Some(lost) = policies().find(|policy| policy.tier.is_none()) {
             return refusing(format!("{}, whose tier does not exist", lost.name));
+        }
+        if let Some(lost) = policies().find(|policy| !policy.has_room) {
+            return refusing(format!("{}, which names more workloads than there is room for", lost.name));
         }
         let tiers = || chosen.chunk_by(|one, other| self.policies[*one].tier == self.policies[*other].tier);
         let templates = || policies().flat_map(|policy| policy.templates(*direction).into_iter().flatten());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use selvedge_model::policy::network::{NetworkAsks, NetworkRule, Peers};
 
-use super::{Compiled, Direction, Network, candidate::Candidate};
+use super::{Compiled, Direction, MOST_MEMBERS, Network, candidate::Candidate};
 use crate::{
     compile::{Problems, meant::Unenforced, some},
     resources::{CalicoPolicySpec, Document, Location, NetworkPolicySpec},
@@ -40,6 +40,13 @@ impl<'a> Written<'a> {
         }
     }
 
+    fn error(self, problems: &mut Problems, field: &str, message: impl Into<String>) {
+        match self {
+            Self::Kubernetes(document) => problems.error(document, field, message),
+            Self::Calico(document) => problems.error(document, field, message),
+        }
+    }
+
     fn warning(self, problems: &mut Problems, field: &str, message: impl Into<String>) {
         match self {
             Self::Kubernetes(document) => problems.warning(document, field, message),
@@ -59,6 +66,17 @@ impl Network<'_> {
                      create the tier, or remove this for the tier default"
                 );
                 problems.error(document, "spec.tier", message);
+            }
+            if !policy.has_room {
+                let message = format!(
+                    "names more workloads than there is room for: the sets that the policies of the namespace {} select may have \
+                     {MOST_MEMBERS} members together, each selector that is written otherwise is a set, and others that come before \
+                     have theirs; so the workloads that the policy selects refuse everything in its directions; name fewer, or the \
+                     same in several policies",
+                    policy.namespace.unwrap_or_default()
+                );
+                policy.written.error(problems, "spec", message);
+                continue;
             }
             if !policy.selects_one.get() {
                 let message =

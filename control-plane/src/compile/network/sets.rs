@@ -19,6 +19,13 @@ use super::{
 };
 use crate::compile::keep;
 
+/// How many members the sets may have together that the policies of one namespace name. Each selector that is written otherwise is a
+/// set of its own, and may select every workload of the mesh.
+pub(super) const MOST_MEMBERS: usize = 1_000_000;
+
+/// So many workloads that are looked at for a set count as one member.
+const LOOKED_AT: usize = 16;
+
 /// How much of the hash of what a set means is its name, in bytes.
 const NAME_BYTES: usize = 12;
 
@@ -58,6 +65,14 @@ pub(super) struct SetMaker<'m, 'a> {
     namespaces: &'m NamespaceLabels<'a>,
     previous: &'m BTreeMap<PartName, Arc<SetPart>>,
     made: Sets,
+    /// How many members the sets may have that one namespace asked for first.
+    most: usize,
+    /// How many they have.
+    taken: HashMap<String, usize>,
+    /// The namespace of the policy whose sets are made; `None`: it is for all namespaces, and its sets may be of any size.
+    of: Option<String>,
+    /// Whether there was no room for one of these.
+    lacks_room: bool,
 }
 
 impl Sets {
@@ -77,14 +92,52 @@ impl Sets {
 }
 
 impl<'m, 'a> SetMaker<'m, 'a> {
-    /// None made yet. Parts that are the same as `previous` ones are these.
+    /// None made yet. Parts that are the same as `previous` ones are these. `most`: as [`MOST_MEMBERS`].
     pub(super) fn new(
         addresses: Vec<Addresses<'a>>,
         candidates: &'m Candidates<'a>,
         namespaces: &'m NamespaceLabels<'a>,
         previous: &'m BTreeMap<PartName, Arc<SetPart>>,
+        most: usize,
     ) -> Self {
-        Self { addresses, candidates, namespaces, previous, made: Sets::default() }
+        Self {
+            addresses,
+            candidates,
+            namespaces,
+            previous,
+            made: Sets::default(),
+            most,
+            taken: HashMap::new(),
+            of: None,
+            lacks_room: false,
+        }
+    }
+
+    /// What `make` makes of a policy of `namespace` (`None`: of all), and whether there was room for its sets. If not, they must not
+    /// be used.
+    pub(super) fn of_policy<R>(
+        &mut self,
+        namespace: Option<&str>,
+        make: impl FnOnce(&mut Self) -> R,
+    ) -> (R, bool) {
+        (self.of, self.lacks_room) = (namespace.map(str::to_owned), false);
+        let made = make(self);
+        (made, !self.lacks_room)
+    }
+
+    /// Takes room for so many members; whether there was as much.
+    fn take(&mut self, members: usize) -> bool {
+        let Some(namespace) = &self.of else { return true };
+        let taken = match self.taken.get_mut(namespace) {
+            Some(taken) => taken,
+            None => self.taken.entry(namespace.clone()).or_default(),
+        };
+        let has_room = members <= self.most - *taken;
+        if has_room {
+            *taken += members;
+        }
+        self.lacks_room |= !has_room;
+        has_room
     }
 
     /// The set of `choice`, which is made if this is the first time.
@@ -92,11 +145,19 @@ impl<'m, 'a> SetMaker<'m, 'a> {
         if let Some(name) = self.made.names.get(&choice) {
             return SetRef { name: name.clone(), members: None };
         }
-        let all = self.candidates.within(choice.namespace());
+        let nobody = || SetRef { name: SetName { id: id_of("nobody"), parts: 1 }, members: None };
+        let candidates = self.candidates;
+        let all = candidates.within(choice.namespace());
+        if !self.take(all.len() / LOOKED_AT) {
+            return nobody();
+        }
         let inside: Vec<&Candidate<'_>> = all
             .into_iter()
             .filter(|candidate| !candidate.is_of_node && choice.contains(candidate, self.namespaces))
             .collect();
+        if !self.take(inside.len()) {
+            return nobody();
+        }
         let members = match &choice {
             Choice::Port(port) => inside.iter().map(|one| (hash_of(one), at_port(one, port))).collect(),
             _ => self.members(&inside),
@@ -155,16 +216,16 @@ impl<'m, 'a> SetMaker<'m, 'a> {
 
     fn shared_account(&self, inside: &[&Candidate<'_>]) -> Option<SharedAccount> {
         let names: BTreeSet<_> = inside.iter().map(|one| one.name).collect();
-        let accounts: HashMap<_, _> = inside.iter().map(|one| (one.identity, one)).collect();
         let counts = counted(inside.iter().filter(|one| one.may_prove_identity).map(|one| one.identity));
         let is_shared = |identity| {
             self.candidates.with_identity(identity) > counts.get(identity).copied().unwrap_or_default()
         };
-        let (identity, member) =
-            accounts.iter().filter(|(identity, _)| is_shared(*identity)).min_by_key(|(_, one)| one.name)?;
-        let others = self.candidates.all().iter();
-        let mut others = others.filter(|one| one.may_prove_identity && one.identity == *identity);
-        let outside = others.find(|one| !names.contains(one.name))?;
+        let member = inside.iter().filter(|one| is_shared(one.identity)).min_by_key(|one| one.name)?;
+        let identity = member.identity;
+        // All who have it are in its namespace.
+        let others = self.candidates.within(Some(identity.namespace())).into_iter();
+        let others = others.filter(|one| one.may_prove_identity && one.identity == identity);
+        let outside = others.filter(|one| !names.contains(one.name)).min_by_key(|one| one.name)?;
         Some(SharedAccount {
             account: format!("{}/{}", identity.namespace(), identity.service_account()),
             inside: member.name.to_string(),

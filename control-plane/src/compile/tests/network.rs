@@ -1,6 +1,9 @@
 //! `NetworkPolicy`: which workloads may connect to which, at both ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use selvedge_model::{
     ConnectionVerdict, Verdict,
@@ -9,6 +12,7 @@ use selvedge_model::{
 };
 
 use super::*;
+use crate::compile::{network::Network, workloads::Workloads};
 
 /// A workload with a sidecar that gets redirected connections, in `namespace`, at this address.
 pub(super) fn entry(namespace: &str, name: &str, labels: &str, address: &str) -> String {
@@ -278,4 +282,41 @@ fn a_pod_that_comes_changes_one_part_of_one_set_and_no_other_workload() {
     assert_eq!(changed.count(), 1);
     let same = |name: &WorkloadName| Arc::ptr_eq(&after.workloads[name], &before.workloads[name]);
     assert!(before.workloads.keys().all(same));
+}
+
+#[test]
+fn a_policy_that_names_more_workloads_than_there_is_room_for_refuses_everything_and_costs_no_other() {
+    let from = |namespaces: &str| {
+        format!("{{podSelector: {{}}, ingress: [{{from: [{{namespaceSelector: {namespaces}}}]}}]}}")
+    };
+    let no_label = from("{matchExpressions: [{key: gone, operator: DoesNotExist}]}");
+    let documents = [
+        entry("shop", "a", "app: a", "10.0.0.1"),
+        entry("shop", "b", "app: b", "10.0.0.2"),
+        entry("other", "c", "app: c", "10.0.0.3"),
+        policy("shop", "one", &from("{}")),
+        policy("shop", "same", &from("{}")),
+        policy("shop", "two", &no_label),
+        policy("other", "three", &no_label),
+    ];
+    let (resources, _) = resources(&documents.concat());
+    let (settings, mut problems) = (MeshSettings::default(), Problems::default());
+    let policies = crate::compile::inbound::Policies::new(&resources, &settings, &mut problems);
+    let workloads = Workloads::new(&resources, &settings, &policies, &BTreeMap::new(), &mut problems);
+    let told = |most: usize| {
+        let network = Network::with_room(&resources, workloads.candidates(), &Mesh::default(), most);
+        let lacks_room = "which names more workloads than there is room for";
+        let refused: Vec<bool> =
+            (0..3).map(|place| format!("{:?}", network.ingress(place, None)).contains(lacks_room)).collect();
+        let mut problems = Problems::default();
+        network.report(&mut problems);
+        let all = problems.found.into_iter().filter(|problem| problem.severity == Severity::Error);
+        (refused, all.map(|problem| problem.to_string()).collect::<Vec<_>>())
+    };
+
+    assert_eq!(told(6), (vec![false, false, false], vec![]));
+    let (refused, errors) = told(5);
+    assert_eq!(refused, [true, true, false]);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("shop/two") && errors[0].contains("the namespace shop"), "{errors:?}");
 }

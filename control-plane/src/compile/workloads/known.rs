@@ -1,6 +1,7 @@
 //! One workload: who it is, where it is, and what calling one of its ports takes.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -93,8 +94,8 @@ impl<'a> KnownWorkload<'a> {
             may_prove_identity: self.source.meshed() || self.source.what().is_a_pod(),
             is_of_node: self.source.shares_address(),
             is_named: self.hosts.iter().any(|host| host.name().is_some()),
-            sockets: self.hosts.iter().filter_map(Host::ip).flat_map(served).collect(),
-            addresses,
+            sockets: Cow::Owned(self.hosts.iter().filter_map(Host::ip).flat_map(served).collect()),
+            addresses: Cow::Owned(addresses),
             named_ports: self.source.named_ports(),
             skipped: self.source.skipped(),
         }
