@@ -1,7 +1,7 @@
 //! What it costs to compile a configuration, by its size: `cargo bench -p selvedge-control-plane`.
 //!
-//! For a cluster's pods and for `WorkloadEntry`s: everything for the first time, everything after a change of one endpoint, and
-//! such a change alone. Five changes of each are compiled, because most parts are then equal to those before.
+//! For a cluster's pods, also under network policies, and for `WorkloadEntry`s: everything for the first time, everything after a
+//! change of one endpoint, and such a change alone. Five changes of each are compiled, because most parts are then equal to those before.
 
 use std::{
     hint::black_box,
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 fn main() {
     for (workloads, services) in [(500, 50), (5_000, 500), (10_000, 500), (10_000, 1_000)] {
         measure("pods", workloads, services, cluster);
+        measure("pods under network policies", workloads, services, policed);
         measure("entries", workloads, services, entries);
     }
 }
@@ -102,6 +103,32 @@ fn entries(workloads: usize, services: usize, round: usize) -> Resources {
 
 /// Services in front of as many meshed pods each; in each round another pod is not ready.
 fn cluster(pods: usize, services: usize, round: usize) -> Resources {
+    some_pods(pods, services, |service, pod| (service != 0 || pod != round, 0))
+}
+
+/// The same, with a policy for each of them; in each round a pod has another address.
+fn policed(pods: usize, services: usize, round: usize) -> Resources {
+    let is_moving = |service, pod| (service, pod) == (0, 0);
+    let mut resources =
+        some_pods(pods, services, |service, pod| (true, if is_moving(service, pod) { round } else { 0 }));
+    for service in 0..services {
+        let (namespace, other) = (format!("team-{}", service % 20), (service + 20) % services);
+        let selected = |service: usize| json!({"matchLabels": {"app": format!("service-{service}")}});
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": format!("service-{service}"), "namespace": namespace},
+            "spec": {"podSelector": selected(service), "ingress": [{"from": [{"podSelector": selected(other)}]}]}
+        });
+        match decode_value(policy, "default").outcome {
+            DecodeOutcome::Understood(policy) => resources.push(policy),
+            other => panic!("{other:?}"),
+        }
+    }
+    resources
+}
+
+/// Services in front of as many meshed pods each. `state`: whether a pod of a service is ready, and a part of its address.
+fn some_pods(pods: usize, services: usize, state: impl Fn(usize, usize) -> (bool, usize)) -> Resources {
     let mut resources = Resources::default();
     let mut add = |object: Value| match decode_value(object, "default").outcome {
         DecodeOutcome::Understood(resource) => resources.push(resource),
@@ -110,17 +137,16 @@ fn cluster(pods: usize, services: usize, round: usize) -> Resources {
     let each = pods / services;
     for service in 0..services {
         let (name, namespace) = (format!("service-{service}"), format!("team-{}", service % 20));
-        let ip = |pod: usize| format!("10.{}.{}.{pod}", service / 250, service % 250);
+        let ip =
+            |pod: usize| format!("10.{}.{}.{pod}", service / 250 + 10 * state(service, pod).1, service % 250);
         add(json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"selector": {"app": name}, "clusterIP": format!("10.96.{}.{}", service / 250, service % 250),
                      "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
         }));
-        let endpoint = |pod: usize| {
-            let ready = service != 0 || pod != round;
-            json!({"addresses": [ip(pod)], "conditions": {"ready": ready}})
-        };
+        let endpoint =
+            |pod: usize| json!({"addresses": [ip(pod)], "conditions": {"ready": state(service, pod).0}});
         add(json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": format!("{name}-x"), "namespace": namespace,

@@ -64,15 +64,20 @@ pub struct Mesh {
     pub selected: Shared<BTreeMap<WorkloadName, Arc<BTreeMap<String, String>>>>,
     /// What each workload serves that is a gateway.
     pub gateways: Shared<BTreeMap<WorkloadName, Arc<Gateway>>>,
-    /// Which namespace has which addresses by documents in files. No proxy is told.
+    /// Which namespace has which addresses and names by documents in files. No proxy is told.
     pub owners: Arc<Owners>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
 }
 
-/// Which namespaces have which hosts. Whoever has one keeps it while its documents claim it.
+/// Which namespaces have what. Whoever has something keeps it while its documents claim it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owners(pub Divided<Host, Vec<OwnedPorts>>);
+pub struct Owners {
+    /// Who has which ports of an address, or of a name that a workload is at.
+    pub addresses: Divided<Host, Vec<OwnedPorts>>,
+    /// The namespace of each host of a `ServiceEntry`, which may be a wildcard.
+    pub names: Shared<BTreeMap<Arc<str>, Arc<str>>>,
+}
 
 /// The ports of a host that a namespace has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use selvedge_model::Authorization;
+use selvedge_model::{Authorization, token::Authentication};
 
 use super::{
     MeshSettings, Problems, authentication::Authentications, authorization::Authorizations, network::Network,
@@ -47,9 +47,22 @@ impl<'a> Policies<'a> {
         self.authorizations.find(workload, previous)
     }
 
-    /// Reports what nothing asked for, now that all workloads have asked.
-    pub(super) fn report(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
+    /// Whose tokens a workload accepts; as `previous` says, if that is the same.
+    pub(super) fn authentication(
+        &self,
+        workload: Selected<'_>,
+        previous: Option<&Arc<Authentication>>,
+    ) -> Option<Arc<Authentication>> {
+        self.authentications.find(workload, previous)
+    }
+
+    /// Reports the `RequestAuthentication`s that nothing asked for, now that all workloads have asked.
+    pub(super) fn report_authentications(&self, problems: &mut Problems) {
         self.authentications.report_unused(problems);
+    }
+
+    /// Reports all else that nothing asked for.
+    pub(super) fn report(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
         self.servers.report(problems);
         self.telemetries.report(problems);
         self.limits.report(|host| Some(&catalog.find(host)?.ports), problems);

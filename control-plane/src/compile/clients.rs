@@ -166,9 +166,8 @@ struct Selection {
 }
 
 impl<'a> SelectedClients<'a> {
-    /// `selected`: what [`Selectors::of_workloads`] gives.
-    pub(super) fn new(selectors: &Selectors<'a>, selected: &Selected) -> Self {
-        let there = there(selected);
+    /// `there`: what [`there`] gives.
+    pub(super) fn new(selectors: &Selectors<'a>, there: &There) -> Self {
         let (mut all, mut by_selector) = (ByLabels::new(), BTreeMap::new());
         for (namespace, asked) in &selectors.0 {
             let mut here: BTreeSet<Arc<Labels>> = there.get(*namespace).cloned().unwrap_or_default();

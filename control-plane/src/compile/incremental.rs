@@ -5,8 +5,9 @@
 //! - a workload reads its own document, the services that it is behind, those who share its address, and policies;
 //! - the endpoints of a service port, and what is at an address, read the documents of the workloads and slices that are
 //!   behind the service or name the address, and the `Service`s there;
-//! - what is known by a DNS name, sets of network policies, and the lists of workloads that DNS may lead past their sidecars
-//!   read all workloads: where such a thing changes, everything is compiled;
+//! - what is known by a DNS name, and the lists of workloads that DNS may lead past their sidecars read all workloads: where such a
+//!   thing changes, everything is compiled;
+//! - network policies read all workloads, and make rules of these and sets: they are asked again if workloads change ([`network`]);
 //! - what a host is to its clients reads its `Service`, the routes for it, and the rules and policies of it and of the hosts that
 //!   these name; whether rules fit reads its endpoints, too;
 //! - what gateways serve reads the documents for gateways, the routes that name them, and the `Service`s and rules of the hosts to
@@ -20,7 +21,8 @@
 //! believed. Then, and wherever more is to be found out than a few documents tell, everything is compiled.
 //!
 //! If routes, `DestinationRule`s or `Service`s have changed, the hosts and gateways that these have to do with are compiled anew
-//! ([`routing`]); if `AuthorizationPolicy`s or `PeerAuthentication`s have, the workloads that they select ([`policies`]). What clients
+//! ([`routing`]); if `AuthorizationPolicy`s or `PeerAuthentication`s have, the workloads that they select ([`policies`]); if
+//! `RequestAuthentication`s or network policies have, what they make of all workloads ([`policies`], [`network`]). What clients
 //! see that rules select by their labels reads which of these clients there are: where others are, everything is compiled.
 
 mod affected;
@@ -29,6 +31,7 @@ mod edits;
 mod facts;
 mod index;
 mod local;
+mod network;
 mod policies;
 mod reach;
 mod routing;
@@ -39,11 +42,14 @@ use std::sync::Arc;
 
 use selvedge_model::Mesh;
 
-pub(super) use self::facts::{Connections, Facts, Found, Reports, Routed};
 use self::{
     changes::Changes,
     index::{Everything, Index},
     workloads::Hosts,
+};
+pub(super) use self::{
+    facts::{Connections, Facts, Found, Reports, Routed},
+    network::has_network_policies,
 };
 use super::{MeshSettings, whole};
 use crate::{problem::Problem, resources::Resources};
@@ -78,6 +84,10 @@ struct Last {
     index: Index,
     /// Whether something else has been found out since `problems` were put in order.
     is_said_anew: bool,
+    /// Whether workloads have changed since `RequestAuthentication`s were asked.
+    are_workloads_anew: bool,
+    /// Whether network policies have not been asked since workloads have changed.
+    is_network_anew: bool,
 }
 
 impl Compiler {
@@ -113,6 +123,8 @@ impl Compiler {
             facts,
             index,
             is_said_anew: false,
+            are_workloads_anew: false,
+            is_network_anew: false,
         });
         Compiled { mesh, problems, is_part: false, is_of_workloads: false }
     }
@@ -125,11 +137,13 @@ impl Last {
     /// Everything must be compiled. Nothing in this is true any more.
     fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
         let changes = Changes::new(&mut self.resources, resources, &mut self.index)?;
-        let Changes { workloads, authorizations, routes } = changes;
+        let Changes { workloads, authorizations, authentications, network, routes } = changes;
         let are_read_again = !workloads.services.changed.is_empty()
             || !workloads.peer_authentications.changed.is_empty()
-            || !authorizations.changed.is_empty();
-        let is_of_workloads = !are_read_again && routes.is_empty();
+            || !authorizations.changed.is_empty()
+            || !authentications.changed.is_empty();
+        let is_of_network = !network.is_empty();
+        let is_of_workloads = !are_read_again && !is_of_network && routes.is_empty();
         if workloads.services.changed.is_empty() && routes.is_empty() {
             let hosts = self.follow_workloads(workloads, &Hosts::default())?;
             if !hosts.is_empty() {
@@ -145,8 +159,12 @@ impl Last {
             )?;
             self.follow_routes(resources, workloads, routes)?;
         }
-        if are_read_again {
-            self.follow_policies(authorizations)?;
+        let have_workloads_changed = std::mem::take(&mut self.are_workloads_anew);
+        if are_read_again || (have_workloads_changed && !self.resources.request_authentications.is_empty()) {
+            self.follow_policies(authorizations, authentications, have_workloads_changed)?;
+        }
+        if std::mem::take(&mut self.is_network_anew) || is_of_network {
+            self.follow_network(network)?;
         }
         if std::mem::take(&mut self.is_said_anew) {
             self.problems = self.facts.found.sorted();

@@ -57,22 +57,26 @@ struct Meant<'w> {
 /// A workload that a policy is for, and the ports of it.
 type Chosen<'m, 'w> = (&'m Facing<'w>, Ports);
 
-/// Whether there are none of the policies of which [`report_each`] reports nothing, and anything is reported.
+/// Whether there are none of the policies of which only [`report`] reports something.
 pub(super) fn is_nothing(resources: &Resources) -> bool {
     let counts = [
-        resources.request_authentications.len(),
         resources.rate_limits.len(),
         resources.servers.len(),
         resources.server_policies.len(),
         resources.server_authorizations.len(),
         resources.mesh_tls_authentications.len(),
     ];
-    counts == [0; 6]
+    counts == [0; 5]
 }
 
 /// Whether there are policies of which [`report_each`] reports something.
 pub(super) fn is_any_alone(resources: &Resources) -> bool {
     !resources.peer_authentications.is_empty() || !resources.authorization_policies.is_empty()
+}
+
+/// Whether there are policies of which something is said anew without all the others.
+pub(super) fn is_any_kept(resources: &Resources) -> bool {
+    is_any_alone(resources) || !resources.request_authentications.is_empty()
 }
 
 /// Reports the `AuthorizationPolicy`s and `PeerAuthentication`s. What is said of one depends on no other, but on all `workloads` of
@@ -96,6 +100,19 @@ pub(super) fn report_each<'w>(
     Asked { meant: &meant, settings }.each(resources, problems);
 }
 
+/// Reports the `RequestAuthentication`s, where `workloads` are all that there are.
+pub(super) fn report_authentications<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    problems: &mut Problems,
+) {
+    if !resources.request_authentications.is_empty() {
+        let meant = Meant::new(workloads);
+        Asked { meant: &meant, settings }.authentications(resources, problems);
+    }
+}
+
 /// Reports all other policies. `workloads` are looked at if there are any.
 pub(super) fn report<'w>(
     resources: &Resources,
@@ -110,20 +127,22 @@ pub(super) fn report<'w>(
     Asked { meant: &meant, settings }.others(resources, problems);
 }
 
-/// Reports both, where `workloads` are all that there are: what [`report_each`] reports into `of_each`.
+/// Reports all of them, where `workloads` are all that there are: what [`report_each`] reports into `of_each`, and what
+/// [`report_authentications`] does into `of_tokens`.
 pub(super) fn report_all<'w>(
     resources: &Resources,
     settings: &MeshSettings,
     workloads: impl Iterator<Item = Facing<'w>>,
-    of_each: &mut Problems,
+    (of_each, of_tokens): (&mut Problems, &mut Problems),
     problems: &mut Problems,
 ) {
-    if !is_any_alone(resources) && is_nothing(resources) {
+    if !is_any_kept(resources) && is_nothing(resources) {
         return;
     }
     let meant = Meant::new(workloads);
     let asked = Asked { meant: &meant, settings };
     asked.each(resources, of_each);
+    asked.authentications(resources, of_tokens);
     asked.others(resources, problems);
 }
 
@@ -134,7 +153,6 @@ impl Asked<'_, '_> {
     }
 
     fn others(&self, resources: &Resources, problems: &mut Problems) {
-        self.authentications(resources, problems);
         self.rate_limits(resources, problems);
         self.linkerd(resources, problems);
     }

@@ -139,14 +139,21 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
 /// The same, with what is to be known for the next change to be compiled alone. What reads `WorkloadEntry`s, pods or
 /// `EndpointSlice`s here must have its like in `incremental::Local`, or a reason there to compile everything.
 fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, incremental::Facts) {
-    let [mut problems, mut of_policies, mut of_each_policy, mut of_routes, mut of_gateways] =
-        std::array::from_fn(|_| Problems::default());
+    let [
+        mut problems,
+        mut of_policies,
+        mut of_each_policy,
+        mut of_tokens,
+        mut of_network,
+        mut of_routes,
+        mut of_gateways,
+    ] = std::array::from_fn(|_| Problems::default());
     let policies = inbound::Policies::new(resources, settings, &mut of_policies);
     let of_workloads = asked::Policies::new(resources, settings, &mut of_policies);
     servers::report_annotations(resources, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
-    let catalog = services::Catalog::new(resources, settings, &mut problems);
+    let catalog = services::Catalog::new(resources, settings, &previous.owners, &mut problems);
     let candidates = candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
     let owners = owners::Owners::new(
         resources,
@@ -171,8 +178,8 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let of_backends = (backend_tls, backend_traffic);
     let selectors = clients::Selectors::new(resources);
     let selected = selectors.of_workloads(workloads.labels(), &previous.selected);
-    let there = clients::there(&selected);
-    let of_rules = clients::SelectedClients::new(&selectors, &selected);
+    let there = Arc::new(clients::there(&selected));
+    let of_rules = clients::SelectedClients::new(&selectors, &there);
     let routing = routes::Routing::new(resources, settings, &catalog, of_backends, of_rules, &mut of_routes);
     let mut routed = Routed::new(of_routes);
     for host in catalog.hosts() {
@@ -196,10 +203,13 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         &mut problems,
     );
     of_workloads.report(&catalog, &mut problems);
-    network.report(&mut problems);
+    of_workloads.report_authentications(&mut of_tokens);
+    network.report(&mut of_network);
+    let networked = incremental::has_network_policies(resources).then(|| workloads.networked());
     let facing = workloads.facing(&finished);
-    meant::report_all(resources, settings, facing, &mut of_each_policy, &mut problems);
-    let faced = meant::is_any_alone(resources).then(|| workloads.faced());
+    let of_some = (&mut of_each_policy, &mut of_tokens);
+    meant::report_all(resources, settings, facing, of_some, &mut problems);
+    let faced = meant::is_any_kept(resources).then(|| workloads.faced());
     let occupants = workloads.occupants(&finished);
     let (gateways, led_to) = gateways::gateways(
         resources,
@@ -211,7 +221,10 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     );
     let revocations = revocations::revocations(resources, settings, &mut problems);
     let mesh = Mesh {
-        owners: keep(Owners(owners.in_files().into()), Some(&previous.owners)),
+        owners: keep(
+            Owners { addresses: owners.in_files().into(), names: catalog.names(&previous.owners).into() },
+            Some(&previous.owners),
+        ),
         revocations: keep(revocations, Some(&previous.revocations)),
         sets: network.into_sets().into(),
         callers: dialled::callers(&catalog, &endpoints, &owners, &mut problems).into(),
@@ -239,9 +252,17 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
     let of_each_policy = incremental::Reports::from(of_each_policy);
-    let found =
-        Found { others: problems, policies: of_policies, of_each_policy, gateways: of_gateways, routed };
-    let mut facts = incremental::Facts::new(&catalog, found, (led_to, faced), (unproven, there), connections);
+    let found = Found {
+        others: problems,
+        policies: of_policies,
+        of_each_policy,
+        tokens: of_tokens,
+        network: of_network,
+        gateways: of_gateways,
+        routed,
+    };
+    let known = (faced, networked, unproven, there);
+    let mut facts = incremental::Facts::new(&catalog, found, led_to, known, connections);
     facts.behind = candidates.behind.clone();
     (mesh, facts)
 }

@@ -39,7 +39,8 @@ impl<'a> Reserved<'a> {
         claims.retain(|_, claims| claims.iter().any(|claim| claim.namespace != claims[0].namespace));
         let reserved = claims.into_iter().map(|(host, claims)| {
             let first = first.get(&host);
-            let mut reserved = had(&claims, before.0.get(&host).map(Vec::as_slice).unwrap_or_default());
+            let mut reserved =
+                had(&claims, before.addresses.get(&host).map(Vec::as_slice).unwrap_or_default());
             let all = loop {
                 let all = settled(first, &reserved, &claims);
                 if !leave_out_what_is_not_had(&mut reserved, &all) {

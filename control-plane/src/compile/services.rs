@@ -1,10 +1,11 @@
 //! What can be called: every host of a `Service` or `ServiceEntry`, its ports, and whose it is.
 //!
 //! A host belongs to one namespace: the names of Kubernetes services to that which is in them, any other to the
-//! namespace whose `ServiceEntry` came first. Its other entries in that namespace add ports. Names below a wildcard
+//! namespace whose `ServiceEntry` came first ([`names`]). Its other entries in that namespace add ports. Names below a wildcard
 //! become hosts of their own where a document speaks of them, so that it has its effect.
 
 mod host;
+mod names;
 
 use std::{
     cell::RefCell,
@@ -16,10 +17,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use selvedge_model::{Protocol, ServiceKey, snapshot::Declared};
+use selvedge_model::{
+    Protocol, ServiceKey,
+    snapshot::{Declared, Owners as Before},
+};
 
 pub(super) use host::{Backing, KnownHost};
 use host::{HostDocument, PortDocument, target_number};
+use names::{Claim, Names};
 
 use super::{
     MeshSettings, Problems,
@@ -47,6 +52,8 @@ pub(super) struct Catalog<'a> {
     hosts: BTreeMap<Arc<str>, KnownHost<'a>>,
     /// Services first, then entries; the first of each first.
     order: Vec<Arc<str>>,
+    /// Who has the hosts of entries.
+    owners: names::Owners<'a>,
     /// Every host by its name from the end to the begin: so those below a wildcard stand together.
     from_the_end: BTreeMap<String, Arc<str>>,
     /// How many ports the hosts of the entries of each namespace have, and how many endpoints and addresses these list.
@@ -110,10 +117,17 @@ pub(super) struct Spoken {
 }
 
 impl<'a> Catalog<'a> {
-    pub(super) fn new(resources: &'a Resources, settings: &MeshSettings, problems: &mut Problems) -> Self {
+    /// `before`: who had what.
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &MeshSettings,
+        before: &Before,
+        problems: &mut Problems,
+    ) -> Self {
         let mut catalog = Self {
             hosts: BTreeMap::new(),
             order: Vec::new(),
+            owners: names::Owners::default(),
             from_the_end: BTreeMap::new(),
             entry_ports: BTreeMap::new(),
             spoken_ports: BTreeMap::new(),
@@ -122,21 +136,7 @@ impl<'a> Catalog<'a> {
         for document in &resources.services {
             catalog.add_service(document, settings);
         }
-        // What cannot be used comes last: it only keeps its hosts from being nobody's.
-        let entries = || resources.service_entries.iter();
-        for document in
-            entries().filter(|entry| !entry.unusable).chain(entries().filter(|entry| entry.unusable))
-        {
-            let mut met = HashSet::new();
-            for (index, host) in document.spec.hosts.iter().enumerate() {
-                if met.insert(host) {
-                    catalog.add_entry(document, index, settings, problems);
-                } else {
-                    let message = format!("{host} is given twice; keep one");
-                    problems.error_alone(document, &format!("spec.hosts[{index}]"), message);
-                }
-            }
-        }
+        catalog.add_entries(resources, settings, before, problems);
         let spoken_of = spoken_of(resources, settings);
         catalog.add_external_names(resources, settings, &spoken_of, problems);
         for (host, spoken) in &spoken_of {
@@ -165,18 +165,68 @@ impl<'a> Catalog<'a> {
         self.insert(known);
     }
 
-    /// Adds the host at `index` of a `ServiceEntry`.
-    fn add_entry(
+    /// Adds the hosts of `ServiceEntry`s, each of the namespace that has it.
+    fn add_entries(
         &mut self,
-        document: &'a Document<ServiceEntrySpec>,
-        index: usize,
+        resources: &'a Resources,
         settings: &MeshSettings,
+        before: &Before,
         problems: &mut Problems,
     ) {
-        let host: Arc<str> = Arc::from(document.spec.hosts[index].as_str());
-        let (field, namespace) = (format!("spec.hosts[{index}]"), &*document.name.namespace);
-        if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
-            return problems.error(document, &field, message);
+        // What cannot be used comes last: it only keeps its hosts from being nobody's.
+        let entries = || resources.service_entries.iter().map(|entry| &**entry);
+        let usable = entries().filter(|entry| !entry.unusable);
+        let mut claims = Vec::new();
+        for document in usable.chain(entries().filter(|entry| entry.unusable)) {
+            let mut met = HashSet::new();
+            for index in 0..document.spec.hosts.len() {
+                let claim = Claim { document, index };
+                if !met.insert(claim.host()) {
+                    let message = format!("{} is given twice; keep one", claim.host());
+                    problems.error_alone(document, &claim.field(), message);
+                } else if self.may_claim(claim, settings, problems) {
+                    claims.push(claim);
+                }
+            }
+            names::report_wide_ranges(document, settings, problems);
+        }
+        let owners = names::Owners::new(&claims, &before.names);
+        for claim in claims.iter().filter(|claim| owners.has(**claim)) {
+            self.add_entry(*claim, problems);
+            names::report_wide_host(*claim, settings, problems);
+        }
+        for claim in claims.iter().filter(|claim| !owners.has(**claim) && !claim.document.unusable) {
+            let Some(known) = self.hosts.get(claim.host()) else { continue };
+            let namespace = claim.namespace();
+            let remedy = match known.is_known_in(namespace) {
+                true => "which clients here follow, too; remove it here".to_owned(),
+                false => {
+                    format!("which is not exported to {namespace}; have it exported, or name another host")
+                }
+            };
+            let message = format!(
+                "{} belongs to {}, so this entry has no effect on it, but that one, {remedy}",
+                claim.host(),
+                known.first.describe()
+            );
+            problems.overruled(claim.document, &claim.field(), message);
+        }
+        self.owners = owners;
+    }
+
+    /// Who has which hosts of entries in files; `before`: who had them.
+    pub(super) fn names(&self, before: &Before) -> Names {
+        self.owners.kept(&before.names)
+    }
+
+    /// Whether a `ServiceEntry` may have a host, if that is nobody else's: it is no name of a service elsewhere, and its namespace
+    /// has room for it.
+    fn may_claim(&mut self, claim: Claim<'a>, settings: &MeshSettings, problems: &mut Problems) -> bool {
+        let (document, host, namespace) = (claim.document, claim.host(), claim.namespace());
+        let field = claim.field();
+        if let Some(message) = self.is_anothers(host, namespace, &settings.cluster_domain) {
+            problems.error(document, &field, message);
+            return false;
         }
         let (ports, endpoints) = self.entry_ports.entry(namespace).or_default();
         let more = document.spec.ports.len().max(1);
@@ -185,7 +235,8 @@ impl<'a> Catalog<'a> {
                 "{host} is left out: the hosts of the ServiceEntries of the namespace {namespace} may have {MOST_PORTS} ports \
                  together, and others that come before have {ports}; name fewer hosts or ports, or a wildcard"
             );
-            return problems.no_room(document, &field, message);
+            problems.no_room(document, &field, message);
+            return false;
         }
         let needed = more.saturating_mul(listed(&document.spec));
         if needed > MOST_ENDPOINTS - *endpoints {
@@ -194,11 +245,19 @@ impl<'a> Catalog<'a> {
                  endpoints and addresses together, each at each port, and others that come before have {endpoints}; name \
                  fewer hosts, ports or endpoints"
             );
-            return problems.no_room(document, &field, message);
+            problems.no_room(document, &field, message);
+            return false;
         }
         *ports += more;
         *endpoints += needed;
-        let source = HostDocument::Entry(document);
+        true
+    }
+
+    /// Adds a host of a `ServiceEntry`, whose namespace has it.
+    fn add_entry(&mut self, claim: Claim<'a>, problems: &mut Problems) {
+        let (document, namespace) = (claim.document, claim.namespace());
+        let host: Arc<str> = Arc::from(claim.host());
+        let (field, source) = (claim.field(), HostDocument::Entry(document));
         if document.unusable {
             self.add_unusable(&host, document);
             return;
@@ -208,9 +267,7 @@ impl<'a> Catalog<'a> {
                 self.insert(KnownHost::new(Arc::clone(&host), namespace, source));
                 self.hosts.get_mut(&host).expect("it was put there")
             }
-            Some(known) if known.namespace == namespace && matches!(known.first, HostDocument::Entry(_)) => {
-                known
-            }
+            Some(known) if matches!(known.first, HostDocument::Entry(_)) => known,
             Some(known) => {
                 let message =
                     format!("{host} is already defined by {}; remove one of them", known.first.describe());

@@ -7,6 +7,7 @@ mod document;
 mod faced;
 mod finish;
 mod known;
+mod networked;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,6 +27,7 @@ pub(super) use self::{
     faced::Faced,
     finish::Asked,
     known::{KnownWorkload, expected_identity},
+    networked::Networked,
 };
 use super::{
     MeshSettings, Problems,

@@ -215,10 +215,13 @@ macro_rules! table {
 
             /// Whether all documents say the same as those of `other`, whose `Arc`s are then taken over, but for those kinds of which
             /// a change is compiled alone: workloads and endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s), `Service`s,
-            /// `AuthorizationPolicy`s and `PeerAuthentication`s, and where requests go (routes and `DestinationRule`s).
+            /// `AuthorizationPolicy`s, `PeerAuthentication`s, `RequestAuthentication`s and network policies, and where requests go (routes and `DestinationRule`s).
             pub(crate) fn takes_over_what_is_compiled_together(&mut self, other: &Self) -> bool {
-                const LEFT_OUT: [&str; 10] = [
+                const LEFT_OUT: [&str; 13] = [
                     "authorization_policies",
+                    "request_authentications",
+                    "network_policies",
+                    "calico_policies",
                     "peer_authentications",
                     "pods",
                     "workload_entries",

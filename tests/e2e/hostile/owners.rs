@@ -122,13 +122,13 @@ async fn a_document_of_another_namespace_takes_no_workload_out_of_mutual_tls() {
     );
 }
 
-/// Waits until the file says who has the address `ip`, and returns what it says of it.
-async fn kept(mesh: &Mesh, ip: &str) -> Value {
-    let path = mesh.data_dir().join(KEPT);
-    poll(SOON, KEPT, async || {
+/// Waits until `file` says who has `what`, an address or a name, and returns what it says of it.
+async fn kept(mesh: &Mesh, file: &str, what: &str) -> Value {
+    let path = mesh.data_dir().join(file);
+    poll(SOON, file, async || {
         let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
         let kept: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
-        kept.get(ip).cloned().ok_or(text)
+        kept.get(what).cloned().ok_or(text)
     })
     .await
 }
@@ -144,7 +144,7 @@ async fn a_file_that_sorts_before_the_owners_takes_no_address_over_a_restart_eit
     let app = mesh.workload("reviews-a").app;
     let (ip, authority) = (app.ip().to_string(), app.to_string());
     poll(SOON, &authority, async || caller_at(&mesh, &authority).await).await;
-    assert_eq!(kept(&mesh, &ip).await[0]["namespace"], "default");
+    assert_eq!(kept(&mesh, KEPT, &ip).await[0]["namespace"], "default");
 
     let (name, claim) = claims(&ip, app.port()).swap_remove(0);
     mesh.write("aaa-thief.yaml", &claim).unwrap();
@@ -161,19 +161,47 @@ async fn a_file_that_sorts_before_the_owners_takes_no_address_over_a_restart_eit
     assert_eq!(late.as_deref(), Ok("spiffe://cluster.local/ns/default/sa/late"));
 }
 
+/// Who has which name, there too.
+const KEPT_NAMES: &str = "name-owners.json";
+
+#[tokio::test]
+async fn a_file_that_sorts_before_the_owners_takes_no_name_over_a_restart_either() {
+    let mut mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let entry = |namespace: &str, ip: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: named, namespace: {namespace}}}\n\
+             spec: {{hosts: [api.example.test], resolution: STATIC, ports: [{{number: 80, name: http}}], endpoints: [{{address: {ip}}}]}}\n"
+        )
+    };
+    mesh.write("own.yaml", &entry("default", "192.0.2.1")).unwrap();
+    assert_eq!(kept(&mesh, KEPT_NAMES, "api.example.test").await, "default");
+
+    mesh.write("aaa-thief.yaml", &entry("thief", "192.0.2.2")).unwrap();
+    let says = |problem: &Value| problem["message"].as_str().unwrap_or_default().to_owned();
+    let problem = told(&mesh, "thief", "named").await;
+    assert_eq!(problem["severity"], "error", "{problem}");
+    assert!(says(&problem).contains("api.example.test belongs to ServiceEntry default/named"), "{problem}");
+
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    let problem = told(&mesh, "thief", "named").await;
+    assert!(says(&problem).contains("belongs to ServiceEntry default/named"), "{problem}");
+    assert_eq!(kept(&mesh, KEPT_NAMES, "api.example.test").await, "default");
+}
+
 #[tokio::test]
 async fn a_damaged_file_of_owners_is_reported_and_stops_no_start() {
     let mut mesh =
         Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)]).await;
     let app = mesh.workload("reviews-a").app;
     let (ip, authority) = (app.ip().to_string(), app.to_string());
-    let before = kept(&mesh, &ip).await;
+    let before = kept(&mesh, KEPT, &ip).await;
 
     mesh.kill_control_plane().await.unwrap();
     fs::write(mesh.data_dir().join(KEPT), "{\"10.0.0.1\": [").unwrap();
     mesh.start_control_plane().await.unwrap();
 
-    assert_eq!(kept(&mesh, &ip).await, before, "it is written again");
+    assert_eq!(kept(&mesh, KEPT, &ip).await, before, "it is written again");
     mesh.add([Spec::client("late")]).await.unwrap();
     let late = poll(SOON, &authority, async || asked_by(&mesh, "late", &authority).await).await;
     assert_eq!(late, "spiffe://cluster.local/ns/default/sa/late");

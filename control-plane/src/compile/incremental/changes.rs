@@ -6,11 +6,12 @@ use super::{
     super::{MeshSettings, hosts::namespace_of, services::spoken_of_if_it_matters},
     edits::Edits,
     index::{Everything, Index, both},
+    network::ChangedNetwork,
 };
 use crate::resources::{
     AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec,
-    PeerAuthenticationSpec, PodSpec, Resources, ServiceSpec, TcpRouteSpec, VirtualServiceSpec,
-    WorkloadEntrySpec,
+    PeerAuthenticationSpec, PodSpec, RequestAuthenticationSpec, Resources, ServiceSpec, TcpRouteSpec,
+    VirtualServiceSpec, WorkloadEntrySpec,
 };
 
 /// What makes the documents others. All other documents are the same.
@@ -18,6 +19,8 @@ use crate::resources::{
 pub(super) struct Changes {
     pub(super) workloads: ChangedWorkloads,
     pub(super) authorizations: Edits<AuthorizationPolicySpec>,
+    pub(super) authentications: Edits<RequestAuthenticationSpec>,
+    pub(super) network: ChangedNetwork,
     pub(super) routes: ChangedRoutes,
 }
 
@@ -64,13 +67,19 @@ impl Changes {
             ),
         };
         let authorizations = Edits::new(&mut old.authorization_policies, &new.authorization_policies, |_| {});
+        let authentications =
+            Edits::new(&mut old.request_authentications, &new.request_authentications, |_| {});
+        let network = ChangedNetwork {
+            kubernetes: Edits::new(&mut old.network_policies, &new.network_policies, |_| {}),
+            calico: Edits::new(&mut old.calico_policies, &new.calico_policies, |_| {}),
+        };
         let routes = ChangedRoutes {
             virtual_services: Edits::new(&mut old.virtual_services, &new.virtual_services, |_| {}),
             http_routes: Edits::new(&mut old.http_routes, &new.http_routes, |_| {}),
             tcp_routes: Edits::new(&mut old.tcp_routes, &new.tcp_routes, |_| {}),
             destination_rules: Edits::new(&mut old.destination_rules, &new.destination_rules, |_| {}),
         };
-        Ok(Self { workloads, authorizations, routes })
+        Ok(Self { workloads, authorizations, authentications, network, routes })
     }
 }
 

@@ -10,7 +10,13 @@ use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::Service
 
 use super::super::candidates;
 use super::super::{
-    Problems, clients::There, gateways::LedTo, routes::OfHost, services::Catalog, sort, workloads::Faced,
+    Problems,
+    clients::There,
+    gateways::LedTo,
+    routes::OfHost,
+    services::Catalog,
+    sort,
+    workloads::{Faced, Networked},
 };
 use crate::problem::{Detached, DocumentName, Fault, Problem, some_of_each};
 
@@ -26,19 +32,29 @@ pub(in super::super) struct Facts {
     pub(super) led_to: LedTo,
     /// What policies ask of workloads, if there are policies of which something is reported by it.
     pub(super) faced: Option<BTreeMap<WorkloadName, Faced>>,
+    /// What network policies know workloads by, if there are such policies.
+    pub(super) networked: Option<BTreeMap<WorkloadName, Networked>>,
     /// The ports at which DNS alone says whom a service calls in plaintext.
     pub(super) unproven: BTreeSet<u16>,
     pub(super) connections: Connections,
     /// The clients that rules select by their labels and that are there.
-    pub(super) selected: There,
+    pub(super) selected: Arc<There>,
 }
+
+/// What is known of workloads: in the order of the fields of [`Facts`].
+type OfWorkloads = (
+    Option<BTreeMap<WorkloadName, Faced>>,
+    Option<BTreeMap<WorkloadName, Networked>>,
+    BTreeSet<u16>,
+    Arc<There>,
+);
 
 impl Facts {
     pub(in super::super) fn new(
         catalog: &Catalog<'_>,
         found: Found,
-        (led_to, faced): (LedTo, Option<BTreeMap<WorkloadName, Faced>>),
-        (unproven, selected): (BTreeSet<u16>, There),
+        led_to: LedTo,
+        (faced, networked, unproven, selected): OfWorkloads,
         connections: Connections,
     ) -> Self {
         let mut hosts = HashSet::new();
@@ -49,7 +65,7 @@ impl Facts {
             }
         }
         let behind = candidates::Behind::default();
-        Self { others: hosts, behind, found, led_to, faced, unproven, connections, selected }
+        Self { others: hosts, behind, found, led_to, faced, networked, unproven, connections, selected }
     }
 }
 
@@ -62,6 +78,10 @@ pub(in super::super) struct Found {
     pub(in super::super) policies: Problems,
     /// Each `AuthorizationPolicy` and `PeerAuthentication`, by the workloads that it is for.
     pub(in super::super) of_each_policy: Reports,
+    /// `RequestAuthentication`s, by the workloads that they are for.
+    pub(in super::super) tokens: Problems,
+    /// Network policies.
+    pub(in super::super) network: Problems,
     /// What gateways serve.
     pub(in super::super) gateways: Problems,
     pub(in super::super) routed: Routed,
@@ -111,9 +131,10 @@ pub(in super::super) struct Routed {
 impl Found {
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
-        let Self { others, policies, of_each_policy, gateways, routed: Routed { of_all, of_hosts, .. } } =
-            self;
-        let parts = || [others, policies, gateways, of_all].into_iter().chain(of_hosts.values());
+        let Self { others, policies, of_each_policy, tokens, network, gateways, routed } = self;
+        let Routed { of_all, of_hosts, .. } = routed;
+        let found = [others, policies, tokens, network, gateways, of_all];
+        let parts = || found.into_iter().chain(of_hosts.values());
         let of_parts = parts().flat_map(|part| &part.found);
         let all: HashSet<&Problem> = of_parts.chain(of_each_policy.0.values().flatten()).collect();
         let deciding: HashSet<&(DocumentName, usize)> = parts().flat_map(|part| &part.deciding).collect();

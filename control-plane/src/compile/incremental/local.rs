@@ -14,7 +14,7 @@ use selvedge_model::{
 use super::super::{
     MeshSettings, Problems, asked, candidates, dialled, endpoints, inbound, meant, network, owners, places,
     servers, services,
-    workloads::{self, Faced, KnownWorkload},
+    workloads::{self, Faced, KnownWorkload, Networked},
 };
 use crate::{problem::Problem, resources::Resources};
 
@@ -43,7 +43,7 @@ impl<'a> Local<'a> {
         let mut problems = Problems::default();
         let mut workloads =
             workloads::Workloads::new(part, settings, policies, &previous.workloads, &mut problems);
-        let catalog = services::Catalog::new(part, settings, &mut problems);
+        let catalog = services::Catalog::new(part, settings, &previous.owners, &mut problems);
         let candidates = candidates::candidates(part, settings, &catalog, &mut workloads, &mut problems);
         let owners =
             owners::Owners::new(part, &catalog, &candidates, &mut workloads, &previous.owners, &mut problems);
@@ -90,6 +90,11 @@ impl<'a> Local<'a> {
         self.list().map(|known| &known.name)
     }
 
+    /// The same, each with whether it is a pod: these are counted before `WorkloadEntry`s, of which one may have its name.
+    pub(super) fn ranked(&self) -> impl Iterator<Item = (&WorkloadName, bool)> {
+        self.list().map(|known| (&known.name, known.entry().is_none()))
+    }
+
     /// The names of its workloads, each with its labels.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&WorkloadName, &BTreeMap<String, String>)> {
         self.workloads.labels()
@@ -98,6 +103,11 @@ impl<'a> Local<'a> {
     /// What policies ask of its workloads.
     pub(super) fn faced(&self) -> BTreeMap<WorkloadName, Faced> {
         self.workloads.faced()
+    }
+
+    /// What network policies know its workloads by.
+    pub(super) fn networked(&self) -> BTreeMap<WorkloadName, Networked> {
+        self.workloads.networked()
     }
 
     /// The namespaces and names of the service accounts of its workloads.
@@ -120,14 +130,14 @@ impl<'a> Local<'a> {
         all.filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect()
     }
 
-    /// The workloads that are not in `other`, or otherwise.
-    pub(super) fn differing<'s>(&'s self, other: &'s Self) -> Vec<&'s KnownWorkload<'a>> {
+    /// The places of the workloads that are not in `other`, or otherwise.
+    fn differing(&self, other: &Self) -> Vec<usize> {
         let theirs: HashMap<&WorkloadName, &KnownWorkload<'_>> =
             other.list().map(|known| (&known.name, known)).collect();
-        let is_same = |known: &&KnownWorkload<'_>| {
+        let is_same = |known: &KnownWorkload<'_>| {
             theirs.get(&known.name).is_some_and(|theirs| known.is_same_but_weight(theirs))
         };
-        self.list().filter(|known| !is_same(known)).collect()
+        (0..self.workloads.len()).filter(|place| !is_same(self.workloads.at(*place))).collect()
     }
 
     /// Whether it has a workload like `one` that is none of `differing`, so that what is true of `one` is true without it.
@@ -155,6 +165,26 @@ impl<'a> Local<'a> {
         of_workloads.report(&self.catalog, &mut problems);
         meant::report(all, settings, self.workloads.facing(&finished), &mut problems);
         (finished, problems.found)
+    }
+}
+
+/// The workloads that are not the same, but for their weights, in what was and in what is: by their places in each.
+#[derive(Debug)]
+pub(super) struct Differing {
+    old: Vec<usize>,
+    new: Vec<usize>,
+}
+
+impl Differing {
+    pub(super) fn new(old: &Local<'_>, new: &Local<'_>) -> Self {
+        Self { old: old.differing(new), new: new.differing(old) }
+    }
+
+    /// Each of them, of the very same `old` and `new`.
+    pub(super) fn of<'s>(&self, old: &'s Local<'_>, new: &'s Local<'_>) -> Vec<&'s KnownWorkload<'s>> {
+        let before = self.old.iter().map(|place| old.workloads.at(*place));
+        let after = self.new.iter().map(|place| new.workloads.at(*place));
+        before.chain(after).collect()
     }
 }
 

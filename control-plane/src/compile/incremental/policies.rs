@@ -1,9 +1,12 @@
-//! A change of `AuthorizationPolicy`s and `PeerAuthentication`s, and what is said of them if workloads change.
+//! A change of `AuthorizationPolicy`s, `PeerAuthentication`s and `RequestAuthentication`s, and what is said of them if workloads change.
 //!
 //! What is said of such a policy depends on the workloads of its namespace, and on all service accounts. These are kept
 //! ([`Faced`](super::super::workloads::Faced)), so that it can be said anew of those policies alone that a change concerns. What an
 //! `AuthorizationPolicy` has its effect on are the workloads that it selects, and nothing else. A `PeerAuthentication` says besides
 //! how these are called.
+//!
+//! `RequestAuthentication`s are few, and one without a selector is for all: if one changes, each workload asks them again, and what is
+//! to be said of them is found out anew.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,6 +19,7 @@ use super::{
     super::{
         MeshSettings, Problems, asked, inbound, meant,
         targets::{Selected, Targets, only_namespace},
+        workloads::KnownWorkload,
     },
     Last,
     edits::{Edits, Pair},
@@ -25,7 +29,8 @@ use super::{
 use crate::{
     problem::DocumentName,
     resources::{
-        AuthorizationPolicySpec, Document, PeerAuthenticationSpec, Resources, service_entry::EntryEndpoints,
+        AuthorizationPolicySpec, Document, PeerAuthenticationSpec, RequestAuthenticationSpec, Resources,
+        service_entry::EntryEndpoints,
     },
 };
 
@@ -36,14 +41,13 @@ fn is_for(namespace: &str, targets: &Targets<'_>, workload: Selected<'_>, settin
     may_be && targets.ports(workload).is_some()
 }
 
-/// The policies of which something else may have to be said, because workloads are other ones.
+/// The policies of which something else may have to be said, because the workloads `differing` are other ones in `new` than in `old`.
 pub(super) fn concerned(
     all: &Resources,
     settings: &MeshSettings,
-    old: &Local<'_>,
-    new: &Local<'_>,
+    differing: &[&KnownWorkload<'_>],
+    (old, new): (&Local<'_>, &Local<'_>),
 ) -> BTreeSet<DocumentName> {
-    let differing = [old.differing(new), new.differing(old)].concat();
     let mut concerned = BTreeSet::new();
     if differing.is_empty() {
         return concerned;
@@ -136,55 +140,90 @@ impl Last {
         Ok(workloads.filter(|one| is_one(one)).map(|one| one.name.clone()).collect())
     }
 
-    /// Takes over what has become of `AuthorizationPolicy`s, after all other changes; and what is wrong with policies if they or the
-    /// services that they name are other ones.
+    /// Takes over what has become of `AuthorizationPolicy`s and `RequestAuthentication`s, after all other changes; and what is wrong
+    /// with policies if they, or the workloads and services that they are for, are other ones.
     ///
     /// # Errors
     /// Everything must be compiled.
     pub(super) fn follow_policies(
         &mut self,
-        changed: Edits<AuthorizationPolicySpec>,
+        authorizations: Edits<AuthorizationPolicySpec>,
+        authentications: Edits<RequestAuthenticationSpec>,
+        have_workloads_changed: bool,
     ) -> Result<(), Everything> {
-        let changed = changed.apply(&mut self.resources.authorization_policies);
+        let changed = authorizations.apply(&mut self.resources.authorization_policies);
+        let of_tokens = authentications.apply(&mut self.resources.request_authentications);
+        let have_any = !self.resources.request_authentications.is_empty();
+        let are_tokens_anew = !of_tokens.is_empty() || (have_workloads_changed && have_any);
         let mut problems = Problems::default();
         inbound::Policies::new(&self.resources, &self.settings, &mut problems);
         let policies = asked::Policies::new(&self.resources, &self.settings, &mut problems);
         let targets: Vec<_> = both(&changed)
             .map(|policy| (&*policy.name.namespace, Targets::of_authorization(policy, &self.settings)))
             .collect();
-        let mut others = Vec::new();
-        let faced = match changed.is_empty() {
+        let (mut others, mut is_asked_otherwise) = (Vec::new(), false);
+        let faced = match changed.is_empty() && !are_tokens_anew {
             true => None,
             false => Some(self.facts.faced.as_ref().ok_or(Everything)?),
         };
         for (name, faced) in faced.into_iter().flatten() {
             let workload = self.mesh.workloads.get(name).ok_or(Everything)?;
-            let selected = faced.selected(workload);
+            let (selected, before) = (faced.selected(workload), &workload.policy);
             let is_one = |(namespace, targets): &(&str, Targets<'_>)| {
                 is_for(namespace, targets, selected, &self.settings)
             };
             // Of one whose labels nobody knows, each policy that selects may be for it.
-            if selected.labels.is_some() && !targets.iter().any(is_one) {
+            let is_concerned = selected.labels.is_none() || targets.iter().any(is_one);
+            let authorization =
+                is_concerned.then(|| policies.authorization(selected, before.authorization.as_ref()));
+            let authentication =
+                are_tokens_anew.then(|| policies.authentication(selected, before.authentication.as_ref()));
+            let authorization = authorization.filter(|found| *found != before.authorization);
+            let authentication = authentication.filter(|found| *found != before.authentication);
+            if authorization.is_none() && authentication.is_none() {
                 continue;
             }
-            let before = &workload.policy.authorization;
-            let authorization = policies.authorization(selected, before.as_ref());
-            if authorization != *before {
-                let mut other = Workload::clone(workload);
-                other.policy.authorization = authorization;
-                others.push(Arc::new(other));
+            let mut other = Workload::clone(workload);
+            if let Some(found) = authorization {
+                other.policy.authorization = found;
             }
+            if let Some(found) = authentication {
+                is_asked_otherwise |= found.is_some() != before.authentication.is_some();
+                other.policy.authentication = found;
+            }
+            others.push(Arc::new(other));
         }
-        let names = both(&changed).map(|policy| policy.name.clone()).collect();
+        let tokens = are_tokens_anew.then(|| {
+            let mut problems = Problems::default();
+            policies.report_authentications(&mut problems);
+            problems
+        });
+        let mut names: BTreeSet<DocumentName> = both(&changed).map(|policy| policy.name.clone()).collect();
+        if is_asked_otherwise {
+            // They are told if they ask for tokens where none are accepted.
+            names.extend(self.resources.authorization_policies.iter().map(|policy| policy.name.clone()));
+        }
         self.facts.found.policies = problems;
         self.put_workloads(others);
+        if let Some(tokens) = tokens {
+            self.say_of_authentications(tokens);
+        }
         self.say_of_policies(&names);
         self.is_said_anew = true;
         Ok(())
     }
 
+    /// Says anew what is to be said of `RequestAuthentication`s by the workloads that there are, and these `problems`.
+    fn say_of_authentications(&mut self, mut problems: Problems) {
+        let workloads = &self.mesh.workloads;
+        let facing = self.facts.faced.iter().flatten();
+        let facing = facing.filter_map(|(name, faced)| Some(faced.facing(workloads.get(name)?)));
+        meant::report_authentications(&self.resources, &self.settings, facing, &mut problems);
+        self.facts.found.tokens = problems;
+    }
+
     /// Puts `others` into the places of the workloads of their names, which are where they were.
-    fn put_workloads(&mut self, others: Vec<Arc<Workload>>) {
+    pub(super) fn put_workloads(&mut self, others: Vec<Arc<Workload>>) {
         if others.is_empty() {
             return;
         }

@@ -18,7 +18,10 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_model::{ServiceKey, snapshot::ServiceViews};
+use selvedge_model::{
+    ServiceKey,
+    snapshot::{self, ServiceViews},
+};
 
 use super::{
     super::{
@@ -27,7 +30,7 @@ use super::{
         backend_traffic::BackendTraffic,
         candidates::candidates,
         certificates::Certificates,
-        clients::{Selected, SelectedClients, Selectors},
+        clients::{SelectedClients, Selectors, There},
         gateways,
         hosts::{resolve, service_host},
         inbound,
@@ -56,22 +59,23 @@ struct Decided<'d> {
 }
 
 /// What `then` makes of where requests go.
-/// `selected`: those whom rules select by their labels, or others with the same labels.
+/// `owners`: who has which hosts. `there`: the clients whom rules select by their labels and that are there.
 fn decided<R>(
     resources: &Resources,
     settings: &MeshSettings,
-    selected: &Selected,
+    owners: &snapshot::Owners,
+    there: &There,
     then: impl FnOnce(Decided<'_>) -> R,
 ) -> R {
     // What is wrong with hosts themselves is known: it is none of those that have changed.
     let (nowhere, mut problems) = (&mut Problems::default(), Problems::default());
-    let catalog = Catalog::new(resources, settings, nowhere);
+    let catalog = Catalog::new(resources, settings, owners, nowhere);
     let certificates = Certificates::new(resources, SystemTime::now(), &settings.own_namespace);
     let of_backends = (
         BackendTls::new(resources, &catalog, &certificates, &mut problems),
         BackendTraffic::new(resources, &catalog, &mut problems),
     );
-    let clients = SelectedClients::new(&Selectors::new(resources), selected);
+    let clients = SelectedClients::new(&Selectors::new(resources), there);
     let routing = Routing::new(resources, settings, &catalog, of_backends, clients, &mut problems);
     then(Decided { catalog: &catalog, certificates: &certificates, routing: &routing, problems })
 }
@@ -222,8 +226,9 @@ impl Last {
         workloads: ChangedWorkloads,
         routes: ChangedRoutes,
     ) -> Result<(), Everything> {
-        let (settings, selected) = (Arc::clone(&self.settings), self.mesh.selected.clone());
-        decided(resources, &settings, &selected, |decided| {
+        let (settings, owners) = (Arc::clone(&self.settings), Arc::clone(&self.mesh.owners));
+        let there = Arc::clone(&self.facts.selected);
+        decided(resources, &settings, &owners, &there, |decided| {
             let mut touched = Touched::new(decided.catalog, &settings);
             touched.by_routes(&routes, resources);
             both(&workloads.services.changed)
@@ -247,8 +252,9 @@ impl Last {
 
     /// Looks again at `hosts`, whose endpoints are others.
     pub(super) fn look_again(&mut self, resources: &Resources, hosts: BTreeSet<Arc<str>>) {
-        let (settings, selected) = (Arc::clone(&self.settings), self.mesh.selected.clone());
-        decided(resources, &settings, &selected, |decided| {
+        let (settings, owners) = (Arc::clone(&self.settings), Arc::clone(&self.mesh.owners));
+        let there = Arc::clone(&self.facts.selected);
+        decided(resources, &settings, &owners, &there, |decided| {
             let touched = Touched { hosts, ..Touched::new(decided.catalog, &settings) };
             self.compile_touched(resources, &touched, decided);
         });

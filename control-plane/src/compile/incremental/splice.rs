@@ -37,20 +37,20 @@ macro_rules! keyed {
 
 keyed!(Shared<BTreeMap<K, V>>, BTreeMap<K, V>, Divided<K, V>);
 
-/// Who owns what in a mesh.
+/// Who owns which addresses in a mesh.
 pub(super) struct OwnersIn<'m>(pub(super) &'m mut Arc<Owners>);
 
 impl Keyed<Host, Vec<OwnedPorts>> for OwnersIn<'_> {
     fn find(&self, key: &Host) -> Option<&Vec<OwnedPorts>> {
-        self.0.0.get(key)
+        self.0.addresses.get(key)
     }
 
     fn put(&mut self, key: Host, value: Vec<OwnedPorts>) {
-        Arc::make_mut(self.0).0.insert(key, value);
+        Arc::make_mut(self.0).addresses.insert(key, value);
     }
 
     fn take_out(&mut self, key: &Host) {
-        Arc::make_mut(self.0).0.remove(key);
+        Arc::make_mut(self.0).addresses.remove(key);
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
     Last,
     changes::ChangedWorkloads,
     index::{Everything, addresses_of, both},
-    local::{self, Local},
-    policies,
+    local::{self, Differing, Local},
+    network, policies,
     routing::has_gateways,
     splice::{OwnersIn, splice},
 };
@@ -104,17 +104,21 @@ impl Last {
         // What is known by name is ranked by the places of all workloads.
         let named = &self.mesh.named;
         let are_named = !named.endpoints.is_empty() || !named.occupants.is_empty();
-        if are_named && !(order.is_kept && old.names().eq(new.names())) {
+        if are_named && !(order.is_kept && old.ranked().eq(new.ranked())) {
             return Err(Everything);
         }
         self.facts.behind.follow(&old.behind, &new.behind).ok_or(Everything)?;
         let mut mesh = self.mesh.clone();
         splice(&mut OwnersIn(&mut mesh.owners), &old.owners, std::mem::take(&mut new.owners))?;
-        let is_asked = self.is_beyond_policies(&old, &new, order)? || !connected.is_empty();
-        let (old_finished, new_finished) = match is_asked {
+        let differing = Differing::new(&old, &new);
+        let is_asked =
+            self.is_beyond_policies(&differing.of(&old, &new), &new, order)? || !connected.is_empty();
+        let [old_finished, new_finished] = match is_asked {
             true => self.finished(&mut old, &mut new, routing, connected)?,
-            false => self.unfinished(&old).zip(self.unfinished(&new)).ok_or(Everything)?,
+            false => [self.unfinished(&old).ok_or(Everything)?, self.unfinished(&new).ok_or(Everything)?],
         };
+        self.take_over_networked(&old, &new)?;
+        self.are_workloads_anew |= !differing.of(&old, &new).is_empty();
         let hosts = self.take_over_endpoints(&mut mesh, &old, &new)?;
         // All workloads that DNS may lead past their sidecars are in one list for each port.
         let unproven = &self.facts.unproven;
@@ -131,7 +135,8 @@ impl Last {
         self.take_over_selected(&mut mesh, &old, &new)?;
         if let Some(faced) = &mut self.facts.faced {
             splice(faced, &old.faced(), new.faced())?;
-            policies.extend(policies::concerned(&self.resources, &settings, &old, &new));
+            let differing = differing.of(&old, &new);
+            policies.extend(policies::concerned(&self.resources, &settings, &differing, (&old, &new)));
         }
         if old.problems.is_cut_short() || new.problems.is_cut_short() {
             return Err(Everything);
@@ -179,7 +184,7 @@ impl Last {
         let after = selectors.of_workloads(new.labels(), &self.mesh.selected);
         splice(&mut mesh.selected, &before, after)?;
         let is_same =
-            mesh.selected.is(&self.mesh.selected) || clients::there(&mesh.selected) == self.facts.selected;
+            mesh.selected.is(&self.mesh.selected) || clients::there(&mesh.selected) == *self.facts.selected;
         if is_same { Ok(()) } else { Err(Everything) }
     }
 
@@ -199,7 +204,7 @@ impl Last {
         new: &mut Local<'_>,
         routing: Option<&Routing<'_>>,
         connected: &HashSet<Arc<str>>,
-    ) -> Result<(Finished, Finished), Everything> {
+    ) -> Result<[Finished; 2], Everything> {
         let (all, known, settings) = (&self.resources, &self.facts.connections, &self.settings);
         let is_unknown = Cell::new(false);
         let without_routing = |service: &ServiceKey, namespace: &str| {
@@ -220,7 +225,13 @@ impl Last {
                 })
             }
         };
-        if is_unknown.get() || said != says { Err(Everything) } else { Ok((old, new)) }
+        if is_unknown.get() || said != says {
+            return Err(Everything);
+        }
+        Ok([old, new].map(|mut finished| {
+            network::with_rules_of(&self.mesh, &mut finished);
+            finished
+        }))
     }
 
     /// Whether policies are to be asked, because workloads are not what they were but for their weights.
@@ -228,20 +239,19 @@ impl Last {
     /// # Errors
     /// There are policies that may make something else of other workloads, or may be told something else of all
     /// workloads together.
-    fn is_beyond_policies(&self, old: &Local<'_>, new: &Local<'_>, order: Order) -> Result<bool, Everything> {
-        let mut differing = old.differing(new);
-        differing.extend(new.differing(old));
+    fn is_beyond_policies(
+        &self,
+        differing: &[&KnownWorkload<'_>],
+        new: &Local<'_>,
+        order: Order,
+    ) -> Result<bool, Everything> {
         let all = &self.resources;
-        // They make sets of workloads, and name workloads, or two of several Telemetry, by the order of workloads.
-        if (!differing.is_empty() || order.has_moved)
-            && (!all.network_policies.is_empty()
-                || !all.calico_policies.is_empty()
-                || all.telemetries.len() > 1)
-        {
+        // Two of several are named by the order of workloads.
+        if (!differing.is_empty() || order.has_moved) && all.telemetries.len() > 1 {
             return Err(Everything);
         }
         // What is said of all workloads that a policy is for is not changed by one more of a sort at which all is enforced.
-        let is_one_more = |one: &&KnownWorkload<'_>| one.enforces_all() && new.has_one_like(one, &differing);
+        let is_one_more = |one: &&KnownWorkload<'_>| one.enforces_all() && new.has_one_like(one, differing);
         if !differing.is_empty() && !meant::is_nothing(all) && !differing.iter().all(is_one_more) {
             return Err(Everything);
         }

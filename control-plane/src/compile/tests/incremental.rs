@@ -255,6 +255,31 @@ fn annotations_of_workloads_that_cannot_be_read_are_told_and_no_longer_told() {
 }
 
 #[test]
+fn a_pod_that_ends_leaves_its_place_to_the_entry_of_its_name() {
+    let of_cluster = |phase: &str| {
+        let entries = "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: by-name}\n\
+                       spec: {address: vm.example.com, ports: {http: 8080}}\n\
+                       ---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: both}\n\
+                       spec: {address: 10.0.0.1}\n";
+        let (mut all, _) = resources(entries);
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "both", "namespace": "default"},
+            "spec": {"containers": []}, "status": {"phase": phase, "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}
+        });
+        match crate::resources::decode_value(pod, "default").outcome {
+            DecodeOutcome::Understood(pod) => all.push(pod),
+            other => panic!("{other:?}"),
+        }
+        all
+    };
+    let (running, ended) = (of_cluster("Running"), of_cluster("Succeeded"));
+
+    // What is known by name is ranked after it no more.
+    assert!(!is_compiled_alone(&running, &ended));
+    assert!(!is_compiled_alone(&ended, &running));
+}
+
+#[test]
 fn which_telemetry_is_named_goes_by_the_order_of_workloads() {
     let telemetry = |name: &str, label: &str| {
         format!(
@@ -273,6 +298,91 @@ fn which_telemetry_is_named_goes_by_the_order_of_workloads() {
     assert!(!is_compiled_alone(&before, &after));
 }
 
+#[test]
+fn request_authentications_are_compiled_alone_and_asked_again_if_workloads_change() {
+    let tokens = |name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: {name}}}\n\
+             spec: {{selector: {{matchLabels: {{{labels}}}}}, jwtRules: [{{issuer: me, jwks: '{{\"keys\":[]}}'}}]}}\n"
+        )
+    };
+    let asks = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: asks}\n\
+                spec: {selector: {matchLabels: {app: reviews}}, rules: [{when: [{key: 'request.auth.claims[a]', values: [b]}]}]}\n";
+    let one = tokens("one", "version: v1");
+    let text = format!("{MESH}{SUBSETS}{one}{asks}");
+
+    assert!(is_alone_if(&text, "issuer: me", "issuer: other"));
+    assert!(is_alone_if(&text, "matchLabels: {version: v1}", "matchLabels: {version: v2}"), "another asks");
+    assert!(is_alone_if(&text, "matchLabels: {version: v1}", "matchLabels: {version: v9}"), "it is told");
+    assert!(is_alone_if(&text, "matchLabels: {version: v1}", "matchLabels: {app: reviews}"));
+    assert!(is_alone_if(&text, &one, ""), "the policy is told that nobody accepts tokens");
+    assert!(is_alone_if(&text, &one, &format!("{one}{}", tokens("two", "version: v2"))));
+    assert!(is_alone_if(&text, "version: v2}", "version: v1}"), "one more workload");
+    assert!(is_alone_if(&text, "app: reviews, version: v1", "app: reviews, version: v0"), "none is left");
+    let both = text.replace(asks, "");
+    assert!(is_alone_if(&both, "app: reviews, version: v1", "app: reviews, version: v0"));
+    let none = both.replace(&one, "");
+    assert!(!is_compiled_alone(&resources(&none).0, &resources(&both).0), "the first comes");
+}
+
+#[test]
+fn network_policies_are_compiled_alone_and_asked_again_if_workloads_change() {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    };
+    let one = policy(
+        "one",
+        "{podSelector: {matchLabels: {version: v1}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}",
+    );
+    let client = "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: c}\n\
+                  spec: {address: 127.0.1.1, labels: {app: web}, serviceAccount: web}\n";
+    let text = format!("{MESH}{SUBSETS}{one}{client}");
+
+    assert!(is_alone_if(&text, "version: v1}}, ingress", "version: v2}}, ingress"), "it is for another");
+    assert!(is_alone_if(&text, "{app: web}}}]", "{app: nobody}}}]"), "it is told");
+    assert!(is_alone_if(&text, "127.0.1.1", "127.0.1.2"), "the set has another member");
+    assert!(is_alone_if(&text, "serviceAccount: web", "serviceAccount: reviews"), "two share an identity");
+    assert!(is_alone_if(&text, client, ""), "nobody is left");
+    assert!(is_compiled_alone(&resources(&text.replace(client, "")).0, &resources(&text).0), "it comes");
+    assert!(is_alone_if(&text, "connectTimeout: 1s", "connectTimeout: 2s"), "its workloads keep their rules");
+    let two = policy("two", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}");
+    assert!(is_alone_if(&text, client, &format!("{two}{client}")));
+    assert!(is_alone_if(&text, &one, ""), "none is left");
+    assert!(
+        !is_compiled_alone(&resources(&text.replace(&one, "")).0, &resources(&text).0),
+        "the first comes"
+    );
+    let calico = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: g}\n\
+                  spec: {order: 7, selector: app == 'reviews', ingress: [{action: Deny, source: {selector: app == 'web'}}]}\n";
+    let both = format!("{text}{calico}");
+    assert!(is_alone_if(&text, client, &format!("{client}{calico}")));
+    assert!(is_alone_if(&both, "order: 7", "order: 1001"));
+    assert!(is_alone_if(&both, "action: Deny", "action: Allow"));
+    assert!(is_alone_if(&both, &one, calico), "another one of the same name");
+
+    // What is removed one after the other leaves nothing behind that is not true any more.
+    let settings = MeshSettings::default();
+    let (mut compiler, mut mesh) = (Compiler::default(), Mesh::default());
+    for (step, text) in [
+        text.clone(),
+        text.replace(&one, ""),
+        text.replace(&one, "").replace("127.0.1.1", "127.0.1.2"),
+        text.replace("127.0.1.1", "127.0.1.2"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let resources = resources(text).0;
+        let (whole, problems) = compile(&resources, &settings, &mesh);
+        let compiled = compiler.compile(&resources, &settings, &mesh);
+        assert_eq!((compiled.is_part, &compiled.problems), (step > 0, &problems));
+        assert_eq!(differing(&compiled.mesh, &whole), None);
+        mesh = compiled.mesh;
+    }
+}
+
 fn steps() -> usize {
     std::env::var(MORE_STEPS).map_or(STEPS, |number| number.parse().expect("a number"))
 }
@@ -280,7 +390,8 @@ fn steps() -> usize {
 #[test]
 fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
     let settings = MeshSettings::default();
-    let [mut parts, mut changed, mut said, mut routed, mut served, mut at_gateways, mut policed] = [0; 7];
+    let [mut parts, mut changed, mut said, mut routed, mut served, mut at_gateways, mut policed, mut ruled] =
+        [0; 8];
     let all = steps();
     for seed in 0..all.div_ceil(OF_WORLD) as u64 {
         let mut world = World::new(seed);
@@ -310,6 +421,11 @@ fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
                     mesh.workloads.values().map(|workload| workload.policy.authorization.clone()).collect()
                 };
                 policed += usize::from(policies(&compiled.mesh) != policies(&mesh));
+                let rules = |mesh: &Mesh| -> Vec<_> {
+                    let all = mesh.workloads.values();
+                    all.map(|workload| (workload.policy.network.clone(), workload.egress.clone())).collect()
+                };
+                ruled += usize::from(rules(&compiled.mesh) != rules(&mesh));
             }
             problems_before = problems;
             mesh = compiled.mesh;
@@ -318,9 +434,12 @@ fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
     }
     println!(
         "{parts} of {all} alone, in {changed} other workloads, in {said} other problems, in {routed} other routes, in {served} other \
-         services, in {at_gateways} other gateways, in {policed} other authorization"
+         services, in {at_gateways} other gateways, in {policed} other authorization, in {ruled} other network rules"
     );
     let enough = parts * 4 > all && changed * 30 > all && said * 100 > all && routed * 30 > all;
-    let enough = enough && served * 200 > all && policed * 100 > all;
-    assert!(enough, "{parts}, {changed}, {said}, {routed}, {served}, {at_gateways}, {policed} of {all}");
+    let enough = enough && served * 200 > all && policed * 100 > all && ruled * 100 > all;
+    assert!(
+        enough,
+        "{parts}, {changed}, {said}, {routed}, {served}, {at_gateways}, {policed}, {ruled} of {all}"
+    );
 }

@@ -239,7 +239,7 @@ fn entries_of_one_host_and_namespace_add_up_port_by_port() {
 
     let elsewhere = second.replace("name: f}", "name: f, namespace: shop}");
     let (mesh, problems) = compiled(&format!("{first}{elsewhere}"));
-    assert!(errors(&problems)[0].contains("already defined by ServiceEntry default/e"), "{problems:?}");
+    assert!(errors(&problems)[0].contains("belongs to ServiceEntry default/e"), "{problems:?}");
     assert_eq!(leads(&mesh, "api.example.com:81"), None);
 
     let same = first.replace("name: e}", "name: f}");

@@ -4,6 +4,7 @@ mod before;
 mod claims;
 mod documents;
 mod foreign;
+mod names;
 
 use serde_json::{Value, json};
 

@@ -178,7 +178,8 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_ports_and_no_more() {
     let hosts = (0..20).map(|place| format!("h{place}.example.com")).collect::<Vec<_>>().join(", ");
     let (resources, _) = resources(&(entry("greedy", &hosts, 6_000) + &entry("other", "a.example.org", 2)));
     let mut problems = Problems::default();
-    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+    let catalog =
+        services::Catalog::new(&resources, &MeshSettings::default(), &Default::default(), &mut problems);
 
     assert_eq!(catalog.hosts().count(), 17, "16 of the one, and that of the other");
     assert!(problems.crowded.iter().map(|one| &**one).eq(["greedy"]), "the other is not");
@@ -207,7 +208,8 @@ fn the_hosts_of_a_namespaces_entries_have_so_many_endpoints_and_no_more() {
     };
     let (resources, _) = resources(&(entry("a") + &entry("b") + &entry("c")));
     let mut problems = Problems::default();
-    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+    let catalog =
+        services::Catalog::new(&resources, &MeshSettings::default(), &Default::default(), &mut problems);
 
     assert_eq!(catalog.hosts().count(), 20, "each has 12,500");
     assert!(!problems.crowded.is_empty() && problems.found.len() == 7);
@@ -346,7 +348,8 @@ fn who_speaks_of_very_many_names_below_a_wildcard_leaves_others_their_names() {
     let rules: String = (0..130).map(|place| rule("greedy", &format!("a{place}"))).collect();
     let (resources, _) = resources(&(entry + &rules + &rule("own", "z")));
     let mut problems = Problems::default();
-    let catalog = services::Catalog::new(&resources, &MeshSettings::default(), &mut problems);
+    let catalog =
+        services::Catalog::new(&resources, &MeshSettings::default(), &Default::default(), &mut problems);
 
     assert_eq!(catalog.hosts().count(), 102, "the wildcard, 100 names of the one, and that of the other");
     assert!(catalog.find("z.example.com").is_some());

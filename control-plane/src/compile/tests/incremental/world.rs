@@ -1,5 +1,9 @@
 //! Random documents, and random changes of them.
 
+mod policies;
+mod routes;
+mod workloads;
+
 use std::{path::Path, sync::Arc};
 
 use fastrand::Rng;
@@ -8,7 +12,7 @@ use serde_json::{Value, json};
 use crate::resources::{DecodeOutcome, Resource, Resources, decode, decode_value};
 
 /// Kinds of documents, and how often there is one among ten; those that have to do with everything are in few worlds.
-const KINDS: [(&str, usize, u32); 18] = [
+const KINDS: [(&str, usize, u32); 19] = [
     ("WorkloadEntry", 8, 100),
     ("EndpointSlice", 3, 70),
     ("Pod", 4, 50),
@@ -21,9 +25,10 @@ const KINDS: [(&str, usize, u32); 18] = [
     ("Gateway", 1, 30),
     ("PeerAuthentication", 2, 40),
     ("AuthorizationPolicy", 2, 40),
-    ("RequestAuthentication", 1, 20),
+    ("RequestAuthentication", 1, 30),
     ("Telemetry", 2, 25),
-    ("NetworkPolicy", 1, 10),
+    ("NetworkPolicy", 2, 35),
+    ("GlobalNetworkPolicy", 1, 15),
     ("RateLimit", 1, 20),
     ("Server", 1, 20),
     ("Node", 2, 30),
@@ -122,10 +127,8 @@ impl World {
                 let spec = json!({"selector": {"app": self.word(&["a", "b"])}, "servers": servers});
                 ("networking.istio.io/v1", json!({"spec": spec}))
             }
-            "NetworkPolicy" => {
-                let from = json!([{"from": [{"podSelector": {"matchLabels": self.labels()}}]}]);
-                ("networking.k8s.io/v1", json!({"spec": {"podSelector": {}, "ingress": from}}))
-            }
+            "NetworkPolicy" => ("networking.k8s.io/v1", self.network_policy()),
+            "GlobalNetworkPolicy" => ("projectcalico.org/v3", self.calico_policy()),
             "RateLimit" => {
                 let limits = json!([{"requests": 10, "per": "1s"}]);
                 let spec = match self.one_in(3) {
@@ -145,255 +148,6 @@ impl World {
         document["apiVersion"] = version.into();
         json_patch::merge(&mut document, &rest);
         document
-    }
-
-    fn entry(&mut self, namespace: &str) -> Value {
-        let mut labels = self.labels();
-        if !self.one_in(4) {
-            labels["security.istio.io/tlsMode"] = "istio".into();
-        }
-        let address = if self.is_odd() {
-            self.word(&["x.example.com", "y.example.com"]).to_owned()
-        } else {
-            self.address()
-        };
-        let account = self.word(&["one", "two"]);
-        let mut rest = json!({"spec": {"address": address, "labels": labels, "serviceAccount": account, "weight": self.random.u8(0..5)}});
-        if self.one_in(3) {
-            rest["spec"]["ports"] = json!({self.word(&["http", "other"]): self.random.u16(8080..8083)});
-        }
-        if self.one_in(5) {
-            rest["spec"]["locality"] = self.word(&["r/z1", "r/z2", ""]).into();
-        }
-        let has_gateways = self.kinds.iter().any(|(kind, _)| *kind == "Gateway");
-        if (has_gateways && self.one_in(6)) || self.is_odd() {
-            let gateway = format!("{namespace}/edge");
-            rest["metadata"]["annotations"] = json!({"config.selvedge.io/gateway": gateway});
-            rest["spec"]["labels"]["security.istio.io/tlsMode"] = "disabled".into();
-        } else if self.one_in(5) {
-            rest["metadata"]["annotations"] = json!({"config.selvedge.io/inbound": "10.0.0.1:15006"});
-        } else if self.is_odd() {
-            let policy = self.word(&["deny", "nobody"]);
-            rest["metadata"]["annotations"] = json!({"config.linkerd.io/default-inbound-policy": policy});
-        } else if self.is_odd() {
-            rest["spec"]["unknown"] = json!(1);
-        }
-        rest
-    }
-
-    fn slice(&mut self) -> Value {
-        let mut endpoints = Vec::new();
-        for _ in 0..self.random.usize(0..4) {
-            let mut endpoint = json!({"addresses": [self.address()], "conditions": {"ready": !self.one_in(3), "serving": true}});
-            if self.one_in(2) {
-                endpoint["targetRef"] = json!({"kind": "Pod", "name": self.word(&["p1", "p2", "p3"])});
-            }
-            if self.one_in(4) {
-                endpoint["nodeName"] = self.word(&["n1", "n2"]).into();
-            }
-            if self.one_in(4) {
-                endpoint["hints"] = json!({"forZones": [{"name": self.word(&["z1", "z2"])}]});
-            }
-            endpoints.push(endpoint);
-        }
-        let service = self.word(&["a", "b", "c", "a", "b", "nobody"]);
-        json!({"addressType": "IPv4", "metadata": {"labels": {"kubernetes.io/service-name": service}},
-               "endpoints": endpoints, "ports": [{"name": "http", "port": self.random.u16(8080..8082)}]})
-    }
-
-    fn pod(&mut self) -> Value {
-        let mut labels = self.labels();
-        if !self.one_in(4) {
-            labels["selvedge.io/sidecar"] = "injected".into();
-        }
-        let phase = if self.one_in(8) { "Succeeded" } else { "Running" };
-        let ip = self.address();
-        let annotations = match self.is_odd() {
-            true => json!({"config.selvedge.io/skip-inbound-ports": self.word(&["8080", "8081"]),
-                           "config.linkerd.io/default-inbound-policy": self.word(&["deny", "nobody"])}),
-            false => json!({}),
-        };
-        json!({"metadata": {"labels": labels, "annotations": annotations},
-               "spec": {"serviceAccountName": self.word(&["one", "two"]), "nodeName": self.word(&["n1", "n2"]),
-                        "hostNetwork": self.is_odd(),
-                        "containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}]}]},
-               "status": {"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}]}})
-    }
-
-    fn service(&mut self) -> Value {
-        if self.is_odd() {
-            let name = self.word(&["a.shop.svc.cluster.local", "outside.example.com", "10.0.0.1"]);
-            return json!({"spec": {"type": "ExternalName", "externalName": name,
-                                   "ports": [{"name": "http", "port": 80}]}});
-        }
-        let target = if self.one_in(3) { json!("http") } else { json!(8080) };
-        let mut spec = json!({"ports": [{"name": "http", "port": 80, "targetPort": target}]});
-        if !self.one_in(5) {
-            spec["selector"] = self.labels();
-        }
-        if self.one_in(6) {
-            spec["clusterIP"] = "None".into();
-        } else if self.one_in(2) {
-            spec["clusterIP"] =
-                if self.is_odd() { self.address() } else { format!("10.96.0.{}", self.random.u8(1..9)) }
-                    .into();
-        }
-        if self.one_in(4) {
-            let other = json!({"name": "other", "port": 90, "appProtocol": self.word(&["tcp", "http"])});
-            spec["ports"].as_array_mut().unwrap().push(other);
-        }
-        if self.one_in(5) {
-            spec["trafficDistribution"] = "PreferSameZone".into();
-        } else if self.one_in(8) {
-            spec["internalTrafficPolicy"] = "Local".into();
-        }
-        json!({"spec": spec})
-    }
-
-    fn service_entry(&mut self) -> Value {
-        let host = self.word(&["x.example.com", "*.example.com", "z.example.com"]);
-        let mut spec = json!({"hosts": [host], "resolution": "STATIC", "location": "MESH_INTERNAL",
-                              "ports": [{"name": "http", "number": 80, "protocol": "HTTP"}]});
-        match self.random.u8(0..3) {
-            0 => spec["endpoints"] = json!([{"address": self.address(), "ports": {"http": 8080}}]),
-            1 => spec["workloadSelector"] = json!({"labels": self.labels()}),
-            _ => {
-                spec["resolution"] = self.word(&["DNS", "NONE"]).into();
-                spec["ports"][0]["number"] = self.random.choice([80_u16, 8080]).unwrap().into();
-            }
-        }
-        if self.one_in(3) {
-            spec["addresses"] = json!([self.address()]);
-        }
-        json!({"spec": spec})
-    }
-
-    fn destination_rule(&mut self) -> Value {
-        let host = self.word(&["a", "b", "c", "*.shop.svc.cluster.local"]);
-        let policy = match self.random.u8(0..5) {
-            0 => json!({"tls": {"mode": "ISTIO_MUTUAL"}}),
-            1 => json!({"tls": {"mode": "DISABLE"}}),
-            2 => json!({"connectionPool": {"tcp": {"connectTimeout": "2s"}}}),
-            3 => {
-                json!({"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "r/z1", "to": {"r/z2": 100}}]}}})
-            }
-            _ => json!({"outlierDetection": {"consecutive5xxErrors": 3}}),
-        };
-        let subset = self.word(&["v1", "v1", "v2"]);
-        let mut spec = json!({"host": host, "trafficPolicy": policy,
-                              "subsets": [{"name": subset, "labels": {"version": subset}}]});
-        if self.one_in(5) {
-            spec["workloadSelector"] = json!({"matchLabels": self.labels()});
-        } else {
-            spec["exportTo"] = self.export_to();
-        }
-        json!({"metadata": self.size(), "spec": spec})
-    }
-
-    /// What says how large a document is.
-    fn size(&mut self) -> Value {
-        let is_large = self.crowded && self.one_in(2);
-        if is_large { json!({"annotations": {"size": "large"}}) } else { json!({}) }
-    }
-
-    /// Whose clients a document is for; mostly everybody's.
-    fn export_to(&mut self) -> Value {
-        match self.random.u8(0..6) {
-            0 => json!(["."]),
-            1 => json!(["shop", "bank"]),
-            _ => json!(["*"]),
-        }
-    }
-
-    fn virtual_service(&mut self) -> Value {
-        let hosts = ["a", "b", "x.example.com", "a.shop.svc.cluster.local", "*.shop.svc.cluster.local"];
-        let (host, other) = (self.word(&hosts), self.word(&["a", "b", "c", "nobody"]));
-        let weight = self.random.u8(1..99);
-        let to = if host.starts_with('*') { "a" } else { host };
-        let mut spec = json!({"hosts": [host], "exportTo": self.export_to(), "http": [{"route": [
-            {"destination": {"host": to}, "weight": weight},
-            {"destination": {"host": other, "subset": "v1"}, "weight": 100 - weight}]}]});
-        if self.one_in(8) {
-            spec["tcp"] = json!([{"route": [{"destination": {"host": other, "port": {"number": 90}}}]}]);
-        }
-        if self.one_in(8) {
-            spec["gateways"] = json!([self.word(&["mesh", "edge"]), "edge"]);
-        } else if self.is_odd() {
-            spec["http"] = json!([{"delegate": {"name": "delegate"}, "match": [{"uri": {"prefix": "/a"}}]}]);
-        } else if self.is_odd() {
-            spec["hosts"] = json!([]);
-        }
-        json!({"metadata": self.size(), "spec": spec})
-    }
-
-    fn http_route(&mut self) -> Value {
-        let parents = match self.is_odd() {
-            true => json!([{"name": "edge"}]),
-            false => self.service_ref(),
-        };
-        let weight = self.random.u8(0..3);
-        let backends = json!([{"name": self.word(&["a", "b", "c", "nobody"]), "port": 80, "weight": weight},
-                              {"name": self.word(&["a", "b"]), "port": self.random.choice([80, 90]).unwrap()}]);
-        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
-    }
-
-    fn tcp_route(&mut self) -> Value {
-        let mut parents = self.service_ref();
-        if self.one_in(2) {
-            parents[0]["port"] = 90.into();
-        }
-        let backends = json!([{"name": self.word(&["a", "b", "c"]), "port": 90}]);
-        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
-    }
-
-    fn server(&mut self) -> Value {
-        let port = if self.one_in(2) { json!("http") } else { json!(8080) };
-        json!({"spec": {"podSelector": {"matchLabels": self.labels()}, "port": port,
-                        "proxyProtocol": self.word(&["HTTP/1", "opaque"])}})
-    }
-
-    /// A Service that a policy is for.
-    fn service_ref(&mut self) -> Value {
-        json!([{"kind": "Service", "group": "", "name": self.word(&["a", "b", "c"])}])
-    }
-
-    fn policy(&mut self, kind: &str) -> (&'static str, Value) {
-        let mut spec = json!({});
-        if kind != "PeerAuthentication" && self.one_in(5) {
-            spec["targetRefs"] = self.service_ref();
-        } else if !self.one_in(3) {
-            spec["selector"] = json!({"matchLabels": self.labels()});
-        }
-        let version = match kind {
-            "PeerAuthentication" => {
-                spec["mtls"] = json!({"mode": self.word(&["STRICT", "PERMISSIVE", "DISABLE"])});
-                "security.istio.io/v1"
-            }
-            "AuthorizationPolicy" => {
-                let account = format!("cluster.local/ns/shop/sa/{}", self.word(&["one", "two"]));
-                let to =
-                    json!([{"operation": {"ports": [self.word(&["8080", "8081"])], "methods": ["GET"]}}]);
-                spec["rules"] = json!([{"from": [{"source": {"principals": [account]}}], "to": to}]);
-                if self.one_in(4) {
-                    spec["rules"][0]["when"] = json!([{"key": "request.auth.claims[a]", "values": ["b"]}]);
-                }
-                "security.istio.io/v1"
-            }
-            "RequestAuthentication" => {
-                spec["jwtRules"] = json!([{"issuer": "me", "jwks": "{\"keys\":[]}"}]);
-                "security.istio.io/v1"
-            }
-            "Telemetry" => {
-                spec["accessLogging"] =
-                    json!([{"providers": [{"name": "envoy"}], "disabled": self.one_in(2)}]);
-                "telemetry.istio.io/v1"
-            }
-            other => panic!("{other}"),
-        };
-        if self.is_odd() {
-            spec["unknown"] = json!(1);
-        }
-        (version, json!({"spec": spec}))
     }
 
     /// What `document` means; `None`: nothing.
@@ -456,14 +210,17 @@ impl World {
 
     /// A document, one of workloads or endpoints more often than not, and often one of routes.
     fn some(&mut self) -> Option<usize> {
-        let wanted = self.random.u8(0..20);
+        let wanted = self.random.u8(0..22);
         let is_one = |(document, _): &(Value, Resource)| {
             let kind = document["kind"].as_str().unwrap_or_default();
             match wanted {
                 0 | 1 => true,
                 2..8 => matches!(kind, "VirtualService" | "DestinationRule" | "HTTPRoute" | "TCPRoute"),
                 8..10 => kind == "Service",
-                10..12 => matches!(kind, "AuthorizationPolicy" | "PeerAuthentication"),
+                10..12 => {
+                    matches!(kind, "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication")
+                }
+                12..14 => matches!(kind, "NetworkPolicy" | "GlobalNetworkPolicy"),
                 _ => matches!(kind, "WorkloadEntry" | "Pod" | "EndpointSlice"),
             }
         };

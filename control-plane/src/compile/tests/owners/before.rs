@@ -102,8 +102,9 @@ fn some_claims(random: &mut fastrand::Rng) -> String {
             ),
             2 if !ports.is_empty() => format!(
                 "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e{number}, namespace: {namespace}}}\n\
-                 spec: {{hosts: [h{number}.example.com], addresses: [172.16.5.5], resolution: STATIC, ports: [{}], \
+                 spec: {{hosts: [h{}.example.com], addresses: [172.16.5.5], resolution: STATIC, ports: [{}], \
                  endpoints: [{{address: 172.16.5.{}}}]}}\n---\n",
+                random.u8(0..3),
                 listed.join(", "),
                 random.u8(5..7)
             ),

@@ -1,0 +1,85 @@
+//! Documents that say where requests go.
+
+use serde_json::{Value, json};
+
+use super::World;
+
+impl World {
+    pub(super) fn destination_rule(&mut self) -> Value {
+        let host = self.word(&["a", "b", "c", "*.shop.svc.cluster.local"]);
+        let policy = match self.random.u8(0..5) {
+            0 => json!({"tls": {"mode": "ISTIO_MUTUAL"}}),
+            1 => json!({"tls": {"mode": "DISABLE"}}),
+            2 => json!({"connectionPool": {"tcp": {"connectTimeout": "2s"}}}),
+            3 => {
+                json!({"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "r/z1", "to": {"r/z2": 100}}]}}})
+            }
+            _ => json!({"outlierDetection": {"consecutive5xxErrors": 3}}),
+        };
+        let subset = self.word(&["v1", "v1", "v2"]);
+        let mut spec = json!({"host": host, "trafficPolicy": policy,
+                              "subsets": [{"name": subset, "labels": {"version": subset}}]});
+        if self.one_in(5) {
+            spec["workloadSelector"] = json!({"matchLabels": self.labels()});
+        } else {
+            spec["exportTo"] = self.export_to();
+        }
+        json!({"metadata": self.size(), "spec": spec})
+    }
+
+    /// What says how large a document is.
+    pub(super) fn size(&mut self) -> Value {
+        let is_large = self.crowded && self.one_in(2);
+        if is_large { json!({"annotations": {"size": "large"}}) } else { json!({}) }
+    }
+
+    /// Whose clients a document is for; mostly everybody's.
+    pub(super) fn export_to(&mut self) -> Value {
+        match self.random.u8(0..6) {
+            0 => json!(["."]),
+            1 => json!(["shop", "bank"]),
+            _ => json!(["*"]),
+        }
+    }
+
+    pub(super) fn virtual_service(&mut self) -> Value {
+        let hosts = ["a", "b", "x.example.com", "a.shop.svc.cluster.local", "*.shop.svc.cluster.local"];
+        let (host, other) = (self.word(&hosts), self.word(&["a", "b", "c", "nobody"]));
+        let weight = self.random.u8(1..99);
+        let to = if host.starts_with('*') { "a" } else { host };
+        let mut spec = json!({"hosts": [host], "exportTo": self.export_to(), "http": [{"route": [
+            {"destination": {"host": to}, "weight": weight},
+            {"destination": {"host": other, "subset": "v1"}, "weight": 100 - weight}]}]});
+        if self.one_in(8) {
+            spec["tcp"] = json!([{"route": [{"destination": {"host": other, "port": {"number": 90}}}]}]);
+        }
+        if self.one_in(8) {
+            spec["gateways"] = json!([self.word(&["mesh", "edge"]), "edge"]);
+        } else if self.is_odd() {
+            spec["http"] = json!([{"delegate": {"name": "delegate"}, "match": [{"uri": {"prefix": "/a"}}]}]);
+        } else if self.is_odd() {
+            spec["hosts"] = json!([]);
+        }
+        json!({"metadata": self.size(), "spec": spec})
+    }
+
+    pub(super) fn http_route(&mut self) -> Value {
+        let parents = match self.is_odd() {
+            true => json!([{"name": "edge"}]),
+            false => self.service_ref(),
+        };
+        let weight = self.random.u8(0..3);
+        let backends = json!([{"name": self.word(&["a", "b", "c", "nobody"]), "port": 80, "weight": weight},
+                              {"name": self.word(&["a", "b"]), "port": self.random.choice([80, 90]).unwrap()}]);
+        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
+    }
+
+    pub(super) fn tcp_route(&mut self) -> Value {
+        let mut parents = self.service_ref();
+        if self.one_in(2) {
+            parents[0]["port"] = 90.into();
+        }
+        let backends = json!([{"name": self.word(&["a", "b", "c"]), "port": 90}]);
+        json!({"spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
+    }
+}
