@@ -61,7 +61,7 @@ impl<'c, 'a> IntoIterator for &'c Candidates<'a> {
 
 /// How many endpoints the ports of one namespace's services may have together, of those that are selected or in `EndpointSlice`s.
 /// Each takes more than a kilobyte, and one document of a thousand ports that selects a thousand workloads would be a million.
-pub(super) const MOST_BEHIND: usize = if cfg!(test) { 20_000 } else { 250_000 };
+pub(super) const MOST_BEHIND: usize = if cfg!(test) { 5_000 } else { 250_000 };
 
 /// How many endpoints the services of each namespace have, of those that count for [`MOST_BEHIND`].
 #[derive(Debug, Clone, Default)]

@@ -162,12 +162,12 @@ struct Known {
 
 impl Conversation {
     /// Until the stream has ended. What happens once in its life is by itself in memory, which is not kept for the rest of it.
+    #[expect(clippy::manual_async_fn, reason = "an async function has room for whatever it is given twice")]
     pub(super) fn run(
         self,
         mut messages: Messages,
         mut outgoing: Outgoing,
     ) -> impl Future<Output = ()> + Send {
-        // An async function has room for whatever it is given twice.
         async move {
             let ended = tokio::select! {
                 ended = self.converse(&mut messages, &mut outgoing) => ended,

@@ -47,6 +47,8 @@ pub(crate) struct TlsStream<S> {
     has_ended: bool,
     /// Whether we have.
     is_shut: bool,
+    /// Whether what the peer has said was wrong. The session is not asked again then.
+    has_failed: bool,
 }
 
 impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
@@ -80,55 +82,52 @@ impl<S> TlsStream<S> {
     /// The session remembers where in `records` parts of messages are, so whatever it was given comes again until it is done with.
     fn process(&mut self, records: &mut [u8], say: Say<'_>) -> io::Result<(usize, bool)> {
         let Self { session, text, outgoing, has_ended, .. } = self;
-        let (mut done, mut failed) = (0, None);
+        let mut done = 0;
         loop {
             let UnbufferedStatus { discard, state } = session.process_tls_records(&mut records[done..]);
             done += discard;
-            let end = match state {
+            match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(invalid)?;
                         text.extend_from_slice(record.payload);
                         done += record.discard;
                     }
-                    continue;
                 }
-                Ok(ConnectionState::EncodeTlsData(data)) => {
-                    encode(data, outgoing);
-                    continue;
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    // It is in `outgoing`, which keeps the order.
-                    data.done();
-                    continue;
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    *has_ended = true;
-                    continue;
-                }
-                Ok(ConnectionState::WriteTraffic(traffic)) if failed.is_none() => {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing),
+                // It is in `outgoing`, which keeps the order.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => *has_ended = true,
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
                     write(traffic, say, outgoing)?;
-                    Ok((done, true))
+                    return Ok((done, true));
                 }
-                Ok(
-                    ConnectionState::WriteTraffic(_)
-                    | ConnectionState::BlockedHandshake
-                    | ConnectionState::Closed,
-                ) => Ok((done, false)),
-                Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "early data was not offered")),
-                // The alert about it comes next.
-                Err(error) if failed.is_none() => {
-                    failed = Some(error);
-                    continue;
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => return Ok((done, false)),
+                Ok(_) => return Err(io::Error::new(ErrorKind::InvalidData, "early data was not offered")),
+                Err(error) => {
+                    // The alert comes first. Nothing is asked after it: the session would read on, and have a second one to send.
+                    if let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(data)), .. } =
+                        session.process_tls_records(&mut records[done..])
+                    {
+                        encode(data, outgoing);
+                    }
+                    return Err(invalid(error));
                 }
-                Err(error) => Err(invalid(error)),
-            };
-            return failed.map_or(end, |error| Err(invalid(error)));
+            }
         }
     }
 
-    /// The same of `records` after what was incomplete of those before.
+    /// The same of `records` after what was incomplete of those before; whether it was said. Once it has failed, it always does.
     fn process_more(&mut self, records: &mut [u8], say: Say<'_>) -> io::Result<bool> {
+        if self.has_failed {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let processed = self.process_all(records, say);
+        self.has_failed = processed.is_err();
+        processed
+    }
+
+    fn process_all(&mut self, records: &mut [u8], say: Say<'_>) -> io::Result<bool> {
         if self.incomplete.is_empty() {
             let (done, is_said) = self.process(records, say)?;
             self.incomplete.extend_from_slice(&records[done..]);
@@ -216,6 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             outgoing: BytesMut::new(),
             has_ended: false,
             is_shut: false,
+            has_failed: false,
         };
         while this.session.is_handshaking() {
             match poll_fn(|context| this.poll_records(context)).await {
@@ -225,7 +225,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 }
                 Err(error) => {
                     // The alert, if it is taken at once.
-                    poll_fn(|context| Poll::Ready(drop(this.poll_outgoing(context)))).await;
+                    poll_fn(|context| {
+                        let _ = this.poll_outgoing(context);
+                        Poll::Ready(())
+                    })
+                    .await;
                     return Err(error);
                 }
             }

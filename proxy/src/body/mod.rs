@@ -202,8 +202,7 @@ pub struct End {
     held: Option<u32>,
 }
 
-/// Ends that nobody has now.
-#[expect(clippy::vec_box, reason = "an end keeps its box while it is lent out")]
+/// Ends that nobody has now, in the boxes in which they are lent out.
 type Left = Vec<Box<End>>;
 
 thread_local! {

@@ -13,8 +13,7 @@ const KEPT: usize = 4096;
 /// How many places for copies a worker keeps.
 const PLACES: usize = 64;
 
-/// Heads that nobody has now.
-#[expect(clippy::vec_box, reason = "a head keeps its box while it is lent out")]
+/// Heads that nobody has now, in the boxes in which they are lent out.
 type Left = Vec<Box<Head>>;
 
 thread_local! {

@@ -243,7 +243,7 @@ fn the_services_of_a_namespace_have_so_many_endpoints_and_no_more() {
     let selected = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: z, namespace: greedy}\n\
                     spec: {hosts: [z.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, \
                     location: MESH_INTERNAL, workloadSelector: {labels: {app: aa}}}\n---\n";
-    let text = behind("greedy", "aa", 200, 200) + selected + &behind("other", "b", 2, 3);
+    let text = behind("greedy", "aa", 100, 100) + selected + &behind("other", "b", 2, 3);
     let (resources, _) = resources(&text);
     let mut compiler = Compiler::default();
 
@@ -254,7 +254,7 @@ fn the_services_of_a_namespace_have_so_many_endpoints_and_no_more() {
         let here = mesh.endpoints.iter().filter(|(key, _)| key.host.ends_with(suffix));
         here.map(|(_, endpoints)| endpoints.list.len()).sum()
     };
-    assert_eq!(of(".greedy.svc.cluster.local"), candidates::MOST_BEHIND, "of 200 ports, half have 200 each");
+    assert_eq!(of(".greedy.svc.cluster.local"), candidates::MOST_BEHIND, "of 100 ports, half have 100 each");
     assert_eq!((of("z.example.com"), of(".other.svc.cluster.local")), (0, 6));
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 2, "{told:?}");
@@ -265,7 +265,7 @@ fn the_services_of_a_namespace_have_so_many_endpoints_and_no_more() {
 #[test]
 fn a_change_that_leaves_no_room_for_endpoints_is_compiled_with_all_else() {
     let settings = MeshSettings::default();
-    let one = behind("greedy", "a", 100, 199);
+    let one = behind("greedy", "a", 50, 99);
     let [before, after, again] =
         [&one, &(one.clone() + &behind("greedy", "bbb", 10, 11)), &one].map(|text| resources(text).0);
     let mut compiler = Compiler::default();

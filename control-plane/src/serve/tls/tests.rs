@@ -216,7 +216,8 @@ fn no_byte_of_a_clients_makes_the_server_panic() {
     let own = selvedge_certs::control_plane_identity(authority.trust_domain());
     let server = grpc_server(&credentials(own), None).unwrap();
     let client = grpc_client(&credentials(identity("shop", "frontend"))).unwrap();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(300));
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) });
     let spoils = (0_usize..4_500, 1_u8.., prop_oneof![Just(1_usize << 16), 1_usize..600]);
 
     let run = runner.run(&spoils, |(place, flip, piece)| {
