@@ -33,11 +33,11 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     exchange::Heard,
     own::{Caller, OwnCertificate, UnknownClient},
-    tls::TlsStream,
 };
 
 /// For a handshake: a ClientHello with a post-quantum key share has 2 KiB, a certificate with its issuer's as much.
@@ -279,19 +279,20 @@ impl Open {
     ) -> Result<Connection, HandshakeError> {
         stream.set_nodelay(true)?;
         let own = &self.port.own;
+        let acceptor = TlsAcceptor::from(own.tls());
         // In a herd most of a client's wait is over when its connection is accepted. A handshake with somebody who has given
         // up would only make the others wait for longer.
         if has_left(&stream) {
             return Err(HandshakeError::Left);
         }
-        let mut stream = TlsStream::accept(own.tls(), Seated::new(stream, place, HANDSHAKE)).await?;
+        let mut stream = acceptor.accept(Seated::new(stream, place, HANDSHAKE)).await?;
         let caller = own.caller(&stream)?;
         let is_known = !matches!(caller, Caller::Stranger);
         let manners = &self.port.manners;
         let patience = if is_known { manners.known } else { manners.stranger };
         let place = self.staying.enter(address.ip(), is_known).ok_or(HandshakeError::Full)?;
         let activity = place.activity();
-        stream.get_mut().move_to(place, patience);
+        stream.get_mut().0.move_to(place, patience);
         let (peer, root) = if let Caller::Workload(peer, root) = caller {
             (Some(Arc::new(peer)), root)
         } else {

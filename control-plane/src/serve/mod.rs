@@ -10,7 +10,6 @@ pub mod own;
 pub mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
 pub mod token_files;
 pub mod turns;
 

@@ -17,12 +17,9 @@ use selvedge_certs::{
     verify::{self, Peer, PeerError},
 };
 use selvedge_model::TrustDomain;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::{rustls::ServerConfig, server::TlsStream};
 
-use super::{
-    audit::{Audit, AuditError, ProofKind},
-    tls::TlsStream,
-};
+use super::audit::{Audit, AuditError, ProofKind};
 use crate::status::{self, Life, OwnCertificates};
 
 /// Why the control plane has no certificate for itself.
@@ -145,7 +142,7 @@ impl OwnCertificate {
     /// # Errors
     /// If its certificate is not one that is trusted.
     pub(crate) fn caller<S>(&self, stream: &TlsStream<S>) -> Result<Caller, UnknownClient> {
-        let chain = stream.peer_certificates();
+        let chain = stream.get_ref().1.peer_certificates();
         match (&self.purpose, chain) {
             (Purpose::Https(_, None), _) | (Purpose::Grpc, None) => Ok(Caller::Stranger),
             (Purpose::Https(_, Some(clients)), chain) => {
