@@ -8,9 +8,8 @@ use std::{
 
 use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::ServiceViews};
 
-use super::super::candidates;
 use super::super::{
-    Problems,
+    Problems, candidates,
     clients::There,
     gateways::LedTo,
     routes::OfHost,

@@ -168,12 +168,6 @@ fn small_rules_count_as_much_as_is_made_of_them_at_each_port() {
 
     let (mesh, _) = compiled(&text(&rules[..5]));
     assert_eq!(service(&mesh, "s.default.svc.cluster.local", 500, "default").backends.len(), 5);
-    eprintln!(
-        "SIZES rule {} match {} backend {}",
-        size_of::<selvedge_model::Rule>(),
-        size_of::<selvedge_model::Match>(),
-        size_of::<selvedge_model::Backend>()
-    );
 }
 
 #[test]
