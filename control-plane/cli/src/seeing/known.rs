@@ -221,7 +221,7 @@ mod tests {
             ("defalt/frontend", Kinds::Workloads, "default/frontend"),
             ("reviews", Kinds::Workloads, "default/reviews-v2, default/reviews-v1-a"),
             ("shpo/*", Kinds::Workloads, "shop/*"),
-            ("ipa.example.com", Kinds::Services, "api.example.com:443"),
+            ("aip.example.com", Kinds::Services, "api.example.com:443"),
         ] {
             let said = said(party, kinds).unwrap_or_else(|| panic!("{party} is known"));
             assert!(said.ends_with(&format!(" is known as {party}; near: {near}")), "{said}");
