@@ -168,12 +168,18 @@ async fn a_namespace_may_name_more_objects_than_are_watched() {
     let server = &prepared.server;
     let host = |index: usize| format!("h{index:03}.example.com");
     let tls = |index| format!("{{hosts: [{}], secretName: s{index:03}}}", host(index));
-    let documents = format!(
-        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: selvedge}}\nspec: {{controller: selvedge.io/ingress}}\n---\n\
-         apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: many, namespace: default}}\n\
-         spec: {{ingressClassName: selvedge, defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}, tls: [{}]}}\n",
-        (0..130).map(tls).collect::<Vec<_>>().join(", ")
-    );
+    // Several, because not more than 50 problems of one kind are told of each.
+    let ingress = |first: usize| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: many-{first}, namespace: default}}\n\
+             spec: {{ingressClassName: selvedge, rules: [{{host: {}, http: {{paths: [{{path: /, pathType: Prefix, \
+             backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}], tls: [{}]}}\n",
+            host(first),
+            (first..first + 26).map(tls).collect::<Vec<_>>().join(", ")
+        )
+    };
+    let class = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: selvedge}\nspec: {controller: selvedge.io/ingress}\n";
+    let documents = class.to_owned() + &(0..130).step_by(26).map(ingress).collect::<String>();
     server.apply(&documents).await;
     let control_plane = prepared.start("replica-1").await;
 
