@@ -153,14 +153,7 @@ pub fn read_mounted(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// If it cannot be read, is no file, or is larger.
 pub fn read_bundle(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_named(path)?.take(MAX_BUNDLE + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MAX_BUNDLE {
-        true => {
-            Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 4 MiB; these are not certificates"))
-        }
-        false => Ok(bytes),
-    }
+    read_within(open_named(path)?, MAX_BUNDLE, "these are not certificates")
 }
 
 /// Checks that nobody else may have put something into the directory `path`.
@@ -338,25 +331,32 @@ fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|source| read_error(path, source))
 }
 
-/// Opens what a document names, which may be anything: from a pipe nothing may ever come, and a device may never end.
-fn open_named(path: &Path) -> io::Result<File> {
+/// Opens what a document or a directory names, which may be anything: from a pipe nothing may ever come, and a device may never
+/// end.
+///
+/// # Errors
+/// If it cannot be opened, or is no file.
+pub fn open_named(path: &Path) -> io::Result<File> {
     let no_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(no_waiting).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file; replace it by a file")),
     }
 }
 
 fn read_all(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
+    read_within(file, MAX_FILE, "this is not a key or a certificate")
+        .map_err(|source| read_error(path, source))
+}
+
+/// What is in `file`; if it is larger than `most` bytes, it is not what it should be, as `otherwise` says.
+fn read_within(file: File, most: u64, otherwise: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
-    if bytes.len() as u64 > MAX_FILE {
-        let source = io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than 1 MiB; this is not a key or a certificate",
-        );
-        return Err(read_error(path, source));
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let why = format!("larger than {} MiB; {otherwise}", most >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)
 }

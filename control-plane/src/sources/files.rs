@@ -11,13 +11,14 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use selvedge_certs::files::open_named;
 
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Of certificates and keys in PEM.
@@ -370,14 +371,9 @@ fn has_one_of(path: &Path, extensions: &[&str]) -> bool {
 
 fn read(path: &Path) -> FileState {
     let read = || -> io::Result<Vec<u8>> {
-        // A pipe that has come in its place meanwhile would keep us waiting for somebody who writes.
-        let no_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file = fs::OpenOptions::new().read(true).custom_flags(no_waiting).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file any more; replace it by a file"));
-        }
         let mut bytes = Vec::new();
-        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+        // A pipe may have come in its place meanwhile.
+        open_named(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     match read() {
