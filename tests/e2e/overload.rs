@@ -64,6 +64,17 @@ async fn counts(workload: &Workload, limit: &str) {
     .await;
 }
 
+/// Writes `route` down, and waits until the control plane has it.
+async fn follows(around: &Around, route: &str) {
+    let before = configuration(around).await;
+    around.mesh.write("route.yaml", route).expect("the directory is ours");
+    poll(SOON, "the control plane has the route", async || {
+        let now = configuration(around).await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn more_requests_than_a_service_may_have_in_progress_are_refused_at_once() {
     let around = limited("{http: {http2MaxRequests: 2}}").await;
@@ -105,13 +116,7 @@ async fn a_client_that_closes_gives_the_place_of_its_request_to_others_and_nothi
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app}\nspec:\n  hosts: [app]\n  \
                  http:\n  - route: [{destination: {host: app}}]\n    \
                  retries: {attempts: 5, perTryTimeout: 400ms, retryOn: '5xx'}\n";
-    let before = configuration(&around).await;
-    around.mesh.write("route.yaml", route).expect("the directory is ours");
-    poll(SOON, "the control plane has the route", async || {
-        let now = configuration(&around).await;
-        if now > before { Ok(()) } else { Err(now) }
-    })
-    .await;
+    follows(&around, route).await;
 
     for caller in CALLERS {
         let first = asks(&around, caller).await;
@@ -163,13 +168,7 @@ async fn no_more_attempts_after_the_first_are_in_progress_than_are_allowed() {
     let around = limited("{http: {maxRetries: 1}}").await;
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app}\nspec:\n  hosts: [app]\n  \
                  http:\n  - route: [{destination: {host: app}}]\n    retries: {attempts: 1, retryOn: '503'}\n";
-    let before = configuration(&around).await;
-    around.mesh.write("route.yaml", route).expect("the directory is ours");
-    poll(SOON, "the control plane has the route", async || {
-        let now = configuration(&around).await;
-        if now > before { Ok(()) } else { Err(now) }
-    })
-    .await;
+    follows(&around, route).await;
     let fails = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
     for caller in CALLERS {

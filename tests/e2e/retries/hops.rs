@@ -53,6 +53,19 @@ async fn asks(mesh: &Mesh, service: &str, next: &'static str, work: Duration) {
     });
 }
 
+/// Waits until one request has been tried again by the last sidecar: then all of them know all rules.
+async fn all_know_all_rules(mesh: &Mesh) {
+    poll(SOON, "the last hop tries again", async || {
+        mesh.workload("caller").call(call::to("one:9080", "/")).await.map_err(|error| error.to_string())?;
+        let retries = mesh.workload("two-1").metric("selvedge_outbound_retries_total").await;
+        match retries.map_err(|error| error.to_string())? {
+            Some(retries) if retries >= 1.0 => Ok(()),
+            retries => Err(format!("{retries:?}")),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn three_hops_that_try_again_load_the_last_one_no_more_than_one_does() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), app("one"), app("two"), app("three")]).await;
@@ -65,16 +78,7 @@ async fn three_hops_that_try_again_load_the_last_one_no_more_than_one_does() {
     let failing = TcpListener::bind(app).await.unwrap();
     let asked = serve(failing, |_, _| async { answer(503, "") });
     let caller = mesh.workload("caller");
-    // All of them know all rules as soon as one request has been tried again by the last.
-    poll(SOON, "the last hop tries again", async || {
-        caller.call(call::to("one:9080", "/")).await.map_err(|error| error.to_string())?;
-        let retries = mesh.workload("two-1").metric("selvedge_outbound_retries_total").await;
-        match retries.map_err(|error| error.to_string())? {
-            Some(retries) if retries >= 1.0 => Ok(()),
-            retries => Err(format!("{retries:?}")),
-        }
-    })
-    .await;
+    all_know_all_rules(&mesh).await;
 
     let before = asked.count();
     let report = Plan::new(caller.outbound, "one:9080").connections(8).requests(OFFERED).run().await;
@@ -111,15 +115,7 @@ async fn three_hops_whose_apps_take_their_time_load_the_last_one_no_more_with_ma
         answer(503, "")
     });
     let caller = mesh.workload("caller");
-    poll(SOON, "the last hop tries again", async || {
-        caller.call(call::to("one:9080", "/")).await.map_err(|error| error.to_string())?;
-        let retries = mesh.workload("two-1").metric("selvedge_outbound_retries_total").await;
-        match retries.map_err(|error| error.to_string())? {
-            Some(retries) if retries >= 1.0 => Ok(()),
-            retries => Err(format!("{retries:?}")),
-        }
-    })
-    .await;
+    all_know_all_rules(&mesh).await;
 
     for (connections, offered) in [(1, 100), (2, 200), (4, 300), (16, OFFERED)] {
         let before = asked.count();
