@@ -172,4 +172,7 @@ pub mod error;
 /// Time limits that cost nothing while nothing has to end.
 pub mod time;
 
+/// Memory that is used again.
+pub mod spare;
+
 pub use app::run;

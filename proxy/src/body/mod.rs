@@ -7,6 +7,7 @@
 mod admission;
 mod arriving;
 mod copies;
+mod in_flight;
 mod lease;
 mod limit;
 mod pace;
@@ -16,10 +17,9 @@ mod replay;
 mod sending;
 
 use std::{
-    cell::RefCell,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Instant,
 };
@@ -36,6 +36,7 @@ pub use self::{
     admission::{Admission, FreePlaces, Review},
     arriving::{Arriving, Interrupted},
     copies::{COPY_LIMIT, CopyWatch, Ending},
+    in_flight::InFlight,
     lease::{Lease, PoolPlace, Shared, Whole},
     limit::SizeLimit,
     pace::Pace,
@@ -45,13 +46,13 @@ pub use self::{
     sending::Sending,
 };
 use crate::{
-    balance::{Begun, Held, Load},
     bind::{BoundEndpoint, BoundShare, Permit},
     budget::{Budget, Ledger},
     clients::UnderWay,
     error::{Failure, Reason, SaidBy},
     fields::{self, grpc_message},
     io::Duplex,
+    spare::{self, Spare},
     telemetry::{BodySize, Passed, Record, Underway},
     time::{Deadline, Deadlines},
     trust::Standing,
@@ -202,33 +203,21 @@ pub struct End {
     held: Option<u32>,
 }
 
-/// Ends that nobody has now, in the boxes in which they are lent out.
-type Left = Vec<Box<End>>;
-
 thread_local! {
-    /// What answers that are over have left for later ones, for which malloc would take longer.
-    static LEFT: RefCell<Left> = const { RefCell::new(Vec::new()) };
+    /// What answers that are over have left for later ones.
+    static LEFT: Spare<Box<End>> = const { Spare::new(64) };
 }
-
-/// How many of them a worker keeps.
-const KEPT: usize = 64;
 
 impl End {
     /// One with nothing in it.
     fn taken_up() -> Box<Self> {
-        LEFT.with_borrow_mut(Vec::pop).unwrap_or_default()
+        LEFT.with(Spare::take).unwrap_or_default()
     }
 
     /// Leaves it for another answer.
     fn leave(mut self: Box<Self>) {
         *self = Self::default();
-        // At the end of the thread there may be nowhere to leave it.
-        let _ = LEFT.try_with(|left| {
-            let mut left = left.borrow_mut();
-            if left.len() < KEPT {
-                left.push(self);
-            }
-        });
+        spare::leave(&LEFT, self);
     }
 
     /// Ready when the body is to be ended: with this reason, and these words.
@@ -315,52 +304,6 @@ impl End {
     fn finish_record(&mut self, whole: bool, now: Instant) {
         if let Some(record) = self.record.take() {
             record.finish(whole, now);
-        }
-    }
-}
-
-/// One request in flight at an endpoint; counted from [`InFlight::new`] until it is dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    endpoint: Arc<BoundEndpoint>,
-    /// Whether it is a request that counts against no limit now, but against one that is set later.
-    is_unlimited: bool,
-    /// What few policies ask for: its place among the requests that the backend's policy allows, and among those that its
-    /// balancer compares.
-    _more: Option<Box<(Option<Held>, Option<Begun>)>>,
-}
-
-impl InFlight {
-    /// Counts one more request, which was `admitted` if its backend has limits.
-    pub fn new(endpoint: &Arc<BoundEndpoint>, admitted: Option<Held>) -> Self {
-        let is_unlimited = admitted.is_none();
-        if is_unlimited {
-            endpoint.counts.begin_unlimited();
-        }
-        let mut begun = Self::begun(endpoint, admitted);
-        begun.is_unlimited = is_unlimited;
-        begun
-    }
-
-    /// Counts one more opaque connection.
-    pub fn of_connection(endpoint: &Arc<BoundEndpoint>) -> Self {
-        Self::begun(endpoint, None)
-    }
-
-    fn begun(endpoint: &Arc<BoundEndpoint>, admitted: Option<Held>) -> Self {
-        let BoundEndpoint { target, load, .. } = &**endpoint;
-        target.in_flight.fetch_add(1, Ordering::Relaxed);
-        let begun = load.as_ref().map(Load::begin);
-        let more = (admitted.is_some() || begun.is_some()).then(|| Box::new((admitted, begun)));
-        Self { endpoint: Arc::clone(endpoint), is_unlimited: false, _more: more }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.target.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.is_unlimited {
-            self.endpoint.counts.end_unlimited();
         }
     }
 }

@@ -4,7 +4,7 @@
 //! So an idle connection holds none, and a thousand busy ones share a few. The buffers belong to the worker's thread:
 //! nothing is shared, and nothing is passed along to find them.
 
-use std::cell::RefCell;
+use crate::spare::{self, Spare};
 
 /// One buffer, in bytes: four TLS records of 16 KiB, which is what rustls takes in and sends at once.
 pub(crate) const BUFFER: usize = 64 << 10;
@@ -13,7 +13,7 @@ pub(crate) const BUFFER: usize = 64 << 10;
 const KEPT: usize = 16;
 
 thread_local! {
-    static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spare<Box<[u8]>> = const { Spare::new(KEPT) };
 }
 
 /// A buffer of [`BUFFER`] bytes; dropping it gives it back to the worker.
@@ -23,21 +23,14 @@ pub(crate) struct Buffer(Box<[u8]>);
 impl Buffer {
     /// One that nobody uses. Its contents are left over from others.
     pub(crate) fn take() -> Self {
-        let free = FREE.with_borrow_mut(Vec::pop);
+        let free = FREE.with(Spare::take);
         Self(free.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.0);
-        // At the end of the thread there may be nowhere to give it back to.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(bytes);
-            }
-        });
+        spare::leave(&FREE, std::mem::take(&mut self.0));
     }
 }
 
@@ -103,7 +96,7 @@ mod tests {
     fn a_worker_keeps_few_of_many() {
         drop((0..3 * KEPT).map(|_| Buffer::take()).collect::<Vec<_>>());
 
-        assert_eq!(FREE.with_borrow(Vec::len), KEPT);
+        assert_eq!(FREE.with(Spare::len), KEPT);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! So a copy is text, in memory that a copy before has left. A copy of the map would be three times as many places in memory, and
 //! changes a count that is shared with the buffer that the request was read into for each name and value, twice.
 
-use std::{cell::RefCell, ops::Deref};
+use std::ops::Deref;
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri};
+
+use crate::spare::{self, Spare};
 
 /// How much memory for a head's fields is kept for the next one, in bytes.
 const KEPT: usize = 4096;
@@ -13,11 +15,8 @@ const KEPT: usize = 4096;
 /// How many places for copies a worker keeps.
 const PLACES: usize = 64;
 
-/// Heads that nobody has now, in the boxes in which they are lent out.
-type Left = Vec<Box<Head>>;
-
 thread_local! {
-    static LEFT: RefCell<Left> = const { RefCell::new(Vec::new()) };
+    static LEFT: Spare<Box<Head>> = const { Spare::new(PLACES) };
 }
 
 /// A copy of a request's head.
@@ -98,7 +97,7 @@ pub struct HeadCopy(Option<Box<Head>>);
 impl HeadCopy {
     /// A copy of the head of `http`, with its extensions.
     pub fn of<B>(http: &http::Request<B>) -> Self {
-        let mut head = LEFT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut head = LEFT.with(Spare::take).unwrap_or_default();
         head.copy(http);
         if !http.extensions().is_empty() {
             head.extensions.clone_from(http.extensions());
@@ -121,13 +120,7 @@ impl Drop for HeadCopy {
         // Parts of the request would keep all of the buffer that it was read into.
         head.uri = Uri::default();
         head.extensions.clear();
-        // At the end of the thread there may be nowhere to leave it.
-        let _ = LEFT.try_with(|left| {
-            let mut left = left.borrow_mut();
-            if left.len() < PLACES {
-                left.push(head);
-            }
-        });
+        spare::leave(&LEFT, head);
     }
 }
 
@@ -165,7 +158,7 @@ mod tests {
     fn a_place_that_is_left_holds_nothing_of_its_request() {
         drop(HeadCopy::of(&http::Request::get("/a").extension(7_u8).body(()).unwrap()));
 
-        let left = LEFT.with_borrow_mut(Vec::pop).expect("it was left");
+        let left = LEFT.with(Spare::take).expect("it was left");
         assert_eq!((left.uri.path(), left.extensions.is_empty()), ("/", true));
     }
 }

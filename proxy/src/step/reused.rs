@@ -4,7 +4,6 @@
 //! a small one. What holds a future, such as a connection without a request, then has room for a pointer and not for all of it.
 
 use std::{
-    cell::RefCell,
     fmt,
     pin::Pin,
     rc::Rc,
@@ -14,13 +13,14 @@ use std::{
 use tower::Service;
 
 use super::{Error, Request, Response, Step};
+use crate::spare::Spare;
 
 /// How many boxes one step keeps on one worker that no future is in.
 const KEPT: usize = 64;
 
 /// The last step of a path, or one that needs a box of its own: it does what `call` does.
 pub fn reused<R, C: Fn(R) -> F, F>(call: C) -> Reused<C, F> {
-    Reused { call, boxes: Boxes(Rc::default()) }
+    Reused { call, boxes: Boxes::none() }
 }
 
 /// See [`reused`].
@@ -31,7 +31,7 @@ pub struct Reused<C, F> {
 
 /// `path`, whose futures are in such boxes.
 pub fn in_boxes<S: Step<Request>>(path: S) -> impl Step<Request> {
-    InBoxes { path, boxes: Boxes::<S::Future>(Rc::default()) }
+    InBoxes { path, boxes: Boxes::<S::Future>::none() }
 }
 
 /// See [`in_boxes`].
@@ -64,7 +64,7 @@ impl<S: Step<Request>> Service<Request> for InBoxes<S, S::Future> {
 type Place<F> = Pin<Box<Option<F>>>;
 
 /// The boxes that no future is in.
-struct Boxes<F>(Rc<RefCell<Vec<Place<F>>>>);
+struct Boxes<F>(Rc<Spare<Place<F>>>);
 
 impl<C: Clone, F> Clone for Reused<C, F> {
     fn clone(&self) -> Self {
@@ -103,9 +103,13 @@ impl<F> Clone for Boxes<F> {
 }
 
 impl<F> Boxes<F> {
+    fn none() -> Self {
+        Self(Rc::new(Spare::new(KEPT)))
+    }
+
     /// Puts `future` into a box.
     fn hold(&self, future: F) -> Boxed<F> {
-        let free = self.0.borrow_mut().pop();
+        let free = self.0.take();
         let place = match free {
             Some(mut place) => {
                 place.set(Some(future));
@@ -128,10 +132,7 @@ impl<F> Boxed<F> {
         let Some(mut place) = self.place.take() else { return };
         // Nothing is borrowed while it is dropped: what it held may ask for a box.
         place.set(None);
-        let mut free = self.boxes.0.borrow_mut();
-        if free.len() < KEPT {
-            free.push(place);
-        }
+        self.boxes.0.leave(place);
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
     use crate::error::Reason;
 
     fn boxes<F>(step: &Reused<impl Fn(Rc<Cell<u32>>) -> F, F>) -> usize {
-        step.boxes.0.borrow().len()
+        step.boxes.0.len()
     }
 
     #[test]
