@@ -30,7 +30,7 @@ use selvedge_model::{
 };
 
 pub use self::affinity::{Affinity, AffinityCookie, CookieText, Signature};
-pub use self::egress::{Denied, Egress, Permit, Refused, judged, withdrawn};
+pub use self::egress::{Denied, Egress, Permit, Refused, Rules, Ruling, judged, withdrawn};
 pub use self::filters::{BoundBasic, BoundFilters, BoundMirror};
 pub use self::gateway::{BoundListener, BoundPort, BoundTls, Life};
 pub use self::limits::{BoundGlobal, BoundLimits, Exceeded, LastKey, Left, LimitServer, Limiters};

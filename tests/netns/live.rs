@@ -115,11 +115,11 @@ async fn opened(mesh: &Mesh) -> Vec<Open> {
     all
 }
 
-/// When the sidecar of `workload` first put configuration in force after `since`.
+/// When configuration first arrived at the sidecar of `workload` after `since`.
 fn arrived(mesh: &Mesh, workload: &str, since: SystemTime) -> Option<SystemTime> {
     let log = mesh.sidecar_log(workload);
-    let applied = log.lines().filter(|line| line.contains("configuration applied"));
-    let times = applied.filter_map(|line| {
+    let received = log.lines().filter(|line| line.contains("configuration received"));
+    let times = received.filter_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         humantime::parse_rfc3339_weak(line["timestamp"].as_str()?).ok()
     });

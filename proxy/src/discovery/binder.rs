@@ -24,7 +24,6 @@ use std::{
 use selvedge_model::{
     Endpoint, Lookup, ServiceKey, Workload, WorkloadName, limit::RateLimits, policy::NetworkRules,
 };
-use tokio::sync::watch;
 
 pub use self::targets::Work;
 use self::{
@@ -37,7 +36,7 @@ use self::{
 };
 use super::held::Resources;
 use crate::{
-    bind::{BoundBackend, BoundLimits, Destination, Egress, Limiters, Table},
+    bind::{BoundBackend, BoundLimits, Destination, Limiters, Ruling, Table},
     dns::Names,
     settings::Listens,
     telemetry::Metrics,
@@ -67,7 +66,7 @@ pub struct Binder {
     /// nobody waits meanwhile.
     retired: Vec<Arc<BoundBackend>>,
     /// Whom our workload may call; `None`: everybody.
-    egress: watch::Sender<Option<Arc<NetworkRules>>>,
+    egress: Ruling,
     /// Whether that is other than when backends were bound.
     egress_changed: bool,
     /// Where we are.
@@ -86,8 +85,8 @@ pub struct Binder {
 impl Binder {
     /// Nothing bound yet. `own` is the workload that calls.
     pub fn new(own: WorkloadName, metrics: Arc<Metrics>, names: Names) -> Self {
-        let egress = watch::Sender::new(Some(Arc::new(nobody())));
-        let targets = Targets::new(Egress::new(egress.subscribe()));
+        let egress = Ruling::new(Some(Arc::new(nobody())));
+        let targets = Targets::new(egress.egress());
         Self {
             own,
             local: None,
@@ -140,8 +139,8 @@ impl Binder {
         self.names.changed().await;
     }
 
-    /// The table in force, with the policies that are `held`: what we let in, and whom we may call. Nothing is bound for
-    /// it, so it costs little, however much else has changed. `None`: they are those in force, or there were none before.
+    /// The table in force, with the policies that are `held` of what we let in. Nothing is bound for it, so it costs little,
+    /// however much else has changed. `None`: they are those in force, or there were none before.
     pub fn policies(&mut self, held: &Resources) -> Option<Arc<Table>> {
         self.table.own.as_ref()?;
         self.tell_metrics(held);
@@ -288,13 +287,12 @@ impl Binder {
             Some(own) => own.egress.clone(),
             None => Some(Arc::new(nobody())),
         };
-        self.egress.send_if_modified(|before| {
-            let is_other = *before != rules;
-            if is_other {
-                *before = rules;
-            }
-            is_other
-        })
+        self.egress.widen(rules)
+    }
+
+    /// Ends connections to whom our workload may not call any more, now that workers have a table without them.
+    pub fn end_forbidden(&self) {
+        self.egress.narrow();
     }
 
     /// Takes over where we are. Returns whether that is not as before.
@@ -326,7 +324,9 @@ impl Binder {
                 }
             }
         }
+        let rules = self.egress.rules();
         let mut pass = BackendBinder {
+            rules: &rules,
             shared: named(kept.values()),
             predecessors: named(before.values()),
             own: &self.own,

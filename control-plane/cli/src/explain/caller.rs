@@ -17,8 +17,7 @@ use selvedge_model::{
     revocation::Holder,
     snapshot::Clients,
 };
-use selvedge_proxy::bind::Egress;
-use tokio::sync::watch;
+use selvedge_proxy::bind::{Egress, Ruling};
 
 use super::{ends::source, question::Asked};
 
@@ -172,7 +171,7 @@ impl Caller {
 /// Whom `workload` may call.
 fn egress(mesh: &Mesh, workload: &Workload) -> Egress {
     let rules = workload.with_sets(|part| mesh.sets.get(part).cloned()).egress;
-    Egress::new(watch::Sender::new(rules).subscribe())
+    Ruling::new(rules).egress()
 }
 
 /// An address of the workload `name`.

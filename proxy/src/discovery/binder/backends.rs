@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     balance::{Balancer, Circuit, Counts, Ejection, Latency, Load, Member, MemberGroup, Total, Unmade},
-    bind::{self, Affinity, BoundBackend, BoundEndpoint, Denied, Target, stands_for},
+    bind::{self, Affinity, BoundBackend, BoundEndpoint, Denied, Rules, Target, stands_for},
     budget::RetryBudget,
     dns::{self, DnsName, Reached},
     telemetry::{Metrics, Peer},
@@ -73,6 +73,8 @@ pub(super) struct BackendBinder<'a> {
     /// Backends of what has changed or is gone. Their state goes to the backend that has their name now.
     pub(super) predecessors: Places<'a>,
     pub(super) own: &'a WorkloadName,
+    /// Whom our workload may call.
+    pub(super) rules: &'a Rules,
     pub(super) metrics: &'a Metrics,
     pub(super) local: Option<u16>,
     pub(super) targets: &'a mut Targets,
@@ -160,7 +162,7 @@ impl<'a> BackendBinder<'a> {
         let reach = self.reach(definition, endpoint, dns_name);
         let others = by_name.map_or(&[][..], |found| &*found.others);
         let target = self.targets.reach(reach, others, self.own, &mut self.work);
-        let refusal = target.permit.as_ref().and_then(|permit| permit.denied());
+        let refusal = target.permit.as_ref().and_then(|permit| permit.denied_by(self.rules));
         let is_permitted = refusal.is_none();
         *denied = denied.take().or(refusal);
         is_permitted.then_some(Found { place, endpoint, dns_name, target, bound: None })

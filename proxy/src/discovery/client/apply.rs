@@ -44,6 +44,7 @@ impl Client {
         if more {
             return;
         }
+        tracing::debug!(nonce, "configuration received");
         let mut draft = std::mem::take(&mut self.draft);
         if std::mem::take(&mut self.anew) {
             draft.replace_all_of(self.held.versions().keys());
@@ -114,6 +115,7 @@ impl Client {
         let (table, work) =
             self.discovery.binder.bind(&self.held, |authority| subscriptions.contains(authority), now());
         self.discovery.store.publish(table);
+        self.discovery.binder.end_forbidden();
         self.discovery.own_policy.set(self.held.own().is_some());
         let own = self.held.own();
         self.discovery.metrics.set_telemetry(own.and_then(|own| own.telemetry.as_ref()));
