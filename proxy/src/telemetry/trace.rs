@@ -47,11 +47,9 @@ pub(super) struct Parent {
 impl Parent {
     /// The trace that a request with these headers belongs to, in hexadecimal.
     pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
-        if !say_anything(headers) {
-            return None;
-        }
+        let parent = parent(headers, Found::of(headers)?)?;
         let mut text = String::with_capacity(32);
-        write_hex(&mut text, &parent(headers)?.trace);
+        write_hex(&mut text, &parent.trace);
         Some(text)
     }
 }
@@ -126,11 +124,12 @@ pub(super) enum Decision {
 
 /// Decides about a request with these headers, where `share` of a million are sampled that nobody has decided about.
 pub(super) fn decide(headers: &HeaderMap, share: u32) -> Decision {
-    let (parent, decided) = match say_anything(headers) {
-        false => (None, None),
-        true => {
-            let parent = parent(headers);
-            (parent, parent.and_then(|parent| parent.sampled).or_else(|| says(headers)))
+    let (parent, decided) = match Found::of(headers) {
+        None => (None, None),
+        Some(found) => {
+            let parent = parent(headers, found);
+            let says = || if found.b3 || found.b3_multi { says(headers) } else { None };
+            (parent, parent.and_then(|parent| parent.sampled).or_else(says))
         }
     };
     let is_sampled = decided.unwrap_or_else(|| share > 0 && fastrand::u32(0..1_000_000) < share);
@@ -156,17 +155,34 @@ pub(super) fn leave(headers: &mut HeaderMap) {
     insert_w3c(headers, &new_trace(), &new_span(), 0);
 }
 
-/// Whether one of `headers` may say something of a trace. Asked once: most requests that a proxy is the first to see have none.
-fn say_anything(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
-        let name = name.as_str();
-        name == "traceparent" || name == "b3" || name.starts_with("x-b3-")
-    })
+/// Which headers may say something of a trace.
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    w3c: bool,
+    b3: bool,
+    b3_multi: bool,
+}
+
+impl Found {
+    /// Those of `headers`. Asked once: most requests that a proxy is the first to see have none, and most others have one.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut found = Self::default();
+        for name in headers.keys().map(HeaderName::as_str) {
+            match name {
+                "traceparent" => found.w3c = true,
+                "b3" => found.b3 = true,
+                _ => found.b3_multi |= name.starts_with("x-b3-"),
+            }
+        }
+        (found.w3c || found.b3 || found.b3_multi).then_some(found)
+    }
 }
 
 /// What `headers` say. What is malformed says nothing, as the standards have it.
-fn parent(headers: &HeaderMap) -> Option<Parent> {
-    let (w3c, single, multi) = (w3c(headers), single(headers), multi(headers));
+fn parent(headers: &HeaderMap, found: Found) -> Option<Parent> {
+    let w3c = if found.w3c { w3c(headers) } else { None };
+    let single = if found.b3 { single(headers) } else { None };
+    let multi = if found.b3_multi { multi(headers) } else { None };
     let first = w3c.or(single).or(multi)?;
     let forms = Forms {
         w3c: w3c.is_some(),
@@ -193,23 +209,24 @@ pub(super) fn kept(headers: &HeaderMap) -> Option<[u8; 16]> {
     w3c(headers).filter(|parent| parent.sampled == Some(true)).map(|parent| parent.trace)
 }
 
+/// Every request behind one that has decided has such a field: so it is read by its places.
 fn w3c(headers: &HeaderMap) -> Option<Parent> {
-    let text = text(headers, &TRACEPARENT)?;
-    let mut parts = text.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let [version] = hex::<1>(version)?;
+    let (said, more) = get_rare(headers, &TRACEPARENT)?.as_bytes().split_first_chunk::<W3C>()?;
+    let [version] = hex::<1>(&said[..2])?;
     // Of a later version more may follow; of the one that we know nothing may.
-    if version == 0xff
-        || (version == 0 && parts.next().is_some())
-        || headers.get_all(TRACEPARENT).iter().count() > 1
-    {
+    let may_follow = more.is_empty() || (version != 0 && more[0] == b'-');
+    if version == 0xff || !may_follow || [said[2], said[35], said[52]] != [b'-'; 3] {
         return None;
     }
-    let [flags] = hex::<1>(flags)?;
+    // Without fields that are there twice, this one is not.
+    if headers.len() != headers.keys_len() && headers.get_all(TRACEPARENT).iter().count() > 1 {
+        return None;
+    }
+    let [flags] = hex::<1>(&said[53..])?;
     let forms = Forms { random: flags & 2 != 0, ..Forms::default() };
     Some(Parent {
-        trace: not_zero(hex(trace)?)?,
-        span: not_zero(hex(span)?)?,
+        trace: not_zero(hex(&said[3..35])?)?,
+        span: not_zero(hex(&said[36..52])?)?,
         sampled: Some(flags & 1 != 0),
         forms,
     })
@@ -268,12 +285,13 @@ fn b3_trace(text: &str) -> Option<([u8; 16], bool)> {
 }
 
 /// Exactly `N` bytes in lower-case hexadecimal.
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+fn hex<const N: usize>(text: impl AsRef<[u8]>) -> Option<[u8; N]> {
+    let text = text.as_ref();
     if text.len() != 2 * N {
         return None;
     }
     let (mut bytes, mut all) = ([0; N], 0);
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
         let [high, low] = [pair[0], pair[1]].map(|digit| DIGIT[usize::from(digit)]);
         all |= high | low;
         *byte = (high << 4) | low;
@@ -573,6 +591,10 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01",
+            "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01more",
             "nonsense",
             "",
         ] {
