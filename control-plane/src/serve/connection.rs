@@ -10,11 +10,11 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,6 +25,7 @@ use selvedge_ops::{
     memory,
     places::{Activity, Doing, Limits, Place, Places},
     seated::{Patience, Reading, Seated},
+    sparing::Sparing,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -113,8 +114,13 @@ pub(crate) struct Accepted {
 enum HandshakeError {
     #[error("TLS handshake: {0}")]
     Tls(#[from] io::Error),
-    #[error("all places are taken by clients with a certificate that are busy")]
-    Full,
+    #[error("all places for clients without a certificate are taken by ones that are busy")]
+    Crowded,
+    #[error(
+        "all {0} places for clients with a certificate are taken by ones that are busy; these are half of the files that the \
+         process may open: raise its hard limit (ulimit -Hn, LimitNOFILE), or add a replica"
+    )]
+    Full(usize),
     #[error("the client has left before it was its turn")]
     Left,
     #[error(transparent)]
@@ -144,6 +150,10 @@ struct Open {
     turns: Arc<Semaphore>,
     /// How many handshakes are over.
     handshakes: AtomicU64,
+    /// How many clients may be known.
+    known: usize,
+    /// What was written of clients for whom there was no place.
+    said: Mutex<Sparing>,
 }
 
 impl Port {
@@ -163,13 +173,16 @@ impl Port {
             let all = all.min(files / if known == 0 { SHARES.0 } else { SHARES.1 }).max(1);
             Places::new(Limits { strangers: all, per_address: of_address.min(all), known, busy_stay: true })
         };
-        let (arriving, staying) = (few(HANDSHAKES, 0), few(STRANGERS, (files / SHARES.2).max(1)));
+        let known = (files / SHARES.2).max(1);
+        let (arriving, staying) = (few(HANDSHAKES, 0), few(STRANGERS, known));
         let open = Arc::new(Open {
             port: self,
             arriving,
             staying,
             turns: Arc::new(Semaphore::new(IN_TURN)),
             handshakes: AtomicU64::new(0),
+            known,
+            said: Mutex::default(),
         });
         tokio::select! {
             () = Arc::clone(&open).accept_all(listener, accepted) => {}
@@ -263,6 +276,12 @@ impl Open {
                 // It fails only when nobody serves any more.
                 drop(to.send(Ok(connection)).await);
             }
+            Err(error @ HandshakeError::Full(_)) => {
+                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(left_out) = said.says(self.port.name, Instant::now()) {
+                    tracing::warn!(%address, %error, left_out, "{} refused a connection", self.port.name);
+                }
+            }
             // Of strangers there may be many.
             Err(error @ (HandshakeError::Tls(_) | HandshakeError::Left)) => {
                 tracing::debug!(%address, %error, "{} refused a connection", self.port.name);
@@ -290,7 +309,8 @@ impl Open {
         let is_known = !matches!(caller, Caller::Stranger);
         let manners = &self.port.manners;
         let patience = if is_known { manners.known } else { manners.stranger };
-        let place = self.staying.enter(address.ip(), is_known).ok_or(HandshakeError::Full)?;
+        let full = || if is_known { HandshakeError::Full(self.known) } else { HandshakeError::Crowded };
+        let place = self.staying.enter(address.ip(), is_known).ok_or_else(full)?;
         let activity = place.activity();
         stream.get_mut().0.move_to(place, patience);
         let (peer, root) = if let Caller::Workload(peer, root) = caller {
@@ -398,7 +418,7 @@ impl AsyncWrite for GrpcConnection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use tokio::time::Instant as Clock;
 
     use super::*;
 
@@ -410,7 +430,7 @@ mod tests {
         let place = places.enter("192.0.2.1".parse().unwrap(), false).unwrap();
         let activity = place.activity();
         activity.set(doing);
-        let began = Instant::now();
+        let began = Clock::now();
         let endless = async move { holding(turn, &activity, pin!(std::future::pending())).await };
         tokio::select! {
             () = endless => unreachable!("it never ends"),
@@ -430,7 +450,7 @@ mod tests {
         let turn = Arc::clone(&turns).try_acquire_owned().ok();
         let places = Places::new(Limits { strangers: 1, per_address: 1, known: 1, busy_stay: false });
         let activity = places.enter("192.0.2.1".parse().unwrap(), false).unwrap().activity();
-        let began = Instant::now();
+        let began = Clock::now();
 
         holding(turn, &activity, pin!(sleep(Duration::from_millis(30)))).await;
 

@@ -101,6 +101,15 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
+    let is_troubled = troubles::CASES.iter().any(|(name, _)| args.is_wanted(name));
+    let proxies = args.proxies() + if is_troubled { troubles::EXTRA } else { 0 };
+    let files = selvedge_ops::files::allowed();
+    anyhow::ensure!(
+        proxies <= files / 2,
+        "the control plane takes half as many proxies as it may open files, which is {}; with those that come beside the fleet \
+         these are {proxies}: raise the hard limit (ulimit -Hn), or ask for a smaller fleet",
+        files / 2
+    );
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
