@@ -245,6 +245,57 @@ async fn an_endpoint_that_is_ejected_is_shown_with_who_ejects_it_and_why() {
 }
 
 #[tokio::test]
+async fn an_endpoint_whose_sidecar_was_killed_is_not_called_healthy() {
+    let mut mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let address = mesh.workload("reviews-v2").app.to_string();
+    let state = |said: &Value| {
+        let all = said["endpoints"].as_array().expect("a list").iter();
+        all.clone().find(|one| one["address"] == address.as_str()).expect("it is there")["state"].clone()
+    };
+    poll(SOON, "it has answered", async || match answering(&mesh, 200).await?.as_str() {
+        "reviews-v2" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    until(&mesh, &["endpoints", "reviews"], &"healthy".into(), state).await;
+
+    mesh.kill_sidecar("reviews-v2").await.expect("it dies");
+    let (said, status) = until(&mesh, &["endpoints", "reviews"], &"not-connected".into(), state).await;
+    assert_eq!(status, Some(1), "{said:#}");
+    let all = said["endpoints"].as_array().expect("a list").iter();
+    let gone = all.clone().find(|one| one["address"] == address.as_str()).expect("it is there");
+    let since = gone["not_connected_since"].as_str().expect("it was connected");
+    assert!(since.ends_with('Z') && gone["requests"]["count"].as_u64() > Some(0), "{said:#}");
+
+    // What its client could not deliver is said, too.
+    let undelivered = |said: &Value| {
+        let reasons = &said["undelivered"][0]["reasons"];
+        (reasons["connect-failure"].as_u64() > Some(0)).into()
+    };
+    let failing = async {
+        loop {
+            drop(answering(&mesh, 200).await);
+            // One after the other: the rest of this test has its turn.
+            tokio::task::yield_now().await;
+        }
+    };
+    let is_so = true.into();
+    let (said, _) = tokio::select! {
+        said = until(&mesh, &["endpoints", "reviews"], &is_so, undelivered) => said,
+        () = failing => unreachable!(),
+    };
+    assert_eq!(said["undelivered"][0]["service"], SERVICE, "{said:#}");
+    let page = mesh.control_plane_admin(&format!("/dashboard/service/{SERVICE}?since=1h")).await;
+    let page = page.expect("an answer").text();
+    assert!(page.contains("its sidecar is not connected") && page.contains("connect-failure"), "{page}");
+
+    mesh.start_sidecar("reviews-v2").await.expect("it starts");
+    until(&mesh, &["endpoints", "reviews"], &true.into(), |said| (state(said) != "not-connected").into())
+        .await;
+}
+
+#[tokio::test]
 async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_not_there_is_named() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
     let (said, status) = asked(&mesh, &["stat"]);

@@ -28,7 +28,7 @@ pub use self::{
     problems::{Problems, Verdicts},
     proxies::{Live, Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
-    services::{EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
+    services::{AbsentShown, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
     taps::{TapAnswer, TapSeen, Taps},
     traffic::{
         EdgeTraffic, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime, Traffic, TrafficSeen,

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
-    Config, HistorySeen, LevelAnswer, LevelQuestion, Levels, OwnCertificates, Problems, Proxies, Seen,
-    SeenTraffic, ServicesShown, Summary, TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
+    AbsentShown, Config, HistorySeen, LevelAnswer, LevelQuestion, Levels, OwnCertificates, Problems, Proxies,
+    Seen, SeenTraffic, ServicesShown, Summary, TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
 };
 use crate::{
     problem::Problem,
@@ -173,7 +173,13 @@ impl Overview {
         let Some(snapshot) = self.store.current() else { return ServicesShown::default() };
         let connected = self.proxies.connected();
         let there: BTreeSet<&WorkloadName> = connected.iter().map(|proxy| &proxy.workload).collect();
-        ServicesShown::of(snapshot.mesh(), self.traffic.out(), |name| there.contains(name))
+        let shown = ServicesShown::of(snapshot.mesh(), self.traffic.out(), |name| there.contains(name));
+        let absent = self.proxies.absent(&self.expected()).into_iter();
+        ServicesShown {
+            absent: absent.map(|(workload, since)| AbsentShown { workload, since }).collect(),
+            is_in_cluster: self.is_in_cluster,
+            ..shown
+        }
     }
 
     /// What has happened in the last `since` seconds: the answer of `/traffic`. It may take a while.

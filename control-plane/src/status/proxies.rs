@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use selvedge_certs::{holder::Basis, verify::Peer};
@@ -151,7 +151,14 @@ pub struct Proxies {
 struct Inner {
     next: u64,
     connected: BTreeMap<u64, (Live<Proxy>, Standing)>,
+    /// When a proxy of each workload was connected last, of those that have ended.
+    left: BTreeMap<WorkloadName, SystemTime>,
 }
+
+/// The most workloads of which it is known when their proxies have left.
+const MOST_LEFT: usize = 10_000;
+/// Where there are more, for how long it is known.
+const LEFT_KEPT: Duration = Duration::from_secs(3_600);
 
 impl Proxies {
     /// No proxy is connected yet.
@@ -186,8 +193,32 @@ impl Proxies {
         self.lock().connected.values().map(now).collect()
     }
 
+    /// Those of the workloads `expected` that have no connected proxy, each with when it had one last. `None`: it has had none since
+    /// this control plane started, or that is no longer known.
+    pub fn absent(&self, expected: &BTreeSet<WorkloadName>) -> Vec<(WorkloadName, Option<SystemTime>)> {
+        let inner = self.lock();
+        let connected: BTreeSet<WorkloadName> =
+            inner.connected.values().map(|(proxy, _)| proxy.lock().workload.clone()).collect();
+        let absent = expected.iter().filter(|name| !connected.contains(name));
+        absent.map(|name| (name.clone(), inner.left.get(name).copied())).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// A proxy of `workload` has left at `now`. Another one of it may still be there.
+    fn leave(&mut self, workload: WorkloadName, now: SystemTime) {
+        if self.left.len() >= MOST_LEFT && !self.left.contains_key(&workload) {
+            let is_recent = |at: &SystemTime| now.duration_since(*at).is_ok_and(|ago| ago < LEFT_KEPT);
+            self.left.retain(|_, at| is_recent(at));
+            if self.left.len() >= MOST_LEFT {
+                return;
+            }
+        }
+        self.left.insert(workload, now);
     }
 }
 
@@ -210,6 +241,28 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut inner = self.proxies.lock();
         inner.connected.remove(&self.id);
+        inner.leave(self.proxy.lock().workload.clone(), SystemTime::now());
         self.proxies.metrics.set_connected_proxies(inner.connected.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_who_have_left_only_so_many_are_known_and_the_newest_for_an_hour() {
+        let mut inner = Inner::default();
+        let name = |number: usize| WorkloadName::new("shop", &format!("w-{number}")).unwrap();
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for number in 0..MOST_LEFT {
+            inner.leave(name(number), begin);
+        }
+
+        inner.leave(name(MOST_LEFT), begin + LEFT_KEPT / 2);
+        assert_eq!((inner.left.len(), inner.left.get(&name(MOST_LEFT))), (MOST_LEFT, None));
+        inner.leave(name(0), begin + LEFT_KEPT / 2);
+        inner.leave(name(MOST_LEFT), begin + LEFT_KEPT);
+        assert_eq!(inner.left.len(), 2, "the older ones have made room");
     }
 }

@@ -1,12 +1,14 @@
 //! The answer of `/services`: what each service's rules and endpoints are by the documents, and which endpoints get no requests
 //! as the sidecars of this replica tell it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use selvedge_model::{
     Endpoints, Mesh, Protocol, Service, ServiceKey, SpiffeId, WeightedBackend, WorkloadName, traffic::Out,
 };
 use serde::{Deserialize, Serialize};
+
+use super::written::rfc3339;
 
 /// Every service's port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,22 @@ pub struct ServicesShown {
     pub services: Vec<ServiceShown>,
     /// Endpoints that get no requests from some workload.
     pub out: Vec<OutShown>,
+    /// Workloads with a sidecar that is not connected to this replica; it may be to another.
+    #[serde(default)]
+    pub absent: Vec<AbsentShown>,
+    /// Whether there may be other replicas.
+    #[serde(default)]
+    pub is_in_cluster: bool,
+}
+
+/// A workload with a sidecar that is not connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentShown {
+    /// Which.
+    pub workload: WorkloadName,
+    /// Since when. Absent: since the control plane started, or longer than is known.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339::option")]
+    pub since: Option<SystemTime>,
 }
 
 /// One port of one service.
@@ -132,7 +150,33 @@ impl ServicesShown {
         Self {
             services: mesh.services.iter().map(service).collect(),
             out: out.map(|(by, out)| OutShown::new(by, out)).collect(),
+            absent: Vec::new(),
+            is_in_cluster: false,
         }
+    }
+
+    /// Adds what another replica says: the documents are the same for all, and each knows of its own sidecars.
+    pub fn add(&mut self, other: Self, is_first: bool) {
+        let Self { services, out, absent, is_in_cluster } = other;
+        if self.services.is_empty() {
+            self.services = services;
+        }
+        self.out.extend(out);
+        self.is_in_cluster |= is_in_cluster;
+        if is_first {
+            self.absent = absent;
+            return;
+        }
+        // Who is connected to another replica is not absent.
+        let elsewhere: BTreeMap<WorkloadName, Option<SystemTime>> =
+            absent.into_iter().map(|one| (one.workload, one.since)).collect();
+        self.absent.retain_mut(|one| match elsewhere.get(&one.workload) {
+            Some(since) => {
+                one.since = one.since.max(*since);
+                true
+            }
+            None => false,
+        });
     }
 }
 

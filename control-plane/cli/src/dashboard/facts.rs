@@ -15,10 +15,7 @@ use super::{
     html::with_port,
     told::{Found, May, Told, Wanted},
 };
-use crate::seeing::{
-    ask::Traffic,
-    endpoints::{self, State},
-};
+use crate::seeing::ask::{Traffic, all_services};
 
 /// See the module.
 #[derive(Debug)]
@@ -82,15 +79,11 @@ impl Facts {
             matrix: None,
             left_out: BTreeSet::new(),
         };
-        let mut traffic = Vec::new();
+        let (mut traffic, mut services) = (Vec::new(), Vec::new());
         for (name, one) in told {
             traffic.push(one.traffic);
             facts.history.add(one.history);
-            // The documents are the same for all.
-            if facts.services.services.is_empty() {
-                facts.services.services = one.services.services;
-            }
-            facts.services.out.extend(one.services.out);
+            services.push(one.services);
             if facts.problems.is_empty() {
                 (facts.problems, facts.problems_left_out) = (one.problems, one.problems_left_out);
             }
@@ -107,6 +100,7 @@ impl Facts {
             facts.replicas.push(Replica { name, version, memory_bytes, config });
         }
         facts.problems.sort();
+        facts.services = all_services(services.into_iter(), is_whole && unknown.is_empty());
         facts.traffic = Traffic::of(wanted.since, traffic, unknown);
         facts
     }
@@ -121,17 +115,6 @@ impl Facts {
             .collect();
         let expected = self.replicas.iter().flat_map(|replica| &replica.config.expected);
         expected.filter(|name| !connected.contains(name)).collect()
-    }
-
-    /// How an endpoint does. Of one whose sidecar is among the `missing` nothing is known but that; a replica that does not know
-    /// of all sidecars cannot say it.
-    pub(super) fn state_of(&self, row: &endpoints::Row, missing: &BTreeSet<&WorkloadName>) -> State {
-        let is_missing = || row.workload.as_ref().is_some_and(|name| missing.contains(name));
-        match row.state {
-            State::Out => State::Out,
-            _ if !self.is_partial && is_missing() => State::NotConnected,
-            state => state,
-        }
     }
 }
 

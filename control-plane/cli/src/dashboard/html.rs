@@ -40,7 +40,7 @@ impl Health {
     pub(super) fn of_endpoint(state: State) -> Self {
         match state {
             State::Failing | State::NotConnected => Self::Failing,
-            State::Out | State::SomeFailures => Self::Strained,
+            State::Out | State::SomeFailures | State::Slow => Self::Strained,
             State::Healthy => Self::Well,
             State::Idle | State::Unknown => Self::Silent,
         }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use selvedge_control_plane::status::{
-    Config, EdgeTraffic, EndpointShown, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, Life, OutShown,
-    PieceOfTime, Purpose, RouteShown, SeenTraffic, ServiceShown, ServicesShown, ShareShown, TrafficSeen,
-    WorkloadTraffic,
+    AbsentShown, Config, EdgeTraffic, EndpointShown, HistoryKey, HistoryLine, HistoryPoint, HistorySeen,
+    Life, OutShown, PieceOfTime, Purpose, RouteShown, SeenTraffic, ServiceShown, ServicesShown, ShareShown,
+    TrafficSeen, WorkloadTraffic,
 };
 use selvedge_model::{
     WorkloadName,
@@ -223,7 +223,11 @@ fn large(count: usize) -> Told {
         memory_bytes: Some(48 << 20),
         traffic: TrafficSeen { since_seconds: 60, kept_seconds: 3_600, dropped: 0, workloads },
         history: history((0..count).map(host)),
-        services: ServicesShown { services: (0..count).map(service_shown).collect(), out: vec![out] },
+        services: ServicesShown {
+            services: (0..count).map(service_shown).collect(),
+            out: vec![out],
+            ..ServicesShown::default()
+        },
         config,
         problems: vec![
             problem(Bad::Error, 12, "names the subset v3, which no DestinationRule defines"),
@@ -414,12 +418,16 @@ fn an_endpoint_that_gets_no_requests_is_named_with_what_has_failed_of_it() {
 
     let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
     let attention = text.split_once("</section>").unwrap().0;
+    let since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046));
+    told.services.absent = vec![AbsentShown { workload: workload(2), since }];
     let words = "svc-01-7f9c4 gets no requests, from 1 client, and fails: 40 of 100 requests";
     assert!(attention.contains(words), "{attention}");
     assert!(attention.contains("<li class=\"bad\">"), "{attention}");
 }
 
 #[test]
+    let named = "are not connected: billing/svc-03-7f9c4, cart/svc-02-7f9c4 (since 2026-11-30T13:40:46Z)";
+    assert!(attention.contains(named), "{attention}");
 fn endpoints_that_all_fail_are_not_named_beside_their_service() {
     let mut told = large(3);
     told.services.out.clear();
@@ -429,6 +437,7 @@ fn endpoints_that_all_fail_are_not_named_beside_their_service() {
     serve(&mut told, 1, true, counts(0, 900, 5));
 
     let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    assert!(gone.contains("no sidecar that is connected, since 2026-11-30T13:40:46Z"), "{gone}");
     let attention = text.split_once("</section>").unwrap().0;
     assert!(attention.contains("svc-01") && !attention.contains("svc-01-7f9c4 fails"), "{attention}");
 }
@@ -446,6 +455,26 @@ fn endpoints_that_do_worse_than_their_service_because_of_retries_are_named() {
     let attention = text.split_once("</section>").unwrap().0;
     assert!(attention.contains("98.00 %") && attention.contains("<li class=\"warn\">"), "{attention}");
     assert!(attention.contains("svc-01-7f9c4 fails: 30 of 128 requests"), "{attention}");
+#[test]
+fn an_endpoint_that_is_far_slower_than_its_siblings_is_named_and_is_not_called_healthy() {
+    let mut told = large(3);
+    told.services.out.clear();
+    let sibling = told.services.services[2].endpoints[0].clone();
+    told.services.services[1].endpoints.push(sibling);
+    serve(&mut told, 1, true, counts(8, 0, 2_000));
+    serve(&mut told, 2, true, counts(900, 0, 5));
+    let facts = facts(told);
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    let words = "the endpoint shop/svc-01-7f9c4 is slow: 50 % of its requests take up to <b>";
+    assert!(attention.contains(words), "{attention}");
+    assert!(!attention.contains("svc-02-7f9c4 is slow"), "{attention}");
+    let page = service_named(&format!("{}:8080", host(1))).unwrap();
+    let text = drawn("slow", &page, &asked(), &facts);
+    assert!(text.contains("</span> slow<ul class=\"why\"><li>is slow: 50 %"), "{text}");
+}
+
 }
 
 #[test]

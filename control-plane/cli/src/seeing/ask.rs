@@ -86,14 +86,8 @@ impl PlaceArgs {
     /// knows of other endpoints that are out.
     async fn services(&self) -> anyhow::Result<(ServicesShown, BTreeMap<String, String>)> {
         let Answers { told, unknown } = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?;
-        let mut all = ServicesShown::default();
-        for one in told.into_values() {
-            if all.services.is_empty() {
-                all.services = one.services;
-            }
-            all.out.extend(one.out);
-        }
-        Ok((all, unknown))
+        let is_whole = unknown.is_empty() && self.admin.is_none();
+        Ok((all_services(told.into_values(), is_whole), unknown))
     }
 
     /// What services and workloads there are, by the documents, by who is connected and by `traffic`.
@@ -105,6 +99,19 @@ impl PlaceArgs {
         known.add_traffic(traffic);
         Ok(known)
     }
+}
+
+/// What all who were asked have `told`; `is_whole`: they are all replicas that there are. Otherwise, in a cluster, a sidecar that
+/// is connected to none of them may be connected to another, and nobody is absent.
+pub(crate) fn all_services(told: impl Iterator<Item = ServicesShown>, is_whole: bool) -> ServicesShown {
+    let mut all = ServicesShown::default();
+    for (place, one) in told.enumerate() {
+        all.add(one, place == 0);
+    }
+    if all.is_in_cluster && !is_whole {
+        all.absent.clear();
+    }
+    all
 }
 
 impl Traffic {

@@ -1,17 +1,24 @@
 //! `selvedge endpoints`: which endpoints a service has, how much each does, and who sends it nothing, and why.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, process::ExitCode};
+mod slow;
 
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, process::ExitCode, time::SystemTime};
+
+use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{EndpointShown, OutShown, ServiceShown, ServicesShown};
-use selvedge_model::{SpiffeId, WorkloadName, traffic::Way};
+use selvedge_model::{
+    SpiffeId, WorkloadName,
+    traffic::{Carried, Way},
+};
 use serde::Serialize;
 
+pub(crate) use self::slow::Slow;
 use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
     filter::Party,
     known::{Kinds, Known},
-    numbers::{Connections, ILL, Requests, Sum, WELL},
+    numbers::{Connections, ILL, Requests, Sum, WELL, milliseconds},
     print,
 };
 use crate::{
@@ -23,11 +30,13 @@ use crate::{
 /// Show the endpoints of services: how much each has to do, which get no requests, why, and for how much longer
 ///
 /// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do, and
-/// whether it fails, is told by its own sidecar: of one without a sidecar nothing is known. Endpoints whose addresses only
-/// DNS knows are not shown unless they are out.
+/// whether it fails, is told by its own sidecar: of one without a sidecar nothing is known. If its sidecar is not connected to the
+/// control plane, nobody may answer there; below the table stands what clients' sidecars could not deliver. An endpoint is slow if
+/// its requests take four times as long as those of the service's other endpoints. Endpoints whose addresses only DNS knows are
+/// not shown unless they are out.
 ///
-/// Exit status: 0; 1 if an endpoint is out, there is no such service, or a replica does not answer; 2 if the control plane does
-/// not answer.
+/// Exit status: 0; 1 if an endpoint is out, its sidecar is not connected, there is no such service, or a replica does not answer;
+/// 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only of this service, such as reviews or reviews.default:9080, or of those of a namespace
@@ -54,13 +63,15 @@ pub(crate) enum State {
     Failing,
     /// Less than [`WELL`] percent of it does.
     SomeFailures,
+    /// What comes to it succeeds, and takes far longer than at the service's other endpoints.
+    Slow,
     /// What comes to it succeeds.
     Healthy,
     /// Nothing has come to it.
     Idle,
     /// It has no sidecar that could tell.
     Unknown,
-    /// It should have a sidecar, and none is connected. Only pages, which know of all sidecars, find that out.
+    /// It should have a sidecar, and none is connected to any replica of the control plane.
     NotConnected,
 }
 
@@ -70,6 +81,7 @@ impl State {
             Self::Out => "out",
             Self::Failing => "failing",
             Self::SomeFailures => "some failures",
+            Self::Slow => "slow",
             Self::Healthy => "healthy",
             Self::Idle => "idle",
             Self::Unknown => "not known",
@@ -90,6 +102,15 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<SpiffeId>,
     pub(crate) state: State,
+    /// Whether it should have a sidecar and none is connected, also where clients send it nothing.
+    #[serde(skip)]
+    is_absent: bool,
+    /// Since when its sidecar is not connected (RFC 3339, UTC). Absent: it is, or since the control plane started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_connected_since: Option<String>,
+    /// How much longer its requests take than those of its siblings. Absent: they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slow: Option<Slow>,
     /// Whose sidecars send it nothing. Empty: it gets requests from all, as far as they know.
     pub(crate) out: Vec<OutFor>,
     /// What has come to it at this port, through whichever service. Absent: nothing, or it has no sidecar.
@@ -114,10 +135,24 @@ pub(crate) struct OutFor {
     pub(crate) seconds_left: Option<u64>,
 }
 
+/// What clients' sidecars have answered themselves, because no app did.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Undelivered {
+    pub(crate) service: String,
+    /// How many requests they were to bring there.
+    pub(crate) requests: u64,
+    /// How many of them failed so.
+    pub(crate) failures: u64,
+    /// How many for which reason.
+    pub(crate) reasons: BTreeMap<String, u64>,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) seconds: u64,
     pub(crate) endpoints: Vec<Row>,
+    /// Of each service of which clients' sidecars could not deliver something.
+    pub(crate) undelivered: Vec<Undelivered>,
     #[serde(flatten)]
     pub(crate) missing: Missing,
 }
@@ -140,23 +175,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 impl Report {
     pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
         let sums = sums(traffic);
+        let absent = services.absent.iter().map(|one| (&one.workload, one.since)).collect();
         let mut endpoints = Vec::new();
         let shown = services.services.iter();
         for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
-            endpoints.extend(rows(service, &services.out, &sums));
+            endpoints.extend(rows(service, &services.out, &sums, &absent));
         }
         let mut missing = traffic.missing.clone();
         if let Some(only) = only.filter(|_| endpoints.is_empty()) {
             missing.not_known.extend(Known::of(services).not_known(only, Kinds::Services));
         }
-        Self { seconds: traffic.seconds, endpoints, missing }
+        Self { seconds: traffic.seconds, endpoints, undelivered: undelivered(traffic, only), missing }
     }
 
-    /// Whether all endpoints get requests, as far as every replica has told, and there is one.
+    /// Whether all endpoints get requests and have their sidecars, as far as every replica has told, and there is one.
     pub(super) fn is_well(&self) -> bool {
-        self.missing.unknown.is_empty()
-            && !self.endpoints.is_empty()
-            && self.endpoints.iter().all(|row| row.out.is_empty())
+        let does_well = |row: &Row| row.out.is_empty() && !row.is_absent;
+        self.missing.unknown.is_empty() && !self.endpoints.is_empty() && self.endpoints.iter().all(does_well)
     }
 
     pub(super) fn to_text(&self) -> String {
@@ -188,6 +223,9 @@ impl Report {
         }
         line(&trimmed(&table));
         for row in &self.endpoints {
+            if let Some(why) = row.remark() {
+                line(&format!("{} {why}", row.address));
+            }
             for out in &row.out {
                 let until = match out.seconds_left {
                     Some(left) => format!("for {left} s more"),
@@ -197,8 +235,81 @@ impl Report {
                 line(&format!("{} gets nothing from {client} {until}: {why}: {last_failure}", row.address));
             }
         }
+        for one in &self.undelivered {
+            line(&one.to_string());
+        }
         text + &self.missing.to_text()
     }
+}
+
+impl Row {
+    /// What its state leaves open; `None`: nothing.
+    pub(crate) fn remark(&self) -> Option<String> {
+        match (&self.state, &self.slow) {
+            _ if self.is_absent => {
+                let since = self.not_connected_since.as_deref();
+                let since = since.map_or_else(
+                    || "since the control plane started".to_owned(),
+                    |since| format!("since {since}"),
+                );
+                Some(format!(
+                    "has no sidecar that is connected, {since}: if it has ended, nobody answers there"
+                ))
+            }
+            (State::Slow, Some(slow)) => {
+                let (own, others) = (milliseconds(slow.own_ms), milliseconds(slow.siblings_ms));
+                let percent = slow.percent;
+                Some(format!(
+                    "is slow: {percent} % of its requests take up to {own}, at its siblings {others}"
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, requests, failures, reasons } = self;
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let reasons = reasons.join(", ");
+        write!(f, "{service}: {failures} of {requests} requests got no whole answer from an app: {reasons}")
+    }
+}
+
+/// What clients' sidecars have failed themselves, by service.
+fn undelivered(traffic: &Traffic, only: Option<&Party>) -> Vec<Undelivered> {
+    let mut services = BTreeMap::<String, Undelivered>::new();
+    let edges = traffic.workloads.values().flat_map(|workload| &workload.edges);
+    let is_meant = |host: &str, port| only.is_none_or(|only| only.is_service(host, port));
+    for one in edges.filter(|one| one.edge.way == Way::Outbound && one.edge.carried == Carried::Http) {
+        // Where the route leads, if that is another service.
+        let backend = one.edge.backend.rsplit_once(':');
+        let (host, port) = backend.map_or((&*one.edge.host, one.edge.port), |(host, port)| {
+            (host, port.parse().unwrap_or_default())
+        });
+        if !is_meant(host, port) {
+            continue;
+        }
+        let service = if port == 0 { host.to_owned() } else { format!("{host}:{port}") };
+        let sum = services.entry(service.clone()).or_insert_with(|| Undelivered {
+            service,
+            requests: 0,
+            failures: 0,
+            reasons: BTreeMap::new(),
+        });
+        for end in &one.counts.outcomes {
+            sum.requests = sum.requests.saturating_add(end.count);
+            let reason = end.outcome.reason.as_deref().filter(|_| end.outcome.is_failure(Carried::Http));
+            if let Some(reason) = reason {
+                sum.failures = sum.failures.saturating_add(end.count);
+                let of_reason = sum.reasons.entry(reason.to_owned()).or_default();
+                *of_reason = of_reason.saturating_add(end.count);
+            }
+        }
+    }
+    services.into_values().filter(|one| one.failures > 0).collect()
 }
 
 /// What has come to each port of each workload.
@@ -214,7 +325,12 @@ fn sums(traffic: &Traffic) -> BTreeMap<(&WorkloadName, u16), Sum> {
 }
 
 /// A row for each endpoint of `service`, and for those others that are out.
-fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName, u16), Sum>) -> Vec<Row> {
+fn rows(
+    service: &ServiceShown,
+    out: &[OutShown],
+    sums: &BTreeMap<(&WorkloadName, u16), Sum>,
+    absent: &BTreeMap<&WorkloadName, Option<SystemTime>>,
+) -> Vec<Row> {
     let out: Vec<&OutShown> =
         out.iter().filter(|out| out.host == service.host && out.port == service.port).collect();
     let of = |address: SocketAddr| {
@@ -236,8 +352,10 @@ fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName
             requests.as_ref().map(|one| one.success_percent),
             connections.as_ref().and_then(Connections::success_percent),
         ];
+        let gone = endpoint.workload.as_ref().and_then(|name| absent.get(name));
         let state = match share.into_iter().flatten().min_by(f64::total_cmp) {
             _ if !out.is_empty() => State::Out,
+            _ if gone.is_some() => State::NotConnected,
             Some(percent) if percent < ILL => State::Failing,
             Some(percent) if percent < WELL => State::SomeFailures,
             Some(_) => State::Healthy,
@@ -251,6 +369,9 @@ fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName
             workload: endpoint.workload.clone(),
             identity: endpoint.identity.clone(),
             state,
+            is_absent: gone.is_some(),
+            not_connected_since: gone.and_then(|since| since.map(|since| Utc(since).to_string())),
+            slow: None,
             out,
             requests,
             connections,
@@ -262,5 +383,6 @@ fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName
             rows.push(row(&EndpointShown { address: other.address, workload: None, identity: None }));
         }
     }
+    slow::mark(&mut rows);
     rows
 }

@@ -1,13 +1,16 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use selvedge_control_plane::status::{
-    EdgeTraffic, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown, TrafficSeen,
-    WorkloadTraffic,
+    AbsentShown, EdgeTraffic, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown,
+    TrafficSeen, WorkloadTraffic,
 };
 use selvedge_model::traffic::{Carried, Counts, Edge, Outcome, Way, bucket_of};
 
 use super::{
-    ask::Traffic,
+    ask::{Traffic, all_services},
     edges::{self, Secured, SeenBy},
     endpoints,
     filter::FilterArgs,
@@ -122,6 +125,7 @@ fn services() -> ServicesShown {
             why: "consecutive-5xx".into(),
             last_failure: "503".into(),
         }],
+        ..ServicesShown::default()
     }
 }
 
@@ -299,6 +303,75 @@ fn an_endpoint_is_healthy_only_if_what_comes_to_it_succeeds() {
     assert_eq!(state(98, 2, false), endpoints::State::SomeFailures);
     assert_eq!(state(0, 5, false), endpoints::State::Failing);
     assert_eq!(state(0, 5, true), endpoints::State::Out);
+}
+
+#[test]
+fn an_endpoint_whose_sidecar_is_gone_is_not_healthy_whatever_that_has_told_before() {
+    let edges = vec![(inbound(Some("web")), counts(100, 0))];
+    let mut unreached = Counts::default();
+    for (reason, count) in [("connect-failure", 28), ("reset", 2)] {
+        let status = Some(if reason == "reset" { 502 } else { 503 });
+        unreached.ended(&Outcome { status, grpc_status: None, reason: Some(reason.into()) }, count);
+    }
+    unreached.ended(&Outcome { status: Some(500), ..Outcome::default() }, 10);
+    let workloads = [
+        ("shop/reviews-1".parse().unwrap(), workload("reviews", edges)),
+        ("shop/web".parse().unwrap(), workload("web", vec![(edge("v1", true), unreached)])),
+    ];
+    let traffic = Traffic { seconds: 60, workloads: workloads.into(), ..Traffic::default() };
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046);
+    let absent = |since| vec![AbsentShown { workload: "shop/reviews-1".parse().unwrap(), since }];
+    let services = |since| ServicesShown { out: Vec::new(), absent: absent(since), ..services() };
+    let report = endpoints::Report::of(&traffic, &services(Some(since)), None);
+
+    assert_eq!(report.endpoints[0].state, endpoints::State::NotConnected);
+    assert!(!report.is_well());
+    let text = report.to_text();
+    for words in [
+        "its sidecar is not connected",
+        "10.0.0.1:8080 has no sidecar that is connected, since 2026-11-30T13:40:46Z: if it has ended, nobody answers there",
+        "reviews.shop.svc.cluster.local:80: 30 of 40 requests got no whole answer from an app: connect-failure 28, reset 2",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("healthy"), "{text}");
+    let mut services = services(None);
+    let out = OutShown {
+        by: "shop/web".parse().unwrap(),
+        host: HOST.into(),
+        port: 80,
+        subset: None,
+        address: "10.0.0.1:8080".parse().unwrap(),
+        seconds_left: Some(12),
+        why: "consecutive-5xx".into(),
+        last_failure: "connect-failure".into(),
+    };
+    services.out = vec![out];
+    let text = endpoints::Report::of(&traffic, &services, None).to_text();
+    for words in ["out for 1 client", "since the control plane started"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn who_is_connected_to_another_replica_or_may_be_is_not_absent() {
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let told = |names: &[(&str, Option<SystemTime>)]| ServicesShown {
+        absent: names
+            .iter()
+            .map(|(name, since)| AbsentShown { workload: name.parse().unwrap(), since: *since })
+            .collect(),
+        is_in_cluster: true,
+        ..ServicesShown::default()
+    };
+    let one = told(&[("shop/a", at(5)), ("shop/b", None), ("shop/c", at(9))]);
+    let other = told(&[("shop/a", at(7)), ("shop/c", None)]);
+
+    let all = all_services([one.clone(), other.clone()].into_iter(), true);
+    assert_eq!(all.absent, told(&[("shop/a", at(7)), ("shop/c", at(9))]).absent);
+    assert!(all_services([one.clone(), other].into_iter(), false).absent.is_empty());
+    let alone = ServicesShown { is_in_cluster: false, ..one };
+    assert_eq!(all_services([alone].into_iter(), false).absent.len(), 3, "there is no other replica");
 }
 
 #[test]

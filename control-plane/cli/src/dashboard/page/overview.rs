@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
+use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::HistoryPoint;
-use selvedge_model::traffic::Carried;
+use selvedge_model::{WorkloadName, traffic::Carried};
 
 use super::{Asked, certificates};
 use crate::{
@@ -105,8 +106,8 @@ fn attention(asked: &Asked, facts: &Facts, services: &Report) -> Markup {
     }
 }
 
-/// Endpoints that get no requests; and those that fail where others of their service do not, or where retries hide it from the
-/// service's clients.
+/// Endpoints that get no requests; those that are far slower than others of their service; and those that fail where others do not,
+/// or where retries hide it from the service's clients.
 fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
     let report = endpoints::Report::of(&facts.traffic, &facts.services, None);
     let is_ill = |row: &endpoints::Row| {
@@ -123,6 +124,17 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
     // An endpoint of several services is one.
     let (mut named, mut points) = (BTreeSet::new(), Vec::new());
     for (service, rows) in by_service {
+        for (row, slow) in rows.iter().filter_map(|row| Some((row, row.slow.as_ref()?))) {
+            if row.state != endpoints::State::Slow || !named.insert((&row.workload, row.address)) {
+                continue;
+            }
+            let words = html! {
+                (named_service_link(service, asked.since)) ": the endpoint " (endpoint_name(row)) " is slow: "
+                (slow.percent) " % of its requests take up to " b { (milliseconds(slow.own_ms)) }
+                ", at its siblings " (milliseconds(slow.siblings_ms))
+            };
+            points.push(Point { health: Health::Strained, words });
+        }
         // What is said of the service says it already, unless retries hide how badly its endpoints do.
         let is_said = |row: &&endpoints::Row| {
             is_ill(row) && of_service(service) <= Health::of_endpoint(row.state)
@@ -142,7 +154,7 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
             let clients = row.out.len();
             let words = html! {
                 (named_service_link(service, asked.since)) ": the endpoint "
-                @match &row.workload { Some(name) => { (name.to_string()) }, None => { (row.address.to_string()) } }
+                (endpoint_name(row))
                 @if clients > 0 { " gets no requests, from " (clients) @if clients == 1 { " client" } @else { " clients" } }
                 @if counted.is_ill() {
                     @if clients > 0 { ", and fails: " } @else { " fails: " }
@@ -173,15 +185,34 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
     points
 }
 
+/// Its workload, or its address where none is known.
+fn endpoint_name(row: &endpoints::Row) -> String {
+    row.workload.as_ref().map_or_else(|| row.address.to_string(), ToString::to_string)
+}
+
+/// So many of those that are not connected are named.
+const MOST_NAMED: usize = 3;
+
 fn of_proxies(facts: &Facts) -> Vec<Point> {
     let rows: Vec<_> =
         facts.replicas.iter().flat_map(|replica| rows(&replica.config, &replica.name)).collect();
-    let missing = facts.missing().len();
+    let missing = facts.missing();
     let of = |state| rows.iter().filter(|row| row.state == state).count();
-    let line = |health, number: usize, one: &str, more: &str| {
-        let words = html! { a href="/dashboard/proxies" { (number) @if number == 1 { " proxy" } @else { " proxies" } } " " @if number == 1 { (one) } @else { (more) } };
+    let line = |health, number: usize, one: &str, more: &str, names: &str| {
+        let words = html! {
+            a href="/dashboard/proxies" { (number) @if number == 1 { " proxy" } @else { " proxies" } } " "
+            @if number == 1 { (one) } @else { (more) } (names)
+        };
         (number > 0).then_some(Point { health, words })
     };
+    let since = |name: &WorkloadName| {
+        let absent = facts.services.absent.iter().find(|one| one.workload == *name);
+        let since = absent.and_then(|one| one.since).map(|since| format!(" (since {})", Utc(since)));
+        format!("{name}{}", since.unwrap_or_default())
+    };
+    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|name| since(*name)).collect();
+    let more = if missing.len() > MOST_NAMED { ", …" } else { "" };
+    let names = if facts.is_partial { String::new() } else { format!(": {}{more}", names.join(", ")) };
     let away = match facts.is_partial {
         true => ("is not connected to this replica", "are not connected to this replica"),
         false => ("is not connected", "are not connected"),
@@ -193,13 +224,15 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
             of(State::Refused),
             "has refused its configuration",
             "have refused their configuration",
+            "",
         ),
-        line(missing_health, missing, away.0, away.1),
+        line(missing_health, missing.len(), away.0, away.1, &names),
         line(
             Health::Strained,
             of(State::Behind),
             "has an older configuration",
             "have an older configuration",
+            "",
         ),
     ]
     .into_iter()

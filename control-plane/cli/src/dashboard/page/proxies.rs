@@ -1,7 +1,9 @@
 //! Every proxy: what it runs, which configuration it has and since when, and how much memory it takes.
 
 use maud::{Markup, html};
+use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::Proxy;
+use selvedge_model::WorkloadName;
 
 use crate::{
     dashboard::{
@@ -48,7 +50,7 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
         @if !missing.is_empty() {
             section aria-labelledby="missing" {
                 h2 #missing { "Not connected" @if facts.is_partial { " to this replica" } }
-                ul.flat { @for name in missing.iter().take(MOST_ROWS) { li { (Health::Failing.mark()) " " (name.to_string()) } } }
+                ul.flat { @for name in missing.iter().take(MOST_ROWS) { li { (Health::Failing.mark()) " " (name.to_string()) (since(facts, name)) } } }
                 @if missing.len() > MOST_ROWS { p.note { "and " (missing.len() - MOST_ROWS) " more" } }
                 p.note { "Look at the log of such a sidecar, and what its admin port says at " code { "/ready" } "." }
             }
@@ -58,6 +60,12 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
             @if all.is_empty() { p.empty { "No proxy is connected." } } @else { (proxies(facts, &all)) }
         }
     }
+}
+
+/// Since when a workload's proxy is not connected, where that is known.
+fn since(facts: &Facts, workload: &WorkloadName) -> Markup {
+    let absent = facts.services.absent.iter().find(|one| one.workload == *workload);
+    html! { @if let Some(since) = absent.and_then(|one| one.since) { span.rest { " since " (Utc(since).to_string()) } } }
 }
 
 fn replicas(facts: &Facts) -> Markup {

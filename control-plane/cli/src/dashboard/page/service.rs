@@ -367,7 +367,6 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
         // Those that get nothing before all others.
         (if row.out.is_empty() { failures } else { u64::MAX }, count)
     });
-    let missing = facts.missing();
     let head = [
         ("Endpoint", false),
         ("Workload", false),
@@ -379,14 +378,17 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     ];
     let rows = html! {
         @for row in &report.endpoints {
-            @let state = facts.state_of(row, &missing);
+            @let state = row.state;
             @let health = Health::of_endpoint(state);
             tr.{ (if health.is_ill() { health.class() } else { "" }) } {
                 th scope="row" { code { (row.address.to_string()) } }
                 td data-label="Workload" { @match &row.workload { Some(name) => { (name.to_string()) }, None => "–" } }
                 td data-label="State" {
                     (health.mark()) " "
-                    @if state != State::Out { (state.word()) } @else {
+                    @if state != State::Out {
+                        (state.word())
+                        @if let Some(why) = row.remark() { ul.why { li { (why) } } }
+                    } @else {
                         "out for " (row.out.len()) @if row.out.len() == 1 { " client" } @else { " clients" }
                         ul.why {
                             @for out in row.out.iter().take(5) {
@@ -394,6 +396,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
                                     @match out.seconds_left { Some(left) => { (length(std::time::Duration::from_secs(left))) " more" }, None => "until its health checks pass" } }
                             }
                             @if row.out.len() > 5 { li { "and " (row.out.len() - 5) " more" } }
+                            @if let Some(why) = row.remark() { li { (why) } }
                         }
                     }
                 }
@@ -414,6 +417,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
             h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it" } }
             @if report.endpoints.is_empty() { p.empty { "It has no endpoint that is known by its address." } }
             @else { (cards("Endpoints, and which of them get no requests", &head, &rows)) (and_more(more, &format!("endpoints {name}"))) }
+            @for one in report.undelivered.iter().filter(|one| one.service == name) { p.note.warn { (one.to_string()) } }
         }
     }
 }
