@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use selvedge_model::traffic::BROKEN_OFF;
+use selvedge_model::traffic::{BROKEN_OFF, UNSERVED};
 use serde_json::Value;
 
 /// What each program says, as its own tests hold it to.
@@ -97,8 +97,8 @@ fn dashboards_ask_for_what_has_one_name_by_its_name_and_not_by_a_pattern() {
 }
 
 #[test]
-fn dashboards_and_alerts_take_the_same_for_broken_off_as_commands_do() {
-    let mut words: Vec<&str> = BROKEN_OFF.into_iter().chain(["canceled"]).collect();
+fn dashboards_and_alerts_take_the_same_for_failures_as_commands_do() {
+    let mut words: Vec<&str> = BROKEN_OFF.into_iter().chain(UNSERVED).chain(["canceled"]).collect();
     words.sort_unstable();
     let words = words.join("|");
     let rules = ["alerts.yaml", "rules.yaml"].map(|name| {

@@ -295,6 +295,53 @@ async fn an_endpoint_whose_sidecar_was_killed_is_not_called_healthy() {
         .await;
 }
 
+/// A route for one path alone.
+const ONE_PATH: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: default}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews}]
+  rules:
+  - matches: [{path: {type: Exact, value: /known}}]
+    backendRefs: [{name: reviews, port: 9080}]
+";
+
+/// How often each is sent.
+const TIMES: u64 = 10;
+
+#[tokio::test]
+async fn what_the_mesh_answers_itself_because_it_knows_no_way_is_no_success() {
+    let mesh = mesh().await;
+    in_force(&mesh, ONE_PATH).await;
+    let caller = mesh.workload("caller");
+    for _ in 0..TIMES {
+        let answer = caller.call(call::to("reviews:9080", "/other")).await.expect("an answer");
+        let error = answer.proxy_error().unwrap_or_default();
+        assert!(answer.status == 404 && error.starts_with("no-route"), "{}", answer.summary());
+        let own = caller.call(call::to("reviews:9080", "/known?status=404")).await.expect("an answer");
+        assert!(own.status == 404 && own.proxy_error().is_none(), "the app's own answer");
+        let nowhere = caller.call(call::to("nobody.test:80", "/")).await.expect("an answer");
+        assert!(nowhere.status.is_server_error(), "{}", nowhere.summary());
+    }
+
+    // A request from before the service was known may have failed, too.
+    let failed = |said: &Value| {
+        let rows = said["rows"].as_array().into_iter().flatten();
+        let failures = |row: &Value| row["requests"]["failures"].as_u64().unwrap_or_default();
+        let by_name = rows.map(|row| (row["name"].as_str().unwrap_or_default().to_owned(), failures(row)));
+        let by_name: BTreeMap<String, u64> = by_name.collect();
+        let of = |name: &str| by_name.get(name).is_some_and(|failures| *failures >= TIMES);
+        serde_json::json!([of(&format!("{SERVICE} (no route)")), of("unknown (no route)")])
+    };
+    let words = ["stat", "--by", "route", "--from", "default/caller"];
+    until(&mesh, &words, &serde_json::json!([true, true]), failed).await;
+    let known = asked(&mesh, &["stat", "--by", "route", "--from", "default/caller", "--to", "reviews"]).0;
+    let rows = known["rows"].as_array().expect("a list").iter();
+    let of_route =
+        rows.clone().find(|row| row["name"].as_str().is_some_and(|name| name.contains("HTTPRoute")));
+    assert_eq!(of_route.expect("it was followed")["requests"]["failures"], 0, "{known:#}");
+}
+
 #[tokio::test]
 async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_not_there_is_named() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;

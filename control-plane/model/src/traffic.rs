@@ -81,6 +81,10 @@ const AFTER_CONNECTING: [&str; 2] = ["reset", "protocol"];
 /// Those of an answer that has begun and has broken off by no doing of its client's: the server, or what is between, has not
 /// brought it to its end. Dashboards, rules and alerts have the same.
 pub const BROKEN_OFF: [&str; 5] = ["certificate", "draining", "identity", "reset", "timeout"];
+/// Those of an answer that a proxy has made itself because the mesh did not bring the request anywhere, although its status, or
+/// gRPC's, does not say that: there is no route (404), or a limit of connections or requests is reached (RESOURCE_EXHAUSTED).
+/// Dashboards, rules and alerts have the same.
+pub const UNSERVED: [&str; 2] = ["no-route", "overflow"];
 
 impl Edge {
     /// How many of `counts` have gone in plaintext for certain. What a client's proxy has answered itself, or has given up, may
@@ -127,10 +131,11 @@ pub struct Outcome {
 impl Outcome {
     /// Whether it speaks against the server, or what is between.
     ///
-    /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off ([`BROKEN_OFF`]), or a gRPC
-    /// status that says that the call did not work (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). One that
-    /// its own client gives up before the answer is over does not, and neither does one that a policy or a limit refuses or
-    /// breaks off. A connection fails if a proxy refuses it or breaks it off.
+    /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off ([`BROKEN_OFF`]), one that a proxy
+    /// has made itself because the request went nowhere ([`UNSERVED`]), or a gRPC status that says that the call did not work
+    /// (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). As Linkerd has it, an app's own answer of 404 is a success.
+    /// A request that its own client gives up before the answer is over does not fail, and neither does one that a policy or a
+    /// rate limit refuses or breaks off. A connection fails if a proxy refuses it or breaks it off.
     pub fn is_failure(&self, carried: Carried) -> bool {
         let reason = self.reason.as_deref();
         if carried != Carried::Http {
@@ -141,7 +146,7 @@ impl Outcome {
             Some(status) if status >= 500 => true,
             Some(_) => {
                 matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15))
-                    || reason.is_some_and(|reason| BROKEN_OFF.contains(&reason))
+                    || reason.is_some_and(|reason| BROKEN_OFF.contains(&reason) || UNSERVED.contains(&reason))
             }
         }
     }
@@ -277,6 +282,12 @@ mod tests {
         for (status, grpc, reason, failure) in [
             (Some(200), None, None, false),
             (Some(404), None, None, false),
+            (Some(404), None, Some("no-route"), true),
+            (Some(200), Some(12), None, false),
+            (Some(200), Some(12), Some("no-route"), true),
+            (Some(200), Some(8), None, false),
+            (Some(200), Some(8), Some("overflow"), true),
+            (Some(200), Some(8), Some("rate-limit"), false),
             (Some(500), None, None, true),
             (Some(503), None, Some("no-endpoint"), true),
             (Some(403), None, Some("policy"), false),

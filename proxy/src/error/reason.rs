@@ -477,6 +477,8 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_model::traffic::{Carried, Outcome};
+
     use super::*;
 
     /// A row of the guide: reason, HTTP status, gRPC status.
@@ -538,6 +540,25 @@ mod tests {
             if matches!(named, Some(Attempt::Connect | Attempt::NotDelivered)) {
                 assert!(reason.proves_undelivered() && reason.blames_endpoint(SaidBy::Peer), "{reason}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_mesh_does_not_serve_is_a_failure_over_http_and_grpc_alike() {
+        let fails = |status, grpc_status, reason: Reason| {
+            let reason = Some(reason.word().into());
+            Outcome { status: Some(status), grpc_status, reason }.is_failure(Carried::Http)
+        };
+        // What is refused, and what is asked of the client.
+        let refusals = [Reason::Credentials, Reason::Policy, Reason::RateLimit, Reason::Token];
+        // Nobody is answered, or as the document says.
+        let others = |reason: &Reason| {
+            !reason.is_clients_fault() && !matches!(reason, Reason::Canceled | Reason::Fault)
+        };
+        for reason in Reason::ALL.into_iter().filter(others) {
+            let is_failure = !refusals.contains(&reason);
+            assert_eq!(fails(reason.status().as_u16(), None, reason), is_failure, "{reason} over HTTP");
+            assert_eq!(fails(200, Some(reason.grpc()), reason), is_failure, "{reason} over gRPC");
         }
     }
 

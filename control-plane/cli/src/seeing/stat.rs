@@ -26,7 +26,8 @@ use crate::{
 ///
 /// By service, client, route and subset it is what clients' sidecars count, retries and all that is between included; by
 /// workload, what its own sidecar counts. A request fails if it has no answer, a status of 500 or more, an answer that breaks
-/// off, or a gRPC status that says that it did not work. Latencies are at most a quarter off.
+/// off or that a proxy has made itself because there was no route (404), or a gRPC status that says that it did not work.
+/// Latencies are at most a quarter off.
 ///
 /// Exit status: 0; 1 if fewer than --min-success percent of some row's requests succeed, or --from or --to names nothing that
 /// is known; 2 if the control plane does not answer.
