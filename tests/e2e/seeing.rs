@@ -342,6 +342,71 @@ async fn what_the_mesh_answers_itself_because_it_knows_no_way_is_no_success() {
     assert_eq!(of_route.expect("it was followed")["requests"]["failures"], 0, "{known:#}");
 }
 
+/// A command that looks on, and what it says on both its outputs.
+struct Lookout {
+    _child: tokio::process::Child,
+    out: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+    error: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStderr>>,
+}
+
+impl Lookout {
+    fn start(words: &[&str]) -> Self {
+        let mut command = tokio::process::Command::new(SELVEDGE);
+        let command = command.args(words).kill_on_drop(true);
+        let command = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let out = tokio::io::BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let error = tokio::io::BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        Self { _child: child, out, error }
+    }
+
+    /// Reads until it says something with these words on standard error.
+    async fn says(&mut self, words: &str) {
+        let heard = async {
+            while let Some(line) = self.error.next_line().await.expect("text") {
+                if line.contains(words) {
+                    return;
+                }
+            }
+            panic!("it has ended without {words:?}");
+        };
+        tokio::time::timeout(TOLD, heard).await.unwrap_or_else(|_| panic!("it never says {words:?}"));
+    }
+
+    async fn shows(&mut self) {
+        let line = tokio::time::timeout(TOLD, self.out.next_line()).await.expect("in time").expect("text");
+        assert!(line.is_some(), "it has ended");
+    }
+}
+
+#[tokio::test]
+async fn who_looks_on_goes_on_after_the_control_plane_has_restarted() {
+    let mut mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let admin = mesh.control_plane_admin_address().to_string();
+    let mut tap = Lookout::start(&["tap", "default/caller", "--admin", &admin, "-o", "json"]);
+    let mut top = Lookout::start(&["top", "--admin", &admin, "-o", "json"]);
+    tap.says("showing requests of 1 connected proxy").await;
+    top.shows().await;
+
+    mesh.kill_control_plane().await.expect("it dies");
+    tap.says("trying again until it answers").await;
+    top.says("trying again until it answers").await;
+    mesh.start_control_plane().await.expect("it starts");
+    tap.says("the control plane answers again").await;
+    top.says("the control plane answers again").await;
+    top.shows().await;
+    let sending = async {
+        loop {
+            drop(answering(&mesh, 200).await);
+        }
+    };
+    tokio::select! {
+        () = tap.shows() => {}
+        () = sending => unreachable!(),
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_not_there_is_named() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;

@@ -2,6 +2,7 @@
 //!
 //! They ask every replica of the control plane what its sidecars have told it, and add that up.
 
+mod again;
 pub(crate) mod ask;
 pub mod edges;
 pub mod endpoints;

@@ -18,7 +18,7 @@ use selvedge_model::{
 use selvedge_ops::plain;
 use tokio::time::Instant;
 
-use super::{ask::LIVE_TIME, encoded};
+use super::{again::Answering, ask::LIVE_TIME, encoded};
 use crate::{
     cluster,
     output::OutputArgs,
@@ -37,7 +37,10 @@ const REST: Duration = Duration::from_secs(2);
 ///
 /// With -o json each line is one JSON object.
 ///
-/// Exit status: 0; 2 if the control plane does not answer.
+/// If the control plane goes away, as when it restarts, that is said on standard error, and requests are shown again when it is back.
+///
+/// Exit status: 0 after --max requests or the time of --for; 2 if the control plane does not answer when it is asked first, or
+/// when the time of --for is over; 130 by Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only what this workload sends and gets, or all workloads of a namespace; default: of all
@@ -204,7 +207,10 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
     loop {
         let asked = args.place.ask::<TapAnswer>(path, limit(deadline));
-        let Answers { told, unknown: silent } = patiently_after(REST, asked).await?;
+        let answer = patiently_after(REST, asked).await;
+        let Some(Answers { told, unknown: silent }) = answering.heard(answer, deadline).await? else {
+            continue;
+        };
         let answers: Vec<TapAnswer> = told.into_values().collect();
         if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
@@ -216,6 +222,7 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
         for (replica, why) in silent.iter().filter(|(replica, _)| !unknown.contains_key(*replica)) {
             eprintln!("replica {replica} does not answer: {why}");
         }
+    let mut answering = Answering::new();
         unknown = silent;
         missing.add(&answers);
         missing.tell_if_due();

@@ -10,6 +10,7 @@ use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
 use super::{
+    again::Answering,
     filter::FilterArgs,
     stat::{By, Report},
 };
@@ -22,7 +23,9 @@ const SECONDS: u64 = 15;
 ///
 /// While it runs, sidecars report every second. It is of the last 15 to 30 seconds. With -o json each line is one JSON object.
 ///
-/// Exit status: 0; 2 if the control plane does not answer.
+/// If the control plane goes away, as when it restarts, that is said on standard error, and it goes on when it is back.
+///
+/// Exit status: 0 after --max; 2 if the control plane does not answer when it is asked first; 130 by Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -70,9 +73,10 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
 }
 
 async fn watch(args: &Args) -> anyhow::Result<()> {
-    let mut shown = 0;
+    let (mut shown, mut answering) = (0, Answering::new());
     loop {
-        let mut report = patiently(look(args)).await?;
+        let answer = patiently(look(args)).await;
+        let Some(mut report) = answering.heard(answer, None).await? else { continue };
         report.sort_by_load();
         let mut out = io::stdout().lock();
         if args.output.is_json() {
