@@ -12,7 +12,7 @@ use selvedge_control_plane::status::{
 use selvedge_model::{WorkloadName, traffic::Carried};
 
 use super::{
-    html::with_port,
+    html::{kubernetes, with_port},
     told::{Found, May, Told, Wanted},
 };
 use crate::seeing::ask::{Traffic, all_services};
@@ -103,6 +103,29 @@ impl Facts {
         facts.services = all_services(services.into_iter(), is_whole && unknown.is_empty());
         facts.traffic = Traffic::of(wanted.since, traffic, unknown);
         facts
+    }
+
+    /// The namespaces of which something is known: of services, of workloads, and of who has told something.
+    pub(super) fn namespaces(&self) -> BTreeSet<&str> {
+        let services = self.services.services.iter();
+        let hosts = services.clone().filter_map(|one| Some(kubernetes(&one.host)?.1));
+        let endpoints = services.flat_map(|one| &one.endpoints).filter_map(|one| one.workload.as_ref());
+        let configs = self.replicas.iter().map(|replica| &replica.config);
+        let connected = configs.clone().flat_map(|config| &config.proxies).map(|proxy| &proxy.workload);
+        let expected = configs.flat_map(|config| &config.expected);
+        let workloads = endpoints.chain(connected).chain(expected).chain(self.traffic.workloads.keys());
+        let edges = self.traffic.workloads.values().flat_map(|one| &one.edges).map(|one| &one.edge);
+        let called = edges.clone().filter_map(|edge| Some(kubernetes(&edge.host)?.1));
+        let clients = edges.filter_map(|edge| Some(edge.client.as_ref()?.namespace()));
+        hosts.chain(workloads.map(WorkloadName::namespace)).chain(called).chain(clients).collect()
+    }
+
+    /// Whether something is known of a service with this host.
+    pub(super) fn knows_host(&self, host: &str) -> bool {
+        let mut edges = self.traffic.workloads.values().flat_map(|one| &one.edges);
+        self.services.services.iter().any(|one| &*one.host == host)
+            || self.history.lines.keys().any(|key| &*key.host == host)
+            || edges.any(|one| &*one.edge.host == host)
     }
 
     /// Workloads that should be connected, and are to none of the replicas that were asked.

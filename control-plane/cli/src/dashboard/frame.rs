@@ -10,6 +10,7 @@ use super::{
     page::{Asked, Page, WINDOWS},
     told::Bad,
 };
+use crate::seeing::known::near;
 
 /// A whole page.
 pub(super) fn whole(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
@@ -44,6 +45,7 @@ pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> (Markup, Mar
             h1 { @if let Page::Service { .. } = page { span.kind { "Service " } } (page.title()) }
             @if page.has_window() { (windows(page, asked)) }
         }
+        (not_as_asked(page, asked, facts))
         (page.content(asked, facts))
         (missing(facts))
     };
@@ -61,6 +63,30 @@ pub(super) fn content(page: &Page, asked: &Asked, facts: &Facts) -> (Markup, Mar
         }
     };
     (content, as_of)
+}
+
+/// What the URL asks for and the page cannot show: nobody shall take an empty page for an answer.
+fn not_as_asked(page: &Page, asked: &Asked, facts: &Facts) -> Markup {
+    let known = facts.namespaces();
+    let namespace = asked.namespace.as_deref();
+    let unknown = namespace.filter(|namespace| page.has_namespace() && !known.contains(namespace));
+    let focus = asked.focus.as_deref().filter(|focus| *page == Page::Topology && !facts.knows_host(focus));
+    html! {
+        @if let Some(namespace) = unknown {
+            @let near = near(namespace, known.iter().copied());
+            p.note.warn { "No namespace " b { (namespace) } " is known." @if !near.is_empty() { " Near: " (near.join(", ")) "." } }
+        }
+        @if let Some(namespace) = namespace.filter(|_| !page.has_namespace()) {
+            p.note.warn { "This page is of all namespaces, and not of " b { (namespace) } " alone." }
+        }
+        @if let Some(focus) = focus {
+            p.note.warn { "No document declares a service " b { (focus) } ", and nobody has called it in the last hour." }
+        }
+        @if let Some(time) = asked.other_time.as_ref().filter(|_| page.has_window()) {
+            p.note.warn { "Figures are not of " b { (time) } ": the times that can be chosen are "
+                (WINDOWS.map(|(_, word, _)| word).join(", ")) "." }
+        }
+    }
 }
 
 fn windows(page: &Page, asked: &Asked) -> Markup {

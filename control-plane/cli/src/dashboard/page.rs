@@ -37,12 +37,19 @@ pub(super) struct Asked {
     pub(super) namespace: Option<String>,
     /// Only what is beside this.
     pub(super) focus: Option<String>,
+    /// A time that the URL names and that cannot be chosen.
+    pub(super) other_time: Option<String>,
 }
 
 /// Of how many seconds traffic is shown where a URL says `text`: of a minute unless it says one of the others.
 pub(super) fn window(text: Option<&str>) -> u64 {
     let window = WINDOWS.iter().find(|(_, word, _)| text == Some(word));
     window.map_or(WINDOWS[0].0, |(seconds, ..)| *seconds)
+}
+
+/// Whether a URL may say `text` of the time.
+pub(super) fn is_window(text: &str) -> bool {
+    WINDOWS.iter().any(|(_, word, _)| text == *word)
 }
 
 /// The page of the service whose name a URL has.
@@ -97,6 +104,11 @@ impl Page {
     /// Whether a window of time can be chosen.
     pub(super) fn has_window(&self) -> bool {
         matches!(self, Self::Overview | Self::Topology | Self::Policies | Self::Service { .. })
+    }
+
+    /// Whether one namespace can be chosen.
+    pub(super) fn has_namespace(&self) -> bool {
+        matches!(self, Self::Topology | Self::Policies)
     }
 
     /// What it needs to know.

@@ -178,10 +178,12 @@ struct Said {
 impl Said {
     fn asked(self) -> Asked {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let since = some(self.since);
         Asked {
-            since: page::window(self.since.as_deref()),
+            since: page::window(since.as_deref()),
             namespace: some(self.ns),
             focus: some(self.focus),
+            other_time: since.filter(|since| !page::is_window(since)),
         }
     }
 }

@@ -39,7 +39,7 @@ fn wanted() -> Wanted {
 }
 
 fn asked() -> Asked {
-    Asked { since: 60, namespace: None, focus: None }
+    Asked { since: 60, namespace: None, focus: None, other_time: None }
 }
 
 fn host(service: usize) -> String {
@@ -352,6 +352,33 @@ fn a_mesh_of_a_hundred_services_is_drawn_in_bounded_size() {
 }
 
 #[test]
+fn what_is_not_known_is_said_and_not_shown_as_if_it_were_empty() {
+    let facts = facts(large(10));
+    let said = |page: &Page, asked: &Asked| {
+        let text = frame::whole(page, asked, &facts).0;
+        let note = text.split_once("<p class=\"note warn\">").map(|(_, rest)| rest);
+        note.map(|rest| rest.split_once("</p>").unwrap().0.to_owned())
+    };
+    let of = |namespace: &str| Asked { namespace: Some(namespace.to_owned()), ..asked() };
+
+    for page in [Page::Topology, Page::Policies] {
+        assert_eq!(said(&page, &of("cart")), None);
+        let unknown = said(&page, &of("carts"));
+        assert_eq!(unknown.as_deref(), Some("No namespace <b>carts</b> is known. Near: cart."), "{page:?}");
+        assert_eq!(said(&page, &of("zzz")).as_deref(), Some("No namespace <b>zzz</b> is known."));
+    }
+    let whole = said(&Page::Overview, &of("cart")).unwrap();
+    assert!(whole.starts_with("This page is of all namespaces, and not of <b>cart</b>"), "{whole}");
+    let focus = |host: String| Asked { focus: Some(host), ..asked() };
+    assert_eq!(said(&Page::Topology, &focus(host(3))), None);
+    let unknown = said(&Page::Topology, &focus("nobody".to_owned())).unwrap();
+    assert!(unknown.starts_with("No document declares a service <b>nobody</b>"), "{unknown}");
+    let time = Asked { other_time: Some("7m".to_owned()), ..asked() };
+    let said = said(&Page::Overview, &time).unwrap();
+    assert!(said.ends_with("can be chosen are 1m, 5m, 15m, 1h."), "{said}");
+}
+
+#[test]
 fn what_fails_stands_first_and_says_so_without_its_colour() {
     let facts = facts(large(100));
     let text = drawn("large", &Page::Overview, &asked(), &facts);
@@ -391,12 +418,16 @@ fn an_endpoint_that_fails_is_named_at_once_even_if_retries_hide_it_and_is_not_ca
     serve(&mut told, 2, true, counts(40, 0, 5));
     let proxies = &mut told.config.proxies;
     proxies.retain(|proxy| proxy.workload != workload(2));
+    let since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046));
+    told.services.absent = vec![AbsentShown { workload: workload(2), since }];
     let facts = facts(told);
 
     let text = frame::whole(&Page::Overview, &asked(), &facts).0;
     let attention = text.split_once("</section>").unwrap().0;
     assert!(attention.contains("svc-01-7f9c4 fails: 40 of 40 requests"), "{attention}");
     assert!(!attention.contains("svc-02-7f9c4 fails"), "{attention}");
+    let named = "are not connected: billing/svc-03-7f9c4, cart/svc-02-7f9c4 (since 2026-11-30T13:40:46Z)";
+    assert!(attention.contains(named), "{attention}");
     let endpoints = |service: usize| {
         let page = service_named(&format!("{}:8080", host(service))).unwrap();
         let text = frame::whole(&page, &asked(), &facts).0;
@@ -406,6 +437,7 @@ fn an_endpoint_that_fails_is_named_at_once_even_if_retries_hide_it_and_is_not_ca
     let (failing, gone) = (endpoints(1), endpoints(2));
     assert!(failing.contains("tr class=\"bad\"") && failing.contains("</span> failing"), "{failing}");
     assert!(gone.contains("its sidecar is not connected"), "{gone}");
+    assert!(gone.contains("no sidecar that is connected, since 2026-11-30T13:40:46Z"), "{gone}");
     assert!(!(failing + &gone).contains("healthy"));
 }
 
@@ -418,43 +450,11 @@ fn an_endpoint_that_gets_no_requests_is_named_with_what_has_failed_of_it() {
 
     let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
     let attention = text.split_once("</section>").unwrap().0;
-    let since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046));
-    told.services.absent = vec![AbsentShown { workload: workload(2), since }];
     let words = "svc-01-7f9c4 gets no requests, from 1 client, and fails: 40 of 100 requests";
     assert!(attention.contains(words), "{attention}");
     assert!(attention.contains("<li class=\"bad\">"), "{attention}");
 }
 
-#[test]
-    let named = "are not connected: billing/svc-03-7f9c4, cart/svc-02-7f9c4 (since 2026-11-30T13:40:46Z)";
-    assert!(attention.contains(named), "{attention}");
-fn endpoints_that_all_fail_are_not_named_beside_their_service() {
-    let mut told = large(3);
-    told.services.out.clear();
-    let failing = edge(&host(1), "", true);
-    let caller = told.traffic.workloads.get_mut(&workload(0)).unwrap();
-    caller.edges.push(EdgeTraffic { edge: failing, counts: counts(0, 900, 5) });
-    serve(&mut told, 1, true, counts(0, 900, 5));
-
-    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
-    assert!(gone.contains("no sidecar that is connected, since 2026-11-30T13:40:46Z"), "{gone}");
-    let attention = text.split_once("</section>").unwrap().0;
-    assert!(attention.contains("svc-01") && !attention.contains("svc-01-7f9c4 fails"), "{attention}");
-}
-
-#[test]
-fn endpoints_that_do_worse_than_their_service_because_of_retries_are_named() {
-    let mut told = large(3);
-    told.services.out.clear();
-    told.traffic.workloads.values_mut().for_each(|workload| workload.edges.clear());
-    let called = EdgeTraffic { edge: edge(&host(1), "", true), counts: counts(98, 2, 5) };
-    told.traffic.workloads.get_mut(&workload(0)).unwrap().edges.push(called);
-    serve(&mut told, 1, true, counts(98, 30, 5));
-
-    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
-    let attention = text.split_once("</section>").unwrap().0;
-    assert!(attention.contains("98.00 %") && attention.contains("<li class=\"warn\">"), "{attention}");
-    assert!(attention.contains("svc-01-7f9c4 fails: 30 of 128 requests"), "{attention}");
 #[test]
 fn an_endpoint_that_is_far_slower_than_its_siblings_is_named_and_is_not_called_healthy() {
     let mut told = large(3);
@@ -475,6 +475,33 @@ fn an_endpoint_that_is_far_slower_than_its_siblings_is_named_and_is_not_called_h
     assert!(text.contains("</span> slow<ul class=\"why\"><li>is slow: 50 %"), "{text}");
 }
 
+#[test]
+fn endpoints_that_all_fail_are_not_named_beside_their_service() {
+    let mut told = large(3);
+    told.services.out.clear();
+    let failing = edge(&host(1), "", true);
+    let caller = told.traffic.workloads.get_mut(&workload(0)).unwrap();
+    caller.edges.push(EdgeTraffic { edge: failing, counts: counts(0, 900, 5) });
+    serve(&mut told, 1, true, counts(0, 900, 5));
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("svc-01") && !attention.contains("svc-01-7f9c4 fails"), "{attention}");
+}
+
+#[test]
+fn endpoints_that_do_worse_than_their_service_because_of_retries_are_named() {
+    let mut told = large(3);
+    told.services.out.clear();
+    told.traffic.workloads.values_mut().for_each(|workload| workload.edges.clear());
+    let called = EdgeTraffic { edge: edge(&host(1), "", true), counts: counts(98, 2, 5) };
+    told.traffic.workloads.get_mut(&workload(0)).unwrap().edges.push(called);
+    serve(&mut told, 1, true, counts(98, 30, 5));
+
+    let text = frame::whole(&Page::Overview, &asked(), &facts(told)).0;
+    let attention = text.split_once("</section>").unwrap().0;
+    assert!(attention.contains("98.00 %") && attention.contains("<li class=\"warn\">"), "{attention}");
+    assert!(attention.contains("svc-01-7f9c4 fails: 30 of 128 requests"), "{attention}");
 }
 
 #[test]

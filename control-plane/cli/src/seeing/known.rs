@@ -146,6 +146,14 @@ fn likeness_to_workload(party: &Party, namespace: &str, name: &str) -> (f64, Str
     }
 }
 
+/// Those of `all` that are like `name`, the nearest first.
+pub(crate) fn near<'a>(name: &str, all: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let likeness = all.into_iter().map(|one| (like(name, one), one));
+    let mut near: Vec<(f64, &str)> = likeness.filter(|(likeness, _)| *likeness >= NEAR).collect();
+    near.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
+    near.into_iter().take(MOST_NEAR).map(|(_, name)| name).collect()
+}
+
 /// How like they are, 0 to 1. By Jaro and Winkler alone short words are never near: those that differ by one letter in three are,
 /// two that are swapped being one.
 fn like(one: &str, other: &str) -> f64 {

@@ -7,7 +7,7 @@ pub(crate) mod ask;
 pub mod edges;
 pub mod endpoints;
 pub(crate) mod filter;
-mod known;
+pub(crate) mod known;
 pub mod logs;
 pub(crate) mod numbers;
 pub mod routes;

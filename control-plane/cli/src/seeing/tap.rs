@@ -16,9 +16,10 @@ use selvedge_model::{
     traffic::Way,
 };
 use selvedge_ops::plain;
+use selvedge_proxy::error::Reason;
 use tokio::time::Instant;
 
-use super::{again::Answering, ask::LIVE_TIME, encoded};
+use super::{again::Answering, ask::LIVE_TIME, encoded, known::near};
 use crate::{
     cluster,
     output::OutputArgs,
@@ -88,8 +89,8 @@ struct FilterArgs {
     #[arg(long, value_name = "STATUS", value_parser = statuses)]
     status: Option<(u16, u16)>,
 
-    /// Only those for which a proxy has given this reason, such as no-endpoint
-    #[arg(long, value_name = "WORD")]
+    /// Only those for which a proxy has given this reason, such as no-endpoint: a word of proxy/errors.md
+    #[arg(long, value_name = "WORD", value_parser = reason)]
     reason: Option<String>,
 
     /// Only those that took this long, at least
@@ -126,6 +127,19 @@ fn workload(text: &str) -> Result<String, String> {
     let name = if name == "*" { "any" } else { name };
     WorkloadName::new(namespace, name).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
+}
+
+/// What no proxy says would be waited for in vain.
+fn reason(text: &str) -> Result<String, String> {
+    if Reason::from_word(text).is_some() {
+        return Ok(text.to_owned());
+    }
+    let words = || Reason::ALL.into_iter().map(Reason::word);
+    let near = near(text, words());
+    Err(match near.is_empty() {
+        false => format!("no proxy gives this reason; near: {}", near.join(", ")),
+        true => format!("no proxy gives this reason; there are: {}", words().collect::<Vec<_>>().join(", ")),
+    })
 }
 
 fn statuses(text: &str) -> Result<(u16, u16), String> {
@@ -205,6 +219,7 @@ fn limit(deadline: Option<Instant>) -> Duration {
 async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Result<()> {
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
+    let mut answering = Answering::new();
     loop {
         let asked = args.place.ask::<TapAnswer>(path, limit(deadline));
         let answer = patiently_after(REST, asked).await;
@@ -222,7 +237,6 @@ async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Res
         for (replica, why) in silent.iter().filter(|(replica, _)| !unknown.contains_key(*replica)) {
             eprintln!("replica {replica} does not answer: {why}");
         }
-    let mut answering = Answering::new();
         unknown = silent;
         missing.add(&answers);
         missing.tell_if_due();
@@ -382,6 +396,20 @@ mod tests {
         assert!(asked_of(0, Some("shop/crat")).starts_with("no connected proxy is that of shop/crat; "));
         assert_eq!(asked_of(1, Some("shop/cart")), "showing requests of 1 connected proxy");
         assert_eq!(asked_of(7, None), "showing requests of 7 connected proxies");
+    }
+
+    #[test]
+    fn a_reason_that_no_proxy_gives_is_refused_with_those_that_are_like_it() {
+        let asked = |word: &str| {
+            let line = Line::try_parse_from(["tap", "--admin", "127.0.0.1:1", "--reason", word]);
+            line.map(|line| line.args.filter.reason).map_err(|error| (error.exit_code(), error.to_string()))
+        };
+
+        assert_eq!(asked("no-endpoint"), Ok(Some("no-endpoint".to_owned())));
+        let (status, said) = asked("no-endpoints").unwrap_err();
+        assert!(status == 2 && said.contains("no proxy gives this reason; near: no-endpoint"), "{said}");
+        let (_, said) = asked("zzz").unwrap_err();
+        assert!(said.contains("there are: bad-request, ") && said.contains(", token"), "{said}");
     }
 
     #[test]
