@@ -277,6 +277,36 @@ async fn what_is_new_is_shown_without_a_reload_until_it_is_paused() {
     assert_eq!(browser.complaints(&origin), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_phone_says_that_figures_are_old_while_nobody_answers_and_is_live_again_by_itself() {
+    let Some(mut browser) = Browser::open().await else { return };
+    let mut mesh = mesh().await;
+    let origin = told(&mesh).await;
+    browser.look_as("light", 390).await;
+    browser.go(&format!("{origin}dashboard/service/{SERVICE}?since=1h")).await;
+    let shows = |browser: Value, words: &str| browser.as_str().is_some_and(|text| text.contains(words));
+    until(&mut browser, "document.getElementById('state').textContent", |said| shows(said, "Live")).await;
+    browser.eval("window.mark = 1").await;
+    let stale = "document.getElementById('stale')";
+    assert_eq!(browser.eval(&format!("{stale}.hidden")).await, true);
+
+    mesh.kill_control_plane().await.expect("it dies");
+    let seen = format!(
+        "(() => {{ const box = {stale}.getBoundingClientRect(); \
+         return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight ? {stale}.textContent : ''; }})()"
+    );
+    until(&mut browser, &seen, |said| shows(said, "Not live since ")).await;
+    assert_eq!(browser.eval("document.getElementById('state').textContent").await, "Not live");
+    assert_eq!(browser.eval(CONTRAST).await, json!([]));
+    browser.eval("scrollTo(0, document.body.scrollHeight / 2)").await;
+    until(&mut browser, &seen, |said| shows(said, "Not live since ")).await;
+
+    mesh.start_control_plane().await.expect("it starts");
+    until(&mut browser, "document.getElementById('state').textContent", |said| said == "Live").await;
+    assert_eq!(browser.eval(&format!("{stale}.hidden")).await, true);
+    assert_eq!(browser.eval("window.mark").await, 1, "nobody has loaded it anew");
+}
+
 /// Asks until what `script` comes to is as it is meant.
 async fn until(browser: &mut Browser, script: &str, is_meant: impl Fn(Value) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);

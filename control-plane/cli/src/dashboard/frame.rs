@@ -168,6 +168,7 @@ fn document(title: &str, nav: &Markup, main: &Markup) -> Markup {
                     }
                 }
                 (main)
+                p #stale role="status" hidden {}
             }
         }
     }

@@ -4,14 +4,35 @@
   const main = document.getElementById("content");
   const state = document.getElementById("state");
   const pause = document.getElementById("pause");
+  const stale = document.getElementById("stale");
   if (!window.EventSource || !main || !document.querySelector("nav")) return;
 
   const BUSY = 10 * 60 * 1000; // for so long after somebody has done something, sidecars report every second
+  // A stream says something every two seconds. A phone that has lost its network is told of no error, only of nothing at all.
+  const FIRST = 3 * 1000, LATE = 10 * 1000, LOST = 30 * 1000;
   let source = null, paused = false, done = Date.now(), held = null, away = 0, again = 0;
+  let heardAt = Date.now(), openedAt = Date.now();
 
   const say = (word, kind) => {
     if (state.textContent !== word) state.textContent = word;
     state.className = kind;
+  };
+
+  // Whoever looks at old figures must not take them for new ones, wherever the page is scrolled to.
+  const old = (why) => {
+    const at = new Date(heardAt), isToday = Date.now() - heardAt < 12 * 60 * 60 * 1000;
+    const words = `Not live since ${isToday ? at.toLocaleTimeString() : at.toLocaleString()}: ${why}.`;
+    if (stale.textContent !== words) stale.textContent = words;
+    stale.hidden = false;
+    main.classList.add("old");
+    say("Not live", "off");
+  };
+  const fresh = () => {
+    heardAt = Date.now();
+    away = 0;
+    stale.hidden = true;
+    main.classList.remove("old");
+    say("Live", "on");
   };
 
   // What somebody has opened, scrolled and chosen stays.
@@ -52,7 +73,8 @@
     url.hash = "";
     if (Date.now() - done < BUSY) url.searchParams.set("often", "1");
     source = new EventSource(url);
-    const heard = (then) => (event) => { away = 0; say("Live", "on"); then(event); };
+    openedAt = Date.now();
+    const heard = (then) => (event) => { fresh(); then(event); };
     source.addEventListener("content", heard((event) => show(event.data)));
     source.addEventListener("same", heard((event) => {
       if (held) show(held);
@@ -61,25 +83,37 @@
       if (footer && event.data) footer.outerHTML = event.data;
     }));
     source.addEventListener("full", () => {
-      say("Too many look on; reload by hand", "off");
+      old("too many look on; reload the page by hand");
       close();
       again = setTimeout(follow, 30000);
     });
-    source.addEventListener("away", () => say("The control plane does not answer", "off"));
+    source.addEventListener("away", () => {
+      openedAt = Date.now();
+      old("the control plane does not answer; it is asked again and again");
+    });
     source.addEventListener("error", () => {
       // A stream ends now and then, and is asked for anew.
       away += 1;
-      if (away > 3) say("Not connected", "off");
+      if (away > 3) old("the connection is lost; it is tried again and again");
       close();
       again = setTimeout(follow, away > 3 ? 5000 : 500);
     });
   };
 
+  setInterval(() => {
+    if (paused || document.hidden || !source) return;
+    const now = Date.now();
+    if (now - heardAt > LATE && now - openedAt > FIRST) old("nothing is heard any more; it is tried again and again");
+    if (now - Math.max(heardAt, openedAt) > LOST) follow();
+  }, 1000);
+  addEventListener("offline", () => { if (!paused) old("this device has no network; it is tried again when it has"); });
+  addEventListener("online", () => follow());
+
   pause.hidden = false;
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.textContent = paused ? "Go on" : "Pause";
-    if (paused) say("Paused", "off");
+    if (paused) { stale.hidden = true; main.classList.remove("old"); say(`Paused at ${new Date(heardAt).toLocaleTimeString()}`, "off"); }
     follow();
   });
   document.addEventListener("visibilitychange", follow);
