@@ -210,7 +210,7 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
         let since = absent.and_then(|one| one.since).map(|since| format!(" (since {})", Utc(since)));
         format!("{name}{}", since.unwrap_or_default())
     };
-    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|name| since(*name)).collect();
+    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|name| since(name)).collect();
     let more = if missing.len() > MOST_NAMED { ", …" } else { "" };
     let names = if facts.is_partial { String::new() } else { format!(": {}{more}", names.join(", ")) };
     let away = match facts.is_partial {
