@@ -16,6 +16,8 @@ pub mod daemon;
 pub mod dashboard;
 pub mod demo;
 pub mod diagnostics;
+#[cfg(test)]
+mod documented;
 pub mod documents;
 pub mod explain;
 pub mod inject;

@@ -122,10 +122,45 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Selvedge::command().debug_assert();
+    }
+
+    /// Commands with an argument that asks for JSON, each by what is typed.
+    fn with_json(command: &clap::Command, typed: &str, found: &mut BTreeSet<String>) {
+        if command.get_arguments().any(|argument| argument.get_long() == Some("json")) {
+            found.insert(typed.to_owned());
+        }
+        for one in command.get_subcommands() {
+            with_json(one, format!("{typed} {}", one.get_name()).trim_start(), found);
+        }
+    }
+
+    #[test]
+    fn the_guide_for_programs_has_a_section_for_each_command_that_prints_json() {
+        let mut found = BTreeSet::new();
+        with_json(&Selvedge::command(), "", &mut found);
+        let guide = include_str!("../../json.md");
+        let sections = guide.lines().filter_map(|line| line.strip_prefix("## selvedge "));
+
+        // One section may be of several: `authz` of `authz matrix` and `authz try`.
+        let sections: BTreeSet<&str> = sections.collect();
+        for command in &found {
+            let is_it = |section: &&str| command == section || command.starts_with(&format!("{section} "));
+            assert!(sections.iter().any(is_it), "json.md has nothing of selvedge {command}");
+            assert!(
+                guide.contains(&format!("selvedge {command}")),
+                "json.md does not name selvedge {command}"
+            );
+        }
+        for section in sections {
+            let is_it = |command: &String| command == section || command.starts_with(&format!("{section} "));
+            assert!(found.iter().any(is_it), "selvedge {section} prints no JSON");
+        }
     }
 }

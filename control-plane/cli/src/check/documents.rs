@@ -315,7 +315,9 @@ mod tests {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let loaded = directory::load(directory.path(), Options::default()).unwrap();
-        Report::of(&loaded, &MeshSettings::default())
+        let report = Report::of(&loaded, &MeshSettings::default());
+        crate::documented::is_documented("check", &report);
+        report
     }
 
     const CANARY: [(&str, &str); 2] = [

@@ -159,6 +159,8 @@ mod tests {
 
         let value = serde_json::to_value(&summary).unwrap();
 
+        let ended_early = Summary { error: Some("it is late".to_owned()), ..summary };
+        crate::documented::is_documented("demo", &ended_early);
         assert_eq!(value["passed"], true);
         assert_eq!(value["steps"][0]["name"], "a");
         assert_eq!(value["steps"][0]["expected"], "b");

@@ -15,6 +15,7 @@ use super::{
     question::Question,
     request, tree,
 };
+use crate::documented::is_documented;
 
 const LESSON: &str = concat!(
     include_str!("../../../../examples/canary/config/service.yaml"),
@@ -130,10 +131,11 @@ fn explain_directory(directory: &Path, line: &[&str]) -> Result<Explanation, Str
     let words = ["explain"].iter().chain(line);
     let args = Line::try_parse_from(words).map_err(|error| error.to_string())?.request;
     let loaded = directory::load(directory, Options::default()).map_err(|error| error.to_string())?;
-    match &args.from {
+    let explanation = match &args.from {
         Some(from) => request::of(&loaded, &args, Question::new(&args, from)?),
         None => gateway::of(&loaded, &args.documents, &Outside::request(&args)?),
-    }
+    };
+    explanation.inspect(|explanation| is_documented("explain", explanation))
 }
 
 /// The same as a tree. Files are named by their names.

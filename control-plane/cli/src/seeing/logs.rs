@@ -157,6 +157,7 @@ mod tests {
         let done = Done { filter: "debug".to_owned(), seconds: 600, told, ..Done::default() };
 
         assert_eq!(text(&done, Some("shop/a")), "shop/a: its sidecar logs debug for 10m\n");
+        crate::documented::is_documented("logs", &done);
         let nobody = Done { filter: "debug".to_owned(), ..Done::default() };
         assert!(text(&nobody, Some("shop/a")).contains("no sidecar of shop/a is connected"));
     }

@@ -386,6 +386,31 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_names_all_that_is_said_of_a_request() {
+        let sample = Sample {
+            at_ms: 1,
+            way: Way::Outbound,
+            method: "GET".to_owned(),
+            authority: "a".to_owned(),
+            path: "/".to_owned(),
+            query: Some("b".to_owned()),
+            status: Some(503),
+            grpc_status: Some(14),
+            reason: Some("no-endpoint".into()),
+            micros: 1,
+            client_address: "10.0.0.1:1".to_owned(),
+            client_identity: Some("spiffe://td/ns/a/sa/b".parse().unwrap()),
+            route: Some("c".to_owned()),
+            endpoint: Some("10.0.0.2:80".to_owned()),
+            endpoint_workload: Some("a/d".parse().unwrap()),
+            endpoint_identity: Some("spiffe://td/ns/a/sa/d".parse().unwrap()),
+            attempts: 2,
+            headers: vec![("e".to_owned(), "f".to_owned())],
+        };
+        crate::documented::is_documented("tap", &TapSeen { by: "a/b".parse().unwrap(), sample });
+    }
+
+    #[test]
     fn a_request_is_shown_with_its_millisecond() {
         assert_eq!(moment(1_796_046_046_064), "2026-11-30T13:40:46.064Z");
         assert_eq!(moment(1_796_046_046_000), "2026-11-30T13:40:46.000Z");

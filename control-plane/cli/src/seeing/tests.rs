@@ -13,11 +13,12 @@ use super::{
     ask::{Traffic, all_services},
     edges::{self, Secured, SeenBy},
     endpoints,
-    filter::FilterArgs,
+    filter::{FilterArgs, Party},
     known::{Kinds, Known},
     routes,
     stat::{self, By},
 };
+use crate::documented::is_documented;
 
 const HOST: &str = "reviews.shop.svc.cluster.local";
 const ROUTE: &str = "VirtualService shop/reviews http[0]";
@@ -276,6 +277,55 @@ fn an_endpoint_is_shown_with_its_load_and_with_who_ejects_it() {
     assert_eq!((one.out.len(), one.requests.as_ref().unwrap().count), (0, 95));
     assert_eq!((two.out[0].why.as_str(), two.out[0].seconds_left), ("consecutive-5xx", Some(12)));
     assert!(two.requests.is_none());
+}
+
+#[test]
+fn the_guide_for_programs_names_all_that_is_said() {
+    let mut traffic = traffic();
+    traffic.missing.unknown.insert("control-plane-1".to_owned(), "no answer in 30 s".to_owned());
+    let well = workload("reviews", vec![(inbound(Some("web")), counts(90, 0))]);
+    traffic.workloads.insert("shop/reviews-1".parse().unwrap(), well);
+    let mut stream = (Edge { carried: Carried::Tcp, ..inbound(Some("web")) }, Counts::default());
+    stream.1.connections = 1;
+    let slow = workload("reviews", vec![stream, (inbound(None), slow_counts())]);
+    traffic.workloads.insert("shop/reviews-2".parse().unwrap(), slow);
+    let mut services = services();
+    let only: Party = "nobody".parse().unwrap();
+    services.out[0].address = "10.0.0.9:8080".parse().unwrap();
+
+    let stat = stat::Report::of(&traffic, By::Workload, &filter(&[]));
+    is_documented("stat", &stat);
+    is_documented("top", &stat);
+    is_documented("edges", &edges::Report::of(&traffic, &services, &filter(&[]), true));
+    let edges = edges::Report::of(&of_reasons(), &services, &filter(&[]), true);
+    is_documented("edges", &edges);
+    services.services[0].routes[0].clients = Some("shop".into());
+    services.services[0].routes[0].backends[0].broken = Some("nobody".to_owned());
+    is_documented("routes", &routes::Report::of(&traffic, &services, None));
+    is_documented("routes", &routes::Report::of(&traffic, &services, Some(&only)));
+    let report = endpoints::Report::of(&traffic, &services, None);
+    assert!(report.endpoints.iter().any(|row| row.slow.is_some()), "{report:?}");
+    is_documented("endpoints", &report);
+    let since = Some(SystemTime::UNIX_EPOCH);
+    services.absent = vec![AbsentShown { workload: "shop/reviews-1".parse().unwrap(), since }];
+    is_documented("endpoints", &endpoints::Report::of(&of_reasons(), &services, None));
+}
+
+/// A few requests that take long.
+fn slow_counts() -> Counts {
+    let mut counts = Counts::default();
+    counts.ended(&Outcome { status: Some(200), ..Outcome::default() }, 8);
+    counts.latencies.note(bucket_of(Duration::from_secs(2)), 8);
+    counts
+}
+
+/// What a client's sidecar could not deliver.
+fn of_reasons() -> Traffic {
+    let mut counts = Counts::default();
+    let reason = Some("connect-failure".into());
+    counts.ended(&Outcome { status: Some(503), grpc_status: None, reason }, 3);
+    let workloads = [("shop/web".parse().unwrap(), workload("web", vec![(edge("v1", true), counts)]))];
+    Traffic { seconds: 60, workloads: workloads.into(), ..Traffic::default() }
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
+    crate::documented::is_documented("status", &report);
     let json = serde_json::to_value(&report).unwrap();
     let of =
         |place: usize| (&json["proxies"][place]["identity_from"], &json["proxies"][place]["svid_expires_at"]);

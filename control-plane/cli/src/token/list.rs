@@ -92,3 +92,22 @@ fn to_table(rows: &[Row]) -> String {
 fn moment(seconds: u64) -> String {
     Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_names_all_that_is_said_of_a_token() {
+        let row = Row {
+            id: "1".to_owned(),
+            identity: "spiffe://td/ns/a/sa/b".to_owned(),
+            workload: None,
+            created: moment(1),
+            expires: moment(2),
+            root: "ab12".to_owned(),
+            state: "valid",
+        };
+        crate::documented::is_documented("token list", &[row]);
+    }
+}

@@ -56,6 +56,7 @@ fn a_change_of_what_requests_are_asked_is_no_promise() {
     let said: serde_json::Value = serde_json::from_str(&text).unwrap();
 
     assert!(breaks);
+    crate::documented::is_documented("authz", &said);
     assert_eq!(said["refused"], serde_json::json!([]), "{text}");
     assert_eq!(said["judged_anew"][0]["from"], "default/web", "{text}");
 

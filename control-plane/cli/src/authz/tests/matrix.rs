@@ -44,6 +44,7 @@ fn json_has_one_object_for_each_pair() {
     let said: serde_json::Value = serde_json::from_str(&text).unwrap();
     let pairs = said["pairs"].as_array().unwrap();
 
+    crate::documented::is_documented("authz", &said);
     assert_eq!(pairs.len(), 12, "{text}");
     let denied = pairs.iter().find(|one| one["from"] == "default/frontend" && one["port"] == 5432).unwrap();
     assert_eq!(denied["outcome"], "denied");

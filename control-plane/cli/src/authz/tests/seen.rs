@@ -120,6 +120,7 @@ fn what_is_not_known_is_said() {
 
     let silent: BTreeSet<String> = seen(&all).silent.iter().map(ToString::to_string).collect();
     assert_eq!(silent, ["default/other".to_owned(), "default/web".to_owned()].into());
+    crate::documented::is_documented("authz", &all);
     let words = told::words(&all);
     assert!(words.contains("default/vault has had 99 connections more"), "{words}");
     assert!(words.contains("default/other has told nothing"), "{words}");

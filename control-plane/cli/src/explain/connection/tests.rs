@@ -7,6 +7,7 @@ use selvedge_control_plane::sources::directory::{self, Options};
 
 use super::{Explanation, Overall, Question, of, text};
 use crate::{
+    documented::is_documented,
     explain::{arguments::ConnectionArgs, ends::Outcome},
     testing::{BY_SERVICE_ACCOUNT, EXERCISE_3, LINKERD, STRICT, meshed, vault},
 };
@@ -47,7 +48,7 @@ fn explain(documents: &[&str], words: &[&str]) -> Result<Explanation, String> {
     let line = [&["connection", "--config-dir", config.to_str().unwrap()], words].concat();
     let args = Line::try_parse_from(line).map_err(|error| error.to_string())?.args;
     let loaded = directory::load(config, Options::default()).unwrap();
-    of(&loaded, &args, Question::new(&args)?)
+    of(&loaded, &args, Question::new(&args)?).inspect(|explanation| is_documented("explain", explanation))
 }
 
 fn outcome(documents: &[&str], from: &str, to: &str, more: &[&str]) -> Overall {
