@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustix::process::Signal;
 use selvedge_tests::{Mesh, SOON, needs::Need, poll};
 use serde_json::{Value, json};
 use tokio::{
@@ -305,6 +306,14 @@ async fn a_phone_says_that_figures_are_old_while_nobody_answers_and_is_live_agai
     until(&mut browser, "document.getElementById('state').textContent", |said| said == "Live").await;
     assert_eq!(browser.eval(&format!("{stale}.hidden")).await, true);
     assert_eq!(browser.eval("window.mark").await, 1, "nobody has loaded it anew");
+
+    // A lost network is no error: nothing comes any more.
+    let process = mesh.control_plane_process().expect("it runs");
+    process.freeze().await.expect("it stands still");
+    until(&mut browser, &seen, |said| shows(said, ": nothing is heard any more")).await;
+    process.signal(Signal::CONT).expect("it goes on");
+    until(&mut browser, "document.getElementById('state').textContent", |said| said == "Live").await;
+    assert_eq!(browser.eval(&format!("{stale}.hidden")).await, true);
 }
 
 /// Asks until what `script` comes to is as it is meant.
