@@ -6,7 +6,7 @@ use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade, TcpKeepaliv
 use serde::Deserialize;
 
 use super::{
-    document::wrong,
+    document::{Reading, wrong},
     typed::FieldError,
     values::{GoDuration, more_than_nothing},
 };
@@ -76,7 +76,7 @@ impl PoolYaml {
     /// `field` is where the block stands.
     ///
     /// What is refused is what Istio's validation refuses.
-    pub(super) fn read(self, field: &str) -> Result<PoolBlock, FieldError> {
+    pub(super) fn read(self, field: &str, reading: &mut Reading<'_>) -> Result<PoolBlock, FieldError> {
         if self.tcp.is_none() && self.http.is_none() {
             return Err(wrong(field, "says nothing; give tcp or http, or remove it"));
         }
@@ -103,10 +103,7 @@ impl PoolYaml {
                 "tcp.maxConnectionDuration",
                 "leave it out if connections may last",
             )?,
-            keepalive: match &tcp.tcp_keepalive {
-                None => None,
-                Some(yaml) => Some(yaml.read(&format!("{field}.tcp.tcpKeepalive"))?),
-            },
+            keepalive: tcp.tcp_keepalive.map(|yaml| yaml.read(&format!("{field}.tcp.tcpKeepalive"), reading)),
         };
         let connect_timeout = time(tcp.connect_timeout, "tcp.connectTimeout", "no connection could be made")?;
         Ok(PoolBlock { connect_timeout, connections, pool })
@@ -131,30 +128,31 @@ impl HttpYaml {
 
 /// What the kernel can be told (tcp(7)): probes up to 127, times in whole seconds up to 32,767.
 const MOST_PROBES: u32 = 127;
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 const LONGEST_SILENCE: Duration = Duration::from_secs(32_767);
 
 impl KeepaliveYaml {
-    /// What is not given, or 0 as in Istio, is left to the operating system.
-    fn read(&self, field: &str) -> Result<TcpKeepalive, FieldError> {
-        let time = |yaml: Option<GoDuration>, name: &str| match yaml {
-            Some(GoDuration(time)) if !time.is_zero() => {
-                if !(Duration::from_secs(1)..=LONGEST_SILENCE).contains(&time) {
-                    let message = "is out of range; use 1s to 32767s";
-                    return Err(wrong(format!("{field}.{name}"), message));
-                }
-                Ok(Some(time))
+    /// What is not given, or 0, is left to the operating system. Istio takes what the kernel does not: then it is the nearest that
+    /// the kernel takes.
+    fn read(&self, field: &str, reading: &mut Reading<'_>) -> TcpKeepalive {
+        let mut time = |yaml: Option<GoDuration>, name: &str| {
+            let GoDuration(asked) = yaml.filter(|GoDuration(time)| !time.is_zero())?;
+            let used = asked.clamp(SHORTEST_SILENCE, LONGEST_SILENCE);
+            if used != asked {
+                let message = format!(
+                    "is used as {}s, because the kernel takes 1s to 32767s; write that",
+                    used.as_secs()
+                );
+                reading.warning(format!("{field}.{name}"), message);
             }
-            _ => Ok(None),
+            Some(used)
         };
+        let (silence, interval) = (time(self.time, "time"), time(self.interval, "interval"));
         let probes = self.probes.filter(|probes| *probes > 0);
         if probes.is_some_and(|probes| probes > MOST_PROBES) {
-            let message = format!("is out of range; use 1 to {MOST_PROBES}");
-            return Err(wrong(format!("{field}.probes"), message));
+            let message = format!("is used as {MOST_PROBES}, because the kernel sends no more; write that");
+            reading.warning(format!("{field}.probes"), message);
         }
-        Ok(TcpKeepalive {
-            probes,
-            time: time(self.time, "time")?,
-            interval: time(self.interval, "interval")?,
-        })
+        TcpKeepalive { probes: probes.map(|probes| probes.min(MOST_PROBES)), time: silence, interval }
     }
 }

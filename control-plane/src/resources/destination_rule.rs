@@ -343,7 +343,7 @@ fn read_policy(
         .transpose()?;
     let connection_pool = match yaml.connection_pool {
         None => None,
-        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"))?),
+        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"), reading)?),
     };
     let retry_budget = match yaml.retry_budget {
         None => None,

@@ -227,10 +227,10 @@ impl BalancerYaml {
     }
 }
 
-/// The usual warm-up of this `duration`, which is at `field`.
+/// The usual warm-up of this `duration`, which is at `field`. As in Istio, 1 ms is the least.
 fn warmup(duration: Duration, field: &str) -> Result<Warmup, FieldError> {
-    if duration < Duration::from_secs(1) {
-        return Err(wrong(field, "is shorter than 1s; write for example 60s"));
+    if duration < Duration::from_millis(1) {
+        return Err(wrong(field, "is shorter than 1ms; write for example 60s"));
     }
     let minimum = Fraction::of_percent(10.0).expect("it is a percentage");
     Ok(Warmup { duration, minimum, aggression_thousandths: 1_000 })

@@ -108,6 +108,21 @@ fn a_match_for_gateways_only_is_not_for_sidecars() {
 }
 
 #[test]
+#[test]
+fn a_match_for_port_0_is_for_every_port_as_in_istio() {
+    let decoded = virtual_service("  - match: [{port: 0}]\n    route: [{destination: {host: a}}]\n");
+    assert_eq!(decoded.problems, []);
+    assert_eq!(routes(&decoded)[0].matches.as_ref().unwrap()[0].port, None);
+
+    let decoded = only(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n  hosts: [a]\n  \
+         tcp: [{match: [{port: 0}], route: [{destination: {host: a}}]}]\n",
+    );
+    assert_eq!(decoded.problems, []);
+    let Resource::VirtualService(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    assert_eq!(document.spec.tcp[0].matches.as_ref().unwrap()[0].port, None);
+}
+
 fn a_single_destination_gets_all_and_zero_weights_get_nothing() {
     let weights = |list: &str| {
         let decoded = virtual_service(&format!("  - route: [{list}]\n"));

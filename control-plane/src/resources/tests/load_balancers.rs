@@ -66,6 +66,8 @@ fn what_a_load_balancer_says_is_read_as_istio_reads_it() {
     let said = Warmup { minimum: Fraction::of_percent(2.5).unwrap(), aggression_thousandths: 1_500, ..usual };
     assert_eq!(block("{warmupDurationSecs: 60s}").warmup, Some(usual));
     assert_eq!(block("{warmup: {duration: 60s}}").warmup, Some(usual));
+    let short = Warmup { duration: Duration::from_millis(1), ..usual };
+    assert_eq!(block("{warmup: {duration: 1ms}}").warmup, Some(short), "as in Istio");
     let yaml = "{simple: ROUND_ROBIN, warmup: {duration: 1m, minimumPercent: 2.5, aggression: 1.5}}";
     assert_eq!(block(yaml).warmup, Some(said));
 }
@@ -102,7 +104,7 @@ fn what_istio_refuses_of_a_load_balancer_is_refused() {
         ("{consistentHash: {httpCookie: {name: 'a;b'}}}", ".consistentHash.httpCookie.name", "a;b"),
         ("{consistentHash: {httpCookie: {name: a, path: '/;x'}}}", ".consistentHash.httpCookie.path", ";"),
         ("{warmup: {}}", ".warmup", "duration"),
-        ("{warmup: {duration: 500ms}}", ".warmup.duration", "1s"),
+        ("{warmup: {duration: 0s}}", ".warmup.duration", "1ms"),
         ("{warmup: {duration: 5s, aggression: 0.5}}", ".warmup.aggression", "0.5"),
         ("{warmup: {duration: 5s, minimumPercent: 101}}", ".warmup.minimumPercent", "101"),
     ] {

@@ -75,21 +75,32 @@ fn what_a_tunnel_says_is_refused_if_it_cannot_be_kept() {
 }
 
 #[test]
-fn keep_alive_and_budgets_are_what_can_be_kept() {
+fn budgets_are_what_can_be_kept() {
     for (block, field) in [
         ("retryBudget: {percent: 101}", "retryBudget.percent"),
         ("retryBudget: {percent: -1}", "retryBudget.percent"),
         ("retryBudget: {budgetInterval: 2h}", "retryBudget.budgetInterval"),
-        ("connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}", "connectionPool.tcp.tcpKeepalive.probes"),
-        ("connectionPool: {tcp: {tcpKeepalive: {time: 10ms}}}", "connectionPool.tcp.tcpKeepalive.time"),
-        (
-            "connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}",
-            "connectionPool.tcp.tcpKeepalive.interval",
-        ),
     ] {
         let decoded = destination_rule(&format!("    {block}\n"));
         let field = format!("spec.trafficPolicy.{field}");
         assert_eq!(told(&decoded), [(field.as_str(), 7, Severity::Error)], "{block}");
+    }
+}
+
+#[test]
+fn what_istio_takes_and_the_kernel_does_not_is_the_nearest_keep_alive_and_reported() {
+    for (asked, probes, time, interval, field) in [
+        ("probes: 128", Some(127), None, None, "probes"),
+        ("time: 10ms", None, Some(1), None, "time"),
+        ("interval: 10h", None, None, Some(32_767), "interval"),
+    ] {
+        let decoded =
+            destination_rule(&format!("    connectionPool: {{tcp: {{tcpKeepalive: {{{asked}}}}}}}\n"));
+        let field = format!("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive.{field}");
+        assert_eq!(told(&decoded), [(field.as_str(), 7, Severity::Warning)], "{asked}");
+        let [time, interval] = [time, interval].map(|time| time.map(Duration::from_secs));
+        let block = policy(&decoded).connection_pool.as_ref().unwrap();
+        assert_eq!(block.connections.keepalive, Some(TcpKeepalive { probes, time, interval }), "{asked}");
     }
 }
 

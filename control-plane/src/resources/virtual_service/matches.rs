@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use selvedge_model::{ClientMatch, HeaderField, Match};
 use serde::Deserialize;
 
-use super::{PortMatch, gateways};
+use super::{PortMatch, gateways, read_port};
 use crate::resources::{
     document::{Reading, wrong},
     label_selector,
     typed::{FieldError, Present},
-    values::{StringMatchYaml, header_field, normalize_path, port_number},
+    values::{StringMatchYaml, header_field, normalize_path},
 };
 
 #[derive(Debug, Deserialize)]
@@ -88,7 +88,7 @@ pub(super) fn read(
         gateways::read(yaml.gateways.as_deref(), &format!("{field}.gateways"), reading.namespace)?;
     let unchecked =
         reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
-    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let port = read_port(yaml.port, field)?;
     let mut condition = read_condition(yaml, field)?;
     if let Some(path) = &mut condition.path
         && let Err(why) = normalize_path(path)

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use selvedge_model::{Host, Layer, TcpMatch};
 use serde::Deserialize;
 
-use super::{Destination, DestinationYaml, PortMatch, gateways, read_destinations};
+use super::{Destination, DestinationYaml, PortMatch, gateways, read_destinations, read_port};
 use crate::resources::{
     document::{Reading, wrong},
     label_selector,
     typed::FieldError,
-    values::{host_pattern, port_number},
+    values::host_pattern,
 };
 
 /// One entry of `tls` or `tcp`.
@@ -183,7 +183,7 @@ fn read_match(
     for (name, value) in &yaml.source_labels {
         label_selector::check(name, value, &format!("{field}.sourceLabels.{name}"))?;
     }
-    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let port = read_port(yaml.port, field)?;
     let condition = TcpMatch {
         server_names,
         destination_subnets,
