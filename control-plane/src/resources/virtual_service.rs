@@ -29,6 +29,7 @@ mod matches;
 mod mirrors;
 mod retries;
 mod rewrite;
+mod shadowed;
 mod tcp;
 
 pub(super) use tcp::server_name;
@@ -173,6 +174,8 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     let hosts: Vec<String> = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     let mut tcp = tcp::read(yaml.tls, Layer::Tls, &hosts, reading)?;
     tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, &hosts, reading)?);
+    shadowed::report(&http, reading);
+    shadowed::report_opaque(&tcp, reading);
     Ok(VirtualServiceSpec { export_to, hosts, followed_by: followed_by.unwrap_or_default(), http, tcp })
 }
 

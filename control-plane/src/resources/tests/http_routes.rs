@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod shadowed;
 
 use std::time::Duration;
 

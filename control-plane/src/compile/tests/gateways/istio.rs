@@ -78,7 +78,7 @@ fn routes_of_one_host_are_one_list_in_which_those_for_everything_stand_last() {
         + &virtual_service("shop/second", "a.example", &format!("{}, {}", at("/api", "api"), all("api")));
     let (mesh, problems) = served(&documents);
 
-    assert_eq!(problems, []);
+    assert_eq!(told(&problems), [("spec.http[1]", Severity::Warning)]);
     assert_eq!(sent_to(&mesh, 80, "a.example", "/"), "web", "the older one's");
     assert_eq!(sent_to(&mesh, 80, "a.example", "/api"), "api");
     assert_eq!(sent_to(&mesh, 80, "a.example", "/never"), "web", "it stands behind the end of its list");
