@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use selvedge_model::{
     Match, RetryPolicy,
-    filter::{Cors, Fault, OwnAnswer, Rewrite},
+    filter::{Cors, Fault, HeaderChanges, OwnAnswer, Rewrite},
 };
 use serde::Deserialize;
 
@@ -148,6 +148,7 @@ pub(super) fn read(
         route.retry = Some(retries::read(&yaml, &below("retries"), reading)?);
     }
     route.check_authority(&below("headers.request"))?;
+    route.report_beside_answer(&field, reading);
     Ok(route)
 }
 
@@ -227,6 +228,30 @@ impl RouteYaml {
 }
 
 impl HttpRoute {
+    /// Reports what of the route at `field` has no effect, because its requests are answered at once.
+    fn report_beside_answer(&self, field: &str, reading: &mut Reading<'_>) {
+        let by = match &self.answer {
+            None | Some(OwnAnswer::Unusable(_)) => return,
+            Some(OwnAnswer::Redirect(_)) => "redirect",
+            Some(OwnAnswer::Direct(_)) => "directResponse",
+        };
+        let changes_request = |headers: &Headers| headers.request != HeaderChanges::default();
+        for (name, is_given) in [
+            ("timeout", self.timeout.is_some()),
+            ("retries", self.retry.is_some()),
+            ("mirror", self.mirrors.single.is_some()),
+            ("mirrors", !self.mirrors.list.is_empty()),
+            ("headers.request", self.headers.as_ref().is_some_and(changes_request)),
+        ] {
+            if is_given {
+                let message = format!(
+                    "has no effect beside {by}, which answers at once, so that nothing is sent on; remove one of them"
+                );
+                reading.warning(format!("{field}.{name}"), message);
+            }
+        }
+    }
+
     /// Refuses an authority that is said twice; `field` is where the headers are.
     fn check_authority(&self, field: &str) -> Result<(), FieldError> {
         let by_header = self.headers.as_ref().is_some_and(|headers| headers.authority.is_some());

@@ -105,6 +105,27 @@ fn fields_that_exclude_each_other_are_refused() {
 }
 
 #[test]
+fn what_has_no_effect_beside_an_answer_is_told() {
+    for answer in ["redirect: {uri: /b}", "directResponse: {status: 200}"] {
+        for (field, value) in [
+            ("timeout", "1s"),
+            ("retries", "{attempts: 2}"),
+            ("mirror", "{host: b}"),
+            ("mirrors", "[{destination: {host: b}}]"),
+            ("headers", "{request: {set: {a: b}}}"),
+        ] {
+            let decoded = virtual_service(&format!("  - {answer}\n    {field}: {value}\n"));
+            let [(told, line, Severity::Warning)] = told(&decoded)[..] else { panic!("{decoded:?}") };
+            assert!(told.starts_with(&format!("spec.http[0].{field}")) && line == 8, "{decoded:?}");
+            assert_eq!(routes(&decoded).len(), 1, "it stays in force");
+        }
+        let decoded =
+            virtual_service(&format!("  - {answer}\n    headers: {{response: {{set: {{a: b}}}}}}\n"));
+        assert_eq!(decoded.problems, [], "{answer}");
+    }
+}
+
+#[test]
 fn a_fault_is_for_a_share_of_requests() {
     let fault = |words: &str| {
         let decoded = forwarding(&format!("    fault: {words}\n"));
