@@ -80,6 +80,16 @@ impl LocalityYaml {
         let regions = self.regions(field)?;
         let distributions = self.distributions(field)?;
         if self.enabled == Some(false) {
+            for (name, is_given) in [
+                ("distribute", !self.distribute.is_empty()),
+                ("failover", !self.failover.is_empty()),
+                ("failoverPriority", !self.failover_priority.is_empty()),
+            ] {
+                if is_given {
+                    let message = "has no effect beside enabled: false; remove one of them";
+                    reading.warning(format!("{field}.{name}"), message);
+                }
+            }
             return Ok(LocalitySetting::Off);
         }
         if distributions.is_empty() {

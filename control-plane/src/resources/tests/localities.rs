@@ -42,6 +42,22 @@ fn a_setting_of_places_is_read_as_istio_reads_it() {
 }
 
 #[test]
+fn what_a_setting_says_that_is_not_enabled_has_no_effect_and_is_told() {
+    for (field, said) in [
+        ("failover", "[{from: us, to: eu}]"),
+        ("failoverPriority", "[version]"),
+        ("distribute", "[{from: us, to: {us: 100}}]"),
+    ] {
+        let decoded =
+            rule(&format!("{{loadBalancer: {{localityLbSetting: {{enabled: false, {field}: {said}}}}}}}"));
+        let place = format!("spec.trafficPolicy.loadBalancer.localityLbSetting.{field}");
+        assert_eq!(told(&decoded), [(place.as_str(), 6, Severity::Warning)], "{field}");
+        let block = policy(&decoded).load_balancer.clone().unwrap();
+        assert_eq!(block.locality, Some(LocalitySetting::Off), "{field}");
+    }
+}
+
+#[test]
 fn what_istio_refuses_of_a_setting_of_places_is_refused() {
     let many: Vec<String> = (0..26).map(|label| format!("l{label}")).collect();
     let many = format!("{{failoverPriority: [{}]}}", many.join(", "));
