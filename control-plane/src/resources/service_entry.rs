@@ -196,6 +196,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
         (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
         (_, endpoints) => endpoints,
     };
+    report_nothing_there(resolution, &ports, &endpoints, reading);
     let internal = yaml.location == Some(LocationWord::MeshInternal);
     let subject_alt_names = yaml.subject_alt_names;
     let health_check = health_check::read(reading)?;
@@ -319,6 +320,24 @@ fn fits(
         Resolution::Requested => {}
     }
     Ok(())
+}
+
+/// Reports an entry that Istio takes, too, and at which nothing can be called.
+fn report_nothing_there(
+    resolution: Resolution,
+    ports: &[EntryPort],
+    endpoints: &EntryEndpoints,
+    reading: &mut Reading<'_>,
+) {
+    if ports.is_empty() {
+        reading.warning("spec.ports", "is empty, so nothing can be called by this entry; add its ports");
+    }
+    let has_none = matches!(endpoints, EntryEndpoints::Inline(list) if list.is_empty());
+    if resolution == Resolution::Static && has_none {
+        let message = "is empty, and resolution: STATIC says that all endpoints are written down, so calls are answered 503; list \
+                       them, or give workloadSelector, or write resolution: DNS";
+        reading.warning("spec.endpoints", message);
+    }
 }
 
 /// Refuses endpoints with a port that the entry does not have.

@@ -52,7 +52,7 @@ pub(super) fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
     let mut resources = Resources::default();
     for object in objects {
         let decoded = decode_value(object.clone(), "default");
-        assert_eq!(decoded.problems, []);
+        assert_eq!(errors(&decoded.problems), [""; 0]);
         match decoded.outcome {
             DecodeOutcome::Understood(resource) => resources.push(resource),
             other => panic!("{other:?}"),

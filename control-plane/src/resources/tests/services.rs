@@ -36,6 +36,32 @@ fn a_service_reads_its_ports() {
 }
 
 #[test]
+fn a_service_entry_at_which_nothing_can_be_called_is_told() {
+    let entry = |spec: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  hosts: [a.test]\n{spec}"
+        ))
+    };
+    let port = "  ports: [{number: 80, name: http}]\n";
+    for (spec, expected) in [
+        ("  resolution: DNS\n".to_owned(), &["spec.ports"][..]),
+        (format!("{port}  resolution: STATIC\n"), &["spec.endpoints"]),
+        (format!("{port}  resolution: STATIC\n  endpoints: []\n"), &["spec.endpoints"]),
+        (format!("{port}  resolution: STATIC\n  endpoints: [{{address: 10.0.0.1}}]\n"), &[]),
+        (format!("{port}  resolution: STATIC\n  workloadSelector: {{labels: {{app: a}}}}\n"), &[]),
+        (format!("{port}  resolution: DNS\n"), &[]),
+        (port.to_owned(), &[]),
+    ] {
+        let decoded = entry(&spec);
+        let fields: Vec<_> =
+            told(&decoded).into_iter().map(|(field, _, severity)| (field, severity)).collect();
+        let expected: Vec<_> = expected.iter().map(|field| (*field, Severity::Warning)).collect();
+        assert_eq!(fields, expected, "{spec}");
+        assert!(matches!(understood(&decoded), Resource::ServiceEntry(_)), "{spec}");
+    }
+}
+
+#[test]
 fn a_workload_entry_reads_its_sidecar() {
     let decoded = only(
         "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: a\n  labels: {app: old, tier: web}\n  annotations: {config.selvedge.io/inbound: '127.0.0.1:4143'}\nspec:\n  address: 127.0.0.1\n  labels: {app: a, security.istio.io/tlsMode: istio}\n  ports: {http: 9080}\n",
@@ -222,7 +248,8 @@ fn a_service_entry_has_no_more_endpoints_and_addresses_at_all_its_ports_than_it_
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\n\
              spec: {{hosts: [{hosts}], resolution: STATIC, addresses: [{ranges}], ports: [{ports}]}}\n"
         );
-        only(&text).problems.into_iter().map(|problem| problem.message).collect()
+        let problems = only(&text).problems.into_iter();
+        problems.filter(|one| one.severity == Severity::Error).map(|one| one.message).collect()
     };
 
     assert_eq!(problems(100, 100, 99), "");
