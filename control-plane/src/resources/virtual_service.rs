@@ -250,15 +250,15 @@ impl Yaml {
     }
 }
 
-fn read_destinations(yaml: Vec<DestinationYaml>, field: &str) -> Result<Vec<Destination>, FieldError> {
-    let mut destinations = Vec::new();
-    for (index, yaml) in yaml.into_iter().enumerate() {
 /// The port that the match at `field` asks for; 0 is any, as in Istio.
 fn read_port(port: Option<u32>, field: &str) -> Result<Option<u16>, FieldError> {
     let given = port.filter(|port| *port != 0);
     given.map(|port| port_number(port, &format!("{field}.port"))).transpose()
 }
 
+fn read_destinations(yaml: Vec<DestinationYaml>, field: &str) -> Result<Vec<Destination>, FieldError> {
+    let mut destinations = Vec::new();
+    for (index, yaml) in yaml.into_iter().enumerate() {
         let read = read_target(yaml.destination, index, &format!("{field}[{index}].destination"))?;
         destinations.push(Destination { weight: yaml.weight.unwrap_or(0), ..read });
     }

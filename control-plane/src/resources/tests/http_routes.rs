@@ -109,7 +109,6 @@ fn a_match_for_gateways_only_is_not_for_sidecars() {
 }
 
 #[test]
-#[test]
 fn a_match_for_port_0_is_for_every_port_as_in_istio() {
     let decoded = virtual_service("  - match: [{port: 0}]\n    route: [{destination: {host: a}}]\n");
     assert_eq!(decoded.problems, []);
@@ -124,6 +123,7 @@ fn a_match_for_port_0_is_for_every_port_as_in_istio() {
     assert_eq!(document.spec.tcp[0].matches.as_ref().unwrap()[0].port, None);
 }
 
+#[test]
 fn a_single_destination_gets_all_and_zero_weights_get_nothing() {
     let weights = |list: &str| {
         let decoded = virtual_service(&format!("  - route: [{list}]\n"));
