@@ -14,6 +14,7 @@ mod parents;
 mod resolve;
 mod sessions;
 mod tcp;
+mod unknown;
 mod views;
 
 use std::{
@@ -33,6 +34,7 @@ pub(super) use gateways::{Asker, catch_alls_last};
 use http::HttpRoutes;
 pub(super) use resolve::Reference;
 use tcp::TcpRoutes;
+use unknown::GatewayPorts;
 
 use super::{
     MeshSettings, Problems, RouteOwnership,
@@ -105,8 +107,11 @@ impl<'a> Routing<'a> {
             tcp_routes,
         };
         let (mut delegates, mut room) = (Delegates::new(resources), Room::default());
+        let gateway_ports = GatewayPorts::new(resources);
         for document in &resources.virtual_services {
             let document: &VirtualService = document;
+            gateway_ports.report(document, problems);
+            routing.report_ports(document, &gateway_ports, problems);
             let says_nothing = document.spec.http.is_empty() && document.spec.tcp.is_empty();
             if document.spec.hosts.is_empty() || says_nothing {
                 continue;

@@ -29,6 +29,7 @@ use names::{Claim, Names};
 use super::{
     MeshSettings, Problems,
     hosts::{matching, namespace_of, resolve, service_host},
+    some_of,
 };
 use crate::resources::{
     Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of, service_entry::EntryEndpoints,
@@ -42,6 +43,9 @@ const MOST_PORTS: usize = 100_000;
 /// exported. Each port has all of its document, and each takes more than a kilobyte, so that many small documents would be as
 /// many as their machine has no memory for. Those that are selected count [on their own](super::candidates::MOST_BEHIND).
 const MOST_ENDPOINTS: usize = 250_000;
+
+/// How many numbers of ports are known of what a pattern names: so many documents may name so many wildcards.
+const MOST_NUMBERS: usize = 1_000;
 
 /// How many Services of the type `ExternalName` may follow each other.
 const LONGEST_CHAIN: usize = 8;
@@ -71,6 +75,10 @@ pub(super) struct Below {
     pub(super) ports: usize,
     /// What is spoken at any of these.
     spoken: Vec<Protocol>,
+    /// The same of each number, of which [`MOST_NUMBERS`] are known.
+    at: BTreeMap<u16, Vec<Protocol>>,
+    /// Whether there are more of them.
+    has_more: bool,
     /// The first of them in each namespace.
     first: BTreeMap<String, Arc<str>>,
 }
@@ -81,6 +89,16 @@ impl Below {
         for spoken in host.ports.values() {
             if !self.spoken.contains(spoken) {
                 self.spoken.push(*spoken);
+            }
+        }
+        for (port, spoken) in &host.ports {
+            if self.at.len() == MOST_NUMBERS && !self.at.contains_key(port) {
+                self.has_more = true;
+                break;
+            }
+            let here = self.at.entry(*port).or_default();
+            if !here.contains(spoken) {
+                here.push(*spoken);
             }
         }
         match self.first.get_mut(host.namespace) {
@@ -98,6 +116,22 @@ impl Below {
     /// Whether that is spoken at all of their ports.
     pub(super) fn all_speak(&self, wanted: impl Fn(Protocol) -> bool) -> bool {
         self.spoken.iter().all(|spoken| wanted(*spoken))
+    }
+
+    /// Whether there are ports, and `port` is known to be none of them.
+    pub(super) fn lacks(&self, port: u16) -> bool {
+        !self.at.is_empty() && !self.has_more && !self.at.contains_key(&port)
+    }
+
+    /// Whether some have `port`, and nothing that is `wanted` is spoken there.
+    pub(super) fn speaks_none_at(&self, port: u16, wanted: impl Fn(Protocol) -> bool) -> bool {
+        let here = self.at.get(&port).filter(|_| !self.has_more);
+        here.is_some_and(|here| !here.iter().any(|spoken| wanted(*spoken)))
+    }
+
+    /// What to write instead of a port that none of them has.
+    pub(super) fn port_remedy(&self) -> String {
+        some_of(self.at.keys()).map_or_else(String::new, |ports| format!("use one of {ports}"))
     }
 
     /// The first of them in a namespace that `is_meant`, and that namespace.

@@ -46,6 +46,7 @@ mod tcp;
 mod telemetry;
 mod unusable;
 mod virtual_services;
+mod without_effect;
 
 /// Everything that `text` says, and what is wrong with it.
 fn resources(text: &str) -> (Resources, Vec<Problem>) {

@@ -1,0 +1,161 @@
+//! What documents ask for that is not there, or has no effect where they ask for it.
+
+use super::*;
+
+/// The field and the words of each warning about the documents of this kind.
+fn warned(kind: &str, text: &str) -> Vec<(String, String)> {
+    let (_, problems) = compiled(text);
+    assert_eq!(errors(&problems), [""; 0], "{text}");
+    let of_kind =
+        problems.into_iter().filter(|one| one.document.as_ref().is_some_and(|name| *name.kind == *kind));
+    of_kind
+        .map(|one| {
+            assert!(one.severity == Severity::Warning && one.line.is_some(), "{one}");
+            (one.field, one.message)
+        })
+        .collect()
+}
+
+/// The fields alone.
+fn fields(kind: &str, text: &str) -> Vec<String> {
+    warned(kind, text).into_iter().map(|(field, _)| field).collect()
+}
+
+fn rule(spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+fn service(name: &str, ports: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{ports}]}}\n---\n"
+    )
+}
+
+const BOTH_PORTS: &str = "{name: http, port: 80}, {name: tcp, port: 81}, {name: any, port: 82}";
+
+#[test]
+fn a_match_is_told_that_asks_for_a_port_which_no_host_of_the_document_has() {
+    let text = |spec: &str| format!("{}{}", service("a", BOTH_PORTS), virtual_service("r", spec));
+    let route = "route: [{destination: {host: a, port: {number: 80}}}]";
+    for (kind, port, words) in [
+        ("http", 80, None),
+        ("http", 82, None),
+        ("tcp", 81, None),
+        ("tcp", 82, None),
+        (
+            "http",
+            8080,
+            Some(
+                "a.default.svc.cluster.local has no port 8080, so this match never holds; use one of 80, 81, 82",
+            ),
+        ),
+        ("tcp", 8080, Some("has no port 8080")),
+        ("http", 81, Some("does not speak HTTP at port 81")),
+        ("tcp", 80, Some("speaks HTTP at port 80")),
+    ] {
+        let spec = format!("{{hosts: [a], {kind}: [{{match: [{{port: {port}}}], {route}}}]}}");
+        let warned = warned("VirtualService", &text(&spec));
+        let expected = words.map(|_| format!("spec.{kind}[0].match[0].port"));
+        assert_eq!(
+            warned.iter().map(|(field, _)| field.clone()).collect::<Vec<_>>(),
+            Vec::from_iter(expected),
+            "{spec}"
+        );
+        assert!(
+            warned.iter().all(|(_, message)| words.is_some_and(|words| message.contains(words))),
+            "{warned:?}"
+        );
+    }
+    let spec = format!("{{hosts: [a, b], http: [{{match: [{{port: 9090}}], {route}}}]}}");
+    let both = format!("{}{}", service("b", "{name: http, port: 9090}"), text(&spec));
+    assert_eq!(fields("VirtualService", &both), [""; 0], "one of the hosts has it");
+    let spec =
+        format!("{{hosts: ['*.default.svc.cluster.local'], http: [{{match: [{{port: 8080}}], {route}}}]}}");
+    assert_eq!(
+        fields("VirtualService", &text(&spec)),
+        ["spec.http[0].match[0].port"],
+        "of all below a wildcard"
+    );
+}
+
+const EDGE: &str = r#"---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {app: edge}
+  servers: [{port: {number: 8443, name: http, protocol: HTTP}, hosts: ['*']}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: edge, annotations: {config.selvedge.io/gateway: default/edge}}
+spec: {address: 127.0.0.9, labels: {app: edge}}
+---
+"#;
+
+#[test]
+fn a_match_may_ask_for_the_port_of_a_gateway_that_follows_it() {
+    let text = |gateways: &str, asked: &str| {
+        let spec = format!(
+            "{{hosts: [a], gateways: [{gateways}], http: [{{match: [{asked}], route: [{{destination: {{host: a, port: {{number: 80}}}}}}]}}]}}"
+        );
+        format!("{EDGE}{}{}", service("a", BOTH_PORTS), virtual_service("r", &spec))
+    };
+    for (gateways, asked) in [
+        ("edge", "{port: 8443}"),
+        ("edge, mesh", "{port: 8443}"),
+        ("edge, mesh", "{port: 80}"),
+        ("edge, mesh", "{port: 80, gateways: [mesh]}"),
+        ("edge, mesh", "{port: 8443, gateways: [edge]}"),
+    ] {
+        assert_eq!(fields("VirtualService", &text(gateways, asked)), [""; 0], "{gateways} {asked}");
+    }
+    for (gateways, asked) in [
+        ("edge", "{port: 80}"),
+        ("edge, mesh", "{port: 9}"),
+        ("edge, mesh", "{port: 8443, gateways: [mesh]}"),
+        ("edge, mesh", "{port: 80, gateways: [edge]}"),
+    ] {
+        let warned = fields("VirtualService", &text(gateways, asked));
+        assert_eq!(warned, ["spec.http[0].match[0].port"], "{gateways} {asked}");
+    }
+}
+
+#[test]
+fn a_match_is_told_that_names_a_gateway_which_is_unknown_or_does_not_follow_the_document() {
+    let warned = |gateways: &str, asked: &str| {
+        let spec = format!(
+            "{{hosts: [a], {gateways} http: [{{match: [{{gateways: [{asked}]}}], route: [{{destination: {{host: a, port: {{number: 80}}}}}}]}}]}}"
+        );
+        warned(
+            "VirtualService",
+            &format!("{EDGE}{}{}", service("a", BOTH_PORTS), virtual_service("r", &spec)),
+        )
+    };
+    for (gateways, asked) in
+        [("gateways: [edge, mesh],", "edge, mesh"), ("gateways: [edge],", "default/edge"), ("", "mesh")]
+    {
+        assert_eq!(warned(gateways, asked), [], "{gateways} {asked}");
+    }
+    for (gateways, asked, field, words) in [
+        ("gateways: [edge, mesh],", "mesh, egde", "gateways[1]", "there is no Gateway default/egde"),
+        ("gateways: [edge, mesh],", "shop/edge", "gateways[0]", "there is no Gateway shop/edge"),
+        ("", "edge", "gateways[0]", "spec.gateways does not name default/edge"),
+        ("gateways: [edge],", "edge, mesh", "gateways", "names mesh, and spec.gateways does not"),
+    ] {
+        let [(told, message)] = &warned(gateways, asked)[..] else { panic!("{gateways} {asked}") };
+        assert_eq!(*told, format!("spec.http[0].match[0].{field}"), "{gateways} {asked}");
+        assert!(message.contains(words), "{message}");
+    }
+    let delegate = "{http: [{match: [{gateways: [egde]}, {gateways: [edge]}], route: [{destination: {host: a, port: {number: 80}}}]}]}";
+    let root = "{hosts: [a], gateways: [edge], http: [{delegate: {name: d}}]}";
+    let text = format!(
+        "{EDGE}{}{}{}",
+        service("a", BOTH_PORTS),
+        virtual_service("d", delegate),
+        virtual_service("r", root)
+    );
+    assert_eq!(fields("VirtualService", &text), ["spec.http[0].match[0].gateways[0]"]);
+}
