@@ -10,7 +10,9 @@ use selvedge_model::{AppConnections, HealthCheck, Hedge, TrafficPolicy, Upstream
 pub(super) use self::reports::{conflict, report_checks};
 use self::{
     of_host::HostRules,
-    reports::{CHECKED, HEDGED, report_limits_of_http, report_selects_nobody},
+    reports::{
+        CHECKED, HEDGED, report_http_of_opaque, report_limits_of_http, report_ports, report_selects_nobody,
+    },
 };
 use super::{
     MeshSettings, Problems,
@@ -79,6 +81,8 @@ impl<'a> DestinationRules<'a> {
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
             report_limits_of_http(rule, &below, problems);
+            report_http_of_opaque(rule, (&host, &*below), problems);
+            report_ports(rule, (&host, &*below), problems);
             report_selects_nobody(rule, clients, problems);
             let selected = rule.spec.selector.as_ref().map(|selector| clients.count(namespace, selector));
             let named = || rule.spec.export_to.namespaces(namespace);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{Endpoints, Protocol, ServiceKey, UpstreamTls, facts::selects};
+use selvedge_model::{
+    ConnectionPool, Endpoints, HashKey, LoadBalancer, Protocol, ServiceKey, UpstreamTls, facts::selects,
+};
 
 use super::{
     super::{
@@ -13,7 +15,10 @@ use super::{
     },
     Rule, RuleSet, blocks,
 };
-use crate::problem::{DocumentName, Severity};
+use crate::{
+    problem::{DocumentName, Severity},
+    resources::destination_rule::PolicyBlocks,
+};
 
 /// The annotation that asks for a second request.
 pub(super) const HEDGED: &str = "metadata.annotations[config.selvedge.io/hedge]";
@@ -66,21 +71,98 @@ pub(super) fn report_limits_of_http(rule: &Rule, below: &Below, problems: &mut P
     if below.is_empty() || !below.all_speak(http) {
         return;
     }
-    let subsets = rule.spec.subsets.iter().enumerate();
-    let subsets = subsets.map(|(index, subset)| (format!("spec.subsets[{index}]"), &subset.policy));
-    for (field, policy) in std::iter::once(("spec".to_owned(), &rule.spec.policy)).chain(subsets) {
+    for (field, policy) in policies(rule) {
         if policy.connection_pool.as_ref().is_some_and(|pool| pool.connections.idle_timeout.is_some()) {
-            let field = format!("{field}.trafficPolicy.connectionPool.tcp.idleTimeout");
+            let field = format!("{field}.connectionPool.tcp.idleTimeout");
             let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP; \
                            set http.idleTimeout";
             problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
         }
         if policy.tunnel.is_some() {
-            let field = format!("{field}.trafficPolicy.tunnel");
+            let field = format!("{field}.tunnel");
             let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP";
             problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
         }
     }
+}
+
+/// The policies of `rule`, as a whole and of its subsets, each with where it stands.
+fn policies(rule: &Rule) -> impl Iterator<Item = (String, &PolicyBlocks)> {
+    let subsets = rule.spec.subsets.iter().enumerate();
+    let subsets =
+        subsets.map(|(index, subset)| (format!("spec.subsets[{index}].trafficPolicy"), &subset.policy));
+    std::iter::once(("spec.trafficPolicy".to_owned(), &rule.spec.policy)).chain(subsets)
+}
+
+/// Where the setting for a port of the policy at `field` stands.
+fn of_port(field: &str, blocks: &PolicyBlocks) -> String {
+    format!("{field}.portLevelSettings[{}]", blocks.place)
+}
+
+/// Says which settings are for ports that the host does not have.
+pub(super) fn report_ports(rule: &Rule, (host, below): (&str, &Below), problems: &mut Problems) {
+    for (field, policy) in policies(rule) {
+        for (port, blocks) in policy.ports.iter().filter(|(port, _)| below.lacks(**port)) {
+            let message = format!(
+                "{host} has no port {port}, so this has no effect; {} (the port of the service, not that of its endpoints)",
+                below.port_remedy()
+            );
+            problems.warning(rule, &format!("{}.port.number", of_port(&field, blocks)), message);
+        }
+    }
+}
+
+/// Says that what is for requests does nothing where no HTTP is spoken.
+pub(super) fn report_http_of_opaque(rule: &Rule, (host, below): (&str, &Below), problems: &mut Problems) {
+    let is_opaque = |spoken| spoken == Protocol::Tcp;
+    // Where clients begin TLS, requests may be sent to a port that says that TLS is spoken there.
+    let begins_tls = |blocks: &PolicyBlocks| matches!(blocks.tls, Some(UpstreamTls::Originate(_)));
+    let may_be_sent_requests =
+        |policy: &PolicyBlocks| begins_tls(policy) || policy.ports.values().any(begins_tls);
+    if policies(rule).any(|(_, policy)| may_be_sent_requests(policy)) {
+        return;
+    }
+    for (field, policy) in policies(rule) {
+        if !below.is_empty() && below.all_speak(is_opaque) {
+            report_http_blocks(rule, &field, (policy, format!("no port of {host} speaks HTTP")), problems);
+        }
+        for (port, blocks) in &policy.ports {
+            if below.speaks_none_at(*port, |spoken| !is_opaque(spoken)) {
+                let why = format!("{host} does not speak HTTP at port {port}");
+                report_http_blocks(rule, &of_port(&field, blocks), (blocks, why), problems);
+            }
+        }
+    }
+}
+
+/// Says that those of the `blocks` at `field` that are for requests do nothing, and `why`.
+fn report_http_blocks(
+    rule: &Rule,
+    field: &str,
+    (blocks, why): (&PolicyBlocks, String),
+    problems: &mut Problems,
+) {
+    let mut told = |block: &str, remedy: &str| {
+        let message = format!("has no effect, because {why}; {remedy}");
+        problems.warning(rule, &format!("{field}.{block}"), message);
+    };
+    if blocks.connection_pool.as_ref().is_some_and(|block| block.pool != ConnectionPool::default()) {
+        told("connectionPool.http", "remove it, or name the port http");
+    }
+    let hash = match blocks.load_balancer.as_ref().map(|block| &block.balancer) {
+        Some(LoadBalancer::ConsistentHash(hash)) => &hash.key,
+        _ => return,
+    };
+    let key = match hash {
+        HashKey::Header(_) => "httpHeaderName",
+        HashKey::Cookie(_) => "httpCookie",
+        HashKey::Query(_) => "httpQueryParameterName",
+        HashKey::SourceAddress => return,
+    };
+    told(
+        &format!("loadBalancer.consistentHash.{key}"),
+        "connections go to any endpoint: write useSourceIp: true, or name the port http",
+    );
 }
 
 impl RuleSet<'_> {

@@ -159,3 +159,67 @@ fn a_match_is_told_that_names_a_gateway_which_is_unknown_or_does_not_follow_the_
     );
     assert_eq!(fields("VirtualService", &text), ["spec.http[0].match[0].gateways[0]"]);
 }
+
+#[test]
+fn a_setting_is_told_that_is_for_a_port_which_the_host_does_not_have() {
+    let rule = |number: u16| {
+        let ports = |number: u16| {
+            format!(
+                "portLevelSettings: [{{port: {{number: 80}}, tls: {{mode: DISABLE}}}}, {{port: {{number: {number}}}, tls: {{mode: DISABLE}}}}]"
+            )
+        };
+        rule(&format!(
+            "host: a, trafficPolicy: {{{}}}, subsets: [{{name: v1, trafficPolicy: {{{}}}}}]",
+            ports(number),
+            ports(number)
+        ))
+    };
+    let text = |number: u16| format!("{}{}", service("a", BOTH_PORTS), rule(number));
+    assert_eq!(fields("DestinationRule", &text(82)), [""; 0]);
+    let warned = warned("DestinationRule", &text(8080));
+    let at = |field: &str| format!("{field}.portLevelSettings[1].port.number");
+    let fields: Vec<_> = warned.iter().map(|(field, _)| field.clone()).collect();
+    assert_eq!(fields, [at("spec.subsets[0].trafficPolicy"), at("spec.trafficPolicy")]);
+    assert!(
+        warned[0].1.contains("has no port 8080, so this has no effect; use one of 80, 81, 82"),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn what_is_for_requests_is_told_where_no_http_is_spoken() {
+    const POOL: &str = "connectionPool: {http: {http2MaxRequests: 5}}";
+    const HASH: &str = "loadBalancer: {consistentHash: {httpHeaderName: x}}";
+    let opaque = service("a", "{name: tcp-db, port: 81}");
+    let mixed = service("a", BOTH_PORTS);
+    let at_port =
+        |number: u16, block: &str| format!("portLevelSettings: [{{port: {{number: {number}}}, {block}}}]");
+    let told = |service: &str, policy: &str| {
+        fields(
+            "DestinationRule",
+            &format!("{service}{}", rule(&format!("host: a, trafficPolicy: {{{policy}}}"))),
+        )
+    };
+    for (policy, field) in [
+        (POOL, "connectionPool.http"),
+        (HASH, "loadBalancer.consistentHash.httpHeaderName"),
+        ("loadBalancer: {consistentHash: {httpCookie: {name: x}}}", "loadBalancer.consistentHash.httpCookie"),
+        (
+            "loadBalancer: {consistentHash: {httpQueryParameterName: x}}",
+            "loadBalancer.consistentHash.httpQueryParameterName",
+        ),
+    ] {
+        assert_eq!(told(&opaque, policy), [format!("spec.trafficPolicy.{field}")]);
+        assert_eq!(told(&mixed, policy), [""; 0], "{policy}: one port may speak HTTP");
+        let at = format!("spec.trafficPolicy.portLevelSettings[0].{field}");
+        assert_eq!(told(&mixed, &at_port(81, policy)), [at]);
+        assert_eq!(told(&mixed, &at_port(82, policy)), [""; 0], "{policy}: it is not said what is spoken");
+    }
+    for policy in [
+        "connectionPool: {tcp: {maxConnections: 5}}",
+        "loadBalancer: {consistentHash: {useSourceIp: true}}",
+        "tls: {mode: SIMPLE}, connectionPool: {http: {http2MaxRequests: 5}}",
+    ] {
+        assert_eq!(told(&opaque, policy), [""; 0], "{policy}");
+    }
+}
