@@ -5,13 +5,16 @@ mod reports;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use selvedge_model::{AppConnections, HealthCheck, Hedge, TrafficPolicy, UpstreamTls, facts::selects};
+use selvedge_model::{
+    AppConnections, Endpoints, HealthCheck, Hedge, TrafficPolicy, UpstreamTls, facts::selects,
+};
 
 pub(super) use self::reports::{conflict, report_checks};
 use self::{
     of_host::HostRules,
     reports::{
-        CHECKED, HEDGED, report_http_of_opaque, report_limits_of_http, report_ports, report_selects_nobody,
+        CHECKED, HEDGED, report_empty_subsets, report_http_of_opaque, report_limits_of_http, report_ports,
+        report_selects_nobody,
     },
 };
 use super::{
@@ -55,6 +58,8 @@ pub(super) struct DestinationRules<'a> {
     root_namespace: &'a str,
     /// The namespaces with rules, and those that rules name. All others follow the same.
     told_apart: HashSet<&'a str>,
+    /// Those with subsets, by the host that they name; none that is for all below a wildcard.
+    with_subsets: HashMap<String, Vec<&'a Rule>>,
     /// Whether any of them cannot be used. There seldom is one to look for.
     some_unusable: bool,
     documents: Vec<&'a Rule>,
@@ -69,7 +74,8 @@ impl<'a> DestinationRules<'a> {
         problems: &mut Problems,
     ) -> Self {
         let mut namespaces: BTreeMap<&str, BTreeMap<String, HostRules<'_>>> = BTreeMap::new();
-        let (mut told_apart, mut room) = (HashSet::new(), Room::default());
+        let (mut told_apart, mut with_subsets) = (HashSet::new(), HashMap::<String, Vec<&Rule>>::new());
+        let mut room = Room::default();
         let mut some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
         for rule in &resources.destination_rules {
             let rule: &Rule = rule;
@@ -101,6 +107,9 @@ impl<'a> DestinationRules<'a> {
                     true
                 }
             };
+            if !is_too_much && !rule.unusable && !rule.spec.subsets.is_empty() && !host.starts_with('*') {
+                with_subsets.entry(host.clone()).or_default().push(rule);
+            }
             let sets = namespaces.entry(namespace).or_default();
             let sets = sets.entry(host).or_default();
             if is_too_much {
@@ -113,12 +122,24 @@ impl<'a> DestinationRules<'a> {
         }
         let documents = resources.destination_rules.iter().map(|rule| &**rule).collect();
         let root_namespace = &settings.root_namespace;
-        Self { namespaces, root_namespace, told_apart, some_unusable, documents }
+        Self { namespaces, root_namespace, told_apart, with_subsets, some_unusable, documents }
     }
 
     /// Each of them, as it is written.
     pub(super) fn documents(&self) -> impl Iterator<Item = &'a Rule> {
         self.documents.iter().copied()
+    }
+
+    /// Reports the subsets of `host` that select none of `endpoints`, which are those of all its ports, if it has any.
+    pub(super) fn report_subsets<'e>(
+        &self,
+        host: &KnownHost<'_>,
+        endpoints: impl Iterator<Item = &'e Endpoints>,
+        problems: &mut Problems,
+    ) {
+        if let Some(rules) = self.with_subsets.get(&*host.host) {
+            report_empty_subsets(&host.host, rules, endpoints, problems);
+        }
     }
 
     /// The rules for `host` that `client` follows.

@@ -294,6 +294,8 @@ impl<'a> Routing<'a> {
         previous: &BTreeMap<ServiceKey, ServiceViews>,
     ) -> OfHost {
         let mut problems = Problems::default();
+        let keys = host.ports.keys().map(|port| ServiceKey { host: Arc::clone(&host.host), port: *port });
+        self.rules.report_subsets(host, keys.filter_map(|key| endpoints(&key)), &mut problems);
         let reported = self.report_tls(host, endpoints, &mut problems);
         OfHost { reported, views: self.views(host, previous, &mut problems), problems }
     }

@@ -1,6 +1,9 @@
 //! What is wrong with a `DestinationRule`, and what it does not do.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use selvedge_model::{
     ConnectionPool, Endpoints, HashKey, LoadBalancer, Protocol, ServiceKey, UpstreamTls, facts::selects,
@@ -163,6 +166,73 @@ fn report_http_blocks(
         &format!("loadBalancer.consistentHash.{key}"),
         "connections go to any endpoint: write useSourceIp: true, or name the port http",
     );
+}
+
+/// How often a subset of a host may be compared with the labels of an endpoint, all of its subsets together. There may be very many
+/// of both; beyond, nothing is told.
+const MOST_COMPARED: usize = 1_000_000;
+
+/// The labels of endpoints, different ones alone.
+#[derive(Default)]
+struct DifferentLabels<'e> {
+    all: HashSet<&'e BTreeMap<String, String>>,
+    /// Those with each label.
+    with: HashMap<(&'e str, &'e str), Vec<&'e BTreeMap<String, String>>>,
+}
+
+impl<'e> DifferentLabels<'e> {
+    fn add(&mut self, labels: &'e BTreeMap<String, String>) {
+        if self.all.insert(labels) {
+            for (name, value) in labels {
+                self.with.entry((name, value)).or_default().push(labels);
+            }
+        }
+    }
+
+    /// Those among which all are that have `asked`: the fewest.
+    fn with_some_of<'s>(&'s self, asked: &'s BTreeMap<String, String>) -> &'s [&'e BTreeMap<String, String>] {
+        let with = asked.iter().map(|(name, value)| {
+            self.with.get(&(name.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice)
+        });
+        with.min_by_key(|with| with.len()).unwrap_or_default()
+    }
+}
+
+/// Says which subsets of `rules`, which are for `host`, select none of `endpoints`, if there are any.
+pub(super) fn report_empty_subsets<'e>(
+    host: &str,
+    rules: &[&Rule],
+    endpoints: impl Iterator<Item = &'e Endpoints>,
+    problems: &mut Problems,
+) {
+    let mut known = DifferentLabels::default();
+    let mut shared = HashSet::new();
+    for Endpoints { list, named, .. } in endpoints {
+        let all = list.iter().map(|one| &one.labels).chain(named.iter().map(|one| &one.labels));
+        // Those of one workload are the same at all ports.
+        all.filter(|labels| shared.insert(Arc::as_ptr(*labels))).for_each(|labels| known.add(labels));
+    }
+    if known.all.is_empty() {
+        return;
+    }
+    let mut compared = 0;
+    let subsets =
+        rules.iter().flat_map(|rule| rule.spec.subsets.iter().enumerate().map(move |one| (*rule, one)));
+    for (rule, (index, subset)) in subsets.filter(|(_, (_, subset))| !subset.labels.is_empty()) {
+        let candidates = known.with_some_of(&subset.labels);
+        compared += candidates.len();
+        if compared > MOST_COMPARED {
+            return;
+        }
+        if !candidates.iter().any(|labels| selects(&subset.labels, labels)) {
+            let message = format!(
+                "select none of the endpoints of {host} now, so requests to {} are answered 503, and connections refused; correct \
+                 the labels, or start a workload that has them",
+                subset.name
+            );
+            problems.warning(rule, &format!("spec.subsets[{index}].labels"), message);
+        }
+    }
 }
 
 impl RuleSet<'_> {

@@ -36,7 +36,7 @@ spec:
   host: db
   trafficPolicy:
     connectionPool: {tcp: {maxConnections: 7, idleTimeout: 0s, maxConnectionDuration: 1h}}
-  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {app: db}}]
 ---
 "#;
 

@@ -36,6 +36,34 @@ fn service(name: &str, ports: &str) -> String {
 const BOTH_PORTS: &str = "{name: http, port: 80}, {name: tcp, port: 81}, {name: any, port: 82}";
 
 #[test]
+fn a_subset_is_told_that_selects_no_endpoint_of_a_host_that_has_some() {
+    let subset = |labels: &str| {
+        rule(&format!(
+            "host: reviews, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: other, labels: {labels}}}]"
+        ))
+    };
+    let none = ["spec.subsets[1].labels".to_owned()];
+    for (labels, expected) in [
+        ("{version: v3}", &none[..]),
+        ("{version: v2, app: ratings}", &none),
+        ("{version: v2, security.istio.io/tlsMode: istio}", &none),
+        ("{version: v2}", &[]),
+        ("{version: v2, app: reviews}", &[]),
+        ("{}", &[]),
+    ] {
+        assert_eq!(fields("DestinationRule", &format!("{MESH}{}", subset(labels))), expected, "{labels}");
+    }
+    let [(_, message)] = &warned("DestinationRule", &format!("{MESH}{}", subset("{version: v3}")))[..] else {
+        panic!()
+    };
+    assert!(message.contains("requests to other are answered 503"), "{message}");
+    let without = format!("{}{}", service("reviews", BOTH_PORTS), subset("{version: v3}"));
+    assert_eq!(fields("DestinationRule", &without), [""; 0], "it has no endpoints at all");
+    let wide = subset("{version: v3}").replace("host: reviews", "host: '*.default.svc.cluster.local'");
+    assert_eq!(fields("DestinationRule", &format!("{MESH}{wide}")), [""; 0], "another host may have some");
+}
+
+#[test]
 fn a_match_is_told_that_asks_for_a_port_which_no_host_of_the_document_has() {
     let text = |spec: &str| format!("{}{}", service("a", BOTH_PORTS), virtual_service("r", spec));
     let route = "route: [{destination: {host: a, port: {number: 80}}}]";
