@@ -23,8 +23,10 @@
 //! If routes, `DestinationRule`s or `Service`s have changed, the hosts and gateways that these have to do with are compiled anew
 //! ([`routing`]); if `AuthorizationPolicy`s or `PeerAuthentication`s have, the workloads that they select ([`policies`]); if
 //! `RequestAuthentication`s or network policies have, what they make of all workloads ([`policies`], [`network`]). What clients
-//! see that rules select by their labels reads which of these clients there are: where others are, everything is compiled.
+//! see that rules select by their labels reads which of these clients there are: where others are, everything is compiled. Which
+//! documents are for nobody reads the labels and namespaces of all, of which it keeps how many there are ([`addressees`]).
 
+mod addressees;
 mod affected;
 mod changes;
 mod edits;
@@ -137,6 +139,7 @@ impl Last {
     /// Everything must be compiled. Nothing in this is true any more.
     fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
         let changes = Changes::new(&mut self.resources, resources, &mut self.index)?;
+        self.follow_addressees(&changes, resources);
         let Changes { workloads, authorizations, authentications, network, routes } = changes;
         let are_read_again = !workloads.services.changed.is_empty()
             || !workloads.peer_authentications.changed.is_empty()

@@ -3,6 +3,7 @@
 //! Pure, but for the clock, which reports about the dates of certificates ask. [`compile`] is the whole: it says what documents
 //! mean. Of the kinds that change most, [`Compiler`] compiles what a change has to do with, and the result is the same. What comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
+mod addressees;
 mod asked;
 mod authentication;
 mod authorization;
@@ -147,6 +148,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         mut of_network,
         mut of_routes,
         mut of_gateways,
+        mut of_addressees,
     ] = std::array::from_fn(|_| Problems::default());
     let policies = inbound::Policies::new(resources, settings, &mut of_policies);
     let of_workloads = asked::Policies::new(resources, settings, &mut of_policies);
@@ -220,6 +222,8 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         &mut of_gateways,
     );
     let revocations = revocations::revocations(resources, settings, &mut problems);
+    let addressees = addressees::Addressees::new(resources, settings);
+    addressees.report(resources, settings, &mut of_addressees);
     let mesh = Mesh {
         owners: keep(
             Owners { addresses: owners.in_files().into(), names: catalog.names(&previous.owners).into() },
@@ -259,11 +263,13 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         tokens: of_tokens,
         network: of_network,
         gateways: of_gateways,
+        addressees: of_addressees,
         routed,
     };
     let known = (faced, networked, unproven, there);
     let mut facts = incremental::Facts::new(&catalog, found, led_to, known, connections);
     facts.behind = candidates.behind.clone();
+    facts.addressees = addressees;
     (mesh, facts)
 }
 

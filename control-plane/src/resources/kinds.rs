@@ -6,7 +6,10 @@
 mod kind;
 mod unenforced;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use selvedge_model::expression::Expression;
 
@@ -278,6 +281,13 @@ macro_rules! table {
                 match resource {
                     $(Resource::$resource(document) => self.$list.retain(|there| there.name != document.name),)*
                 }
+            }
+
+            /// The namespaces in which there are documents.
+            pub(crate) fn inhabited(&self) -> HashSet<&str> {
+                let mut namespaces = HashSet::new();
+                $(namespaces.extend(self.$list.iter().map(|document| &*document.name.namespace));)*
+                namespaces
             }
 
             /// How many documents there are of each kind, by what it is called.

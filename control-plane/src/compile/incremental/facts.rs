@@ -9,7 +9,9 @@ use std::{
 use selvedge_model::{AppConnections, ServiceKey, WorkloadName, snapshot::ServiceViews};
 
 use super::super::{
-    Problems, candidates,
+    Problems,
+    addressees::Addressees,
+    candidates,
     clients::There,
     gateways::LedTo,
     routes::OfHost,
@@ -38,6 +40,8 @@ pub(in super::super) struct Facts {
     pub(super) connections: Connections,
     /// The clients that rules select by their labels and that are there.
     pub(super) selected: Arc<There>,
+    /// Whom documents are for.
+    pub(in super::super) addressees: Addressees,
 }
 
 /// What is known of workloads: in the order of the fields of [`Facts`].
@@ -63,8 +67,19 @@ impl Facts {
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }
-        let behind = candidates::Behind::default();
-        Self { others: hosts, behind, found, led_to, faced, networked, unproven, connections, selected }
+        let (behind, addressees) = (candidates::Behind::default(), Addressees::default());
+        Self {
+            others: hosts,
+            behind,
+            found,
+            led_to,
+            faced,
+            networked,
+            unproven,
+            connections,
+            selected,
+            addressees,
+        }
     }
 }
 
@@ -83,6 +98,8 @@ pub(in super::super) struct Found {
     pub(in super::super) network: Problems,
     /// What gateways serve.
     pub(in super::super) gateways: Problems,
+    /// Documents that are for nobody.
+    pub(in super::super) addressees: Problems,
     pub(in super::super) routed: Routed,
 }
 
@@ -130,9 +147,9 @@ pub(in super::super) struct Routed {
 impl Found {
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
-        let Self { others, policies, of_each_policy, tokens, network, gateways, routed } = self;
+        let Self { others, policies, of_each_policy, tokens, network, gateways, addressees, routed } = self;
         let Routed { of_all, of_hosts, .. } = routed;
-        let found = [others, policies, tokens, network, gateways, of_all];
+        let found = [others, policies, tokens, network, gateways, addressees, of_all];
         let parts = || found.into_iter().chain(of_hosts.values());
         let of_parts = parts().flat_map(|part| &part.found);
         let all: HashSet<&Problem> = of_parts.chain(of_each_policy.0.values().flatten()).collect();

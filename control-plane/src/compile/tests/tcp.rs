@@ -148,7 +148,7 @@ fn connections_that_no_route_of_a_virtual_service_is_for_go_to_the_service() {
         );
         let (mesh, problems) = compiled(&(DATABASES.to_owned() + &virtual_service("db", &spec)));
 
-        assert_eq!(problems, []);
+        assert_eq!(errors(&problems), [""; 0]);
         assert_eq!(followed(&mesh, 5000, "default", Layer::Tcp, None), one("default", "db:5000"), "{asked}");
     }
 }

@@ -251,3 +251,77 @@ fn what_is_for_requests_is_told_where_no_http_is_spoken() {
         assert_eq!(told(&opaque, policy), [""; 0], "{policy}");
     }
 }
+
+#[test]
+fn a_match_is_told_that_asks_for_labels_which_no_client_has() {
+    let text = |fields: &str, asked: &str| {
+        let route = "route: [{destination: {host: reviews}}]";
+        let spec =
+            format!("{{hosts: [reviews], {fields} http: [{{match: [{{{asked}}}], {route}}}, {{{route}}}]}}");
+        format!("{MESH}{}", virtual_service("r", &spec))
+    };
+    for (fields_given, asked) in [
+        ("", "sourceLabels: {app: reviews}"),
+        ("", "sourceLabels: {app: reviews, version: v2}"),
+        ("exportTo: ['.'],", "sourceLabels: {version: v2}"),
+        ("exportTo: [shop, default],", "sourceLabels: {version: v2}"),
+        ("", "sourceNamespace: default, sourceLabels: {version: v2}"),
+        // Nobody at all is there, or that is not known.
+        ("exportTo: [default],", "sourceNamespace: shop, sourceLabels: {version: v2}"),
+    ] {
+        let told = fields("VirtualService", &text(fields_given, asked));
+        assert!(
+            !told.contains(&"spec.http[0].match[0].sourceLabels".to_owned()),
+            "{fields_given} {asked}: {told:?}"
+        );
+    }
+    for (fields_given, asked) in [
+        ("", "sourceLabels: {app: review}"),
+        ("", "sourceLabels: {app: reviews, version: v3}"),
+        ("exportTo: ['.'],", "sourceLabels: {version: v3}"),
+        ("", "sourceNamespace: default, sourceLabels: {version: v3}"),
+    ] {
+        let told = fields("VirtualService", &text(fields_given, asked));
+        assert_eq!(told, ["spec.http[0].match[0].sourceLabels"], "{fields_given} {asked}");
+    }
+    let spec = "{hosts: [a], tcp: [{match: [{sourceLabels: {app: x}}], route: [{destination: {host: a, port: {number: 80}}}]}]}";
+    let alone = format!("{}{}", service("a", "{name: tcp, port: 80}"), virtual_service("r", spec));
+    assert_eq!(fields("VirtualService", &alone), [""; 0], "nobody is there");
+    assert_eq!(fields("VirtualService", &format!("{MESH}{alone}")), ["spec.tcp[0].match[0].sourceLabels"]);
+}
+
+#[test]
+fn a_document_is_told_that_it_is_exported_to_a_namespace_which_is_not_there() {
+    let documents = [
+        (
+            "VirtualService",
+            "{hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}], exportTo: [default, TO]}",
+        ),
+        ("DestinationRule", "{host: reviews, exportTo: [default, TO]}"),
+        (
+            "ServiceEntry",
+            "{hosts: [a.test], resolution: DNS, ports: [{number: 80, name: http}], exportTo: [default, TO]}",
+        ),
+    ];
+    let elsewhere = "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: c, namespace: shop}\nspec: {address: 127.0.0.8}\n---\n";
+    let declared = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: empty}\n---\n";
+    for (kind, spec) in documents {
+        let document = |to: &str| {
+            let spec = spec.replace("TO", to);
+            format!(
+                "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n---\n"
+            )
+        };
+        let told = |to: &str| fields(kind, &format!("{MESH}{elsewhere}{declared}{}", document(to)));
+        for there in ["shop", "empty", "istio-system", "selvedge"] {
+            assert_eq!(told(there), [""; 0], "{kind} {there}");
+        }
+        assert_eq!(told("shpo"), ["spec.exportTo"], "{kind}");
+        let unknown = format!("{}{}{}", service("reviews", BOTH_PORTS), declared, document("shpo"));
+        assert_eq!(
+            fields(kind, &unknown),
+            [""; 0],
+            "{kind}: without workloads it is not known where these are"
+        );
+    }
+}

@@ -102,9 +102,10 @@ fn a_delegates_route_that_its_root_excludes_is_left_out_and_reported() {
         ("sourceLabels: {app: a}", "sourceLabels: {app: b}"),
     ] {
         let child = format!("{{http: [{{match: [{{{of_child}}}], {TO_REVIEWS}}}]}}");
-        let (mesh, problems) = delegating(&root(of_root), &[delegate("default", "child", &child)]);
+        let (mesh, mut problems) = delegating(&root(of_root), &[delegate("default", "child", &child)]);
 
         assert_eq!(names(&mesh), ["VirtualService default/root http[1]"], "{of_root} {of_child}");
+        problems.retain(|problem| problem.severity == Severity::Error);
         let [problem] = &problems[..] else { panic!("{problems:?}") };
         assert_eq!((&*problem.field, problem.severity), ("spec.http[0].match", Severity::Error));
         assert!(

@@ -16,6 +16,13 @@ impl World {
             }
             _ => json!({"outlierDetection": {"consecutive5xxErrors": 3}}),
         };
+        let policy = match self.one_in(6) {
+            true => {
+                let port = self.random.choice([80, 90, 91]).unwrap();
+                json!({"portLevelSettings": [{"port": {"number": port}, "connectionPool": {"http": {"maxRetries": 1}}}]})
+            }
+            false => policy,
+        };
         let subset = self.word(&["v1", "v1", "v2"]);
         let mut spec = json!({"host": host, "trafficPolicy": policy,
                               "subsets": [{"name": subset, "labels": {"version": subset}}]});
@@ -35,9 +42,10 @@ impl World {
 
     /// Whose clients a document is for; mostly everybody's.
     pub(super) fn export_to(&mut self) -> Value {
-        match self.random.u8(0..6) {
+        match self.random.u8(0..8) {
             0 => json!(["."]),
             1 => json!(["shop", "bank"]),
+            2 if self.one_in(2) => json!(["shop", "nowhere"]),
             _ => json!(["*"]),
         }
     }
@@ -52,6 +60,15 @@ impl World {
             {"destination": {"host": other, "subset": "v1"}, "weight": 100 - weight}]}]});
         if self.one_in(8) {
             spec["tcp"] = json!([{"route": [{"destination": {"host": other, "port": {"number": 90}}}]}]);
+        }
+        if self.one_in(4) {
+            let asked = match self.random.u8(0..4) {
+                0 => json!({"port": self.random.choice([80, 90, 8080]).unwrap()}),
+                1 => json!({"gateways": [self.word(&["mesh", "edge"])]}),
+                2 => json!({"sourceLabels": self.labels(), "sourceNamespace": self.word(&["shop", "bank"])}),
+                _ => json!({"sourceLabels": self.labels()}),
+            };
+            spec["http"][0]["match"] = json!([asked]);
         }
         if self.one_in(8) {
             spec["gateways"] = json!([self.word(&["mesh", "edge"]), "edge"]);
