@@ -1,7 +1,9 @@
 //! TLS to servers outside the mesh (`DestinationRule` `trafficPolicy.tls` SIMPLE and MUTUAL).
 //!
 //! Nothing of the mesh is in it: the server is trusted by certificate authorities of the operating
-//! system's or of a file, and by its name; TLS 1.2 is allowed, since such servers still exist.
+//! system's or of a file, and by its name; TLS 1.2 is allowed, since such servers still exist. A certificate in a file is trusted
+//! itself, too, whoever signed it: so a server may show the very one that is named as its authority, as in Envoy (which sets
+//! `X509_V_FLAG_PARTIAL_CHAIN`).
 
 use std::{
     io,
@@ -22,6 +24,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use selvedge_model::{Shown, TlsOrigination, Trusted, gateway::CertificateName};
 use webpki::EndEntityCert;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
 use crate::files::{FileError, read_bundle, read_mounted};
@@ -115,12 +118,9 @@ impl Outside {
         let name = settings.sni.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| OutsideError::Name { name: name.to_owned() })?;
-        let roots = if settings.insecure_skip_verify { RootCertStore::empty() } else { roots(settings)? };
-        let verifier = Verifier {
-            roots,
-            names: settings.subject_alt_names.clone(),
-            skip: settings.insecure_skip_verify,
-        };
+        let skip = settings.insecure_skip_verify;
+        let authorities = if skip { Authorities::default() } else { authorities(settings)? };
+        let verifier = Verifier { authorities, names: settings.subject_alt_names.clone(), skip };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .expect("the provider has suites of both versions")
@@ -168,20 +168,36 @@ pub fn files(settings: &TlsOrigination) -> impl Iterator<Item = &Path> {
     trusted.into_iter().chain(client).map(Path::new)
 }
 
-fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
-    let mut store = RootCertStore::empty();
+/// Whom a server may be believed by.
+#[derive(Debug)]
+struct Authorities {
+    roots: RootCertStore,
+    /// Those of them that are named one by one: a server may show one of them, too.
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl Default for Authorities {
+    /// Nobody.
+    fn default() -> Self {
+        Self { roots: RootCertStore::empty(), named: Vec::new() }
+    }
+}
+
+fn authorities(settings: &TlsOrigination) -> Result<Authorities, OutsideError> {
+    let (mut store, mut named) = (RootCertStore::empty(), Vec::new());
     match &settings.trusted {
         Trusted::File(path) => {
             let path = Path::new(path);
-            let (added, _) = store.add_parsable_certificates(certificates("caCertificates", path)?);
+            named = certificates("caCertificates", path)?;
+            let (added, _) = store.add_parsable_certificates(named.iter().cloned());
             if added == 0 {
                 let what = "usable certificate";
                 return Err(OutsideError::Empty { field: "caCertificates", path: path.to_owned(), what });
             }
         }
         Trusted::Given(given) => {
-            let certificates = given.certificates().iter().map(|der| CertificateDer::from(der.clone()));
-            if store.add_parsable_certificates(certificates).0 == 0 {
+            named = given.certificates().iter().map(|der| CertificateDer::from(der.clone())).collect();
+            if store.add_parsable_certificates(named.iter().cloned()).0 == 0 {
                 return Err(OutsideError::NoGivenRoots);
             }
         }
@@ -194,7 +210,24 @@ fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
             }
         }
     }
-    Ok(store)
+    Ok(Authorities { roots: store, named })
+}
+
+/// Refuses a certificate of a server, which is trusted whoever signed it, if its time is not now or it is for something else.
+fn is_usable(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let (_, read) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < read.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > read.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    let usage = read.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
+    match usage.is_none_or(|usage| usage.value.server_auth) {
+        true => Ok(()),
+        false => Err(CertificateError::InvalidPurpose.into()),
+    }
 }
 
 fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, OutsideError> {
@@ -223,7 +256,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, OutsideError> {
 /// Trusts who has a certificate of one of the roots for one of the names.
 #[derive(Debug)]
 struct Verifier {
-    roots: RootCertStore,
+    authorities: Authorities,
     /// Empty: the server's name.
     names: Vec<String>,
     skip: bool,
@@ -266,9 +299,14 @@ impl ServerCertVerifier for Verifier {
         if self.skip {
             return Ok(ServerCertVerified::assertion());
         }
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let Authorities { roots, named } = &self.authorities;
+        if named.contains(leaf) {
+            is_usable(leaf, now)?;
+        } else {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            let algorithms = provider().signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)?;
+        }
         self.is_named(leaf, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -311,7 +349,12 @@ pub fn explain_outside(error: &io::Error, settings: &TlsOrigination, outside: &O
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        time::{Duration, SystemTime},
+    };
+
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
     use super::*;
     use crate::forge::Forger;
@@ -370,7 +413,8 @@ mod tests {
         };
         let verdict = |forger: &Forger, names: &[&str], host: &str| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            let verifier = Verifier { roots: roots(&settings(Some(&ca))).unwrap(), names, skip: false };
+            let authorities = authorities(&settings(Some(&ca))).unwrap();
+            let verifier = Verifier { authorities, names, skip: false };
             let host = ServerName::try_from(host.to_owned()).unwrap();
             verifier.verify_server_cert(&leaf(forger), &[], &host, &[], UnixTime::now()).is_ok()
         };
@@ -385,5 +429,53 @@ mod tests {
             !verdict(&good, &["x.example"], "api.example.com"),
             "names that are given replace the host's"
         );
+    }
+
+    #[test]
+    fn a_server_may_show_the_very_certificate_that_is_named_if_it_is_for_its_name_and_for_now() {
+        let hour = Duration::from_secs(3600);
+        let now = SystemTime::now();
+        // As `openssl req -x509` makes it: an authority that nobody else has signed.
+        let made = |name: &str, (from, to): (SystemTime, SystemTime), usage: &[ExtendedKeyUsagePurpose]| {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            (params.not_before, params.not_after) = (from.into(), to.into());
+            params.extended_key_usages = usage.to_vec();
+            CertificateDer::from(params.self_signed(&KeyPair::generate().unwrap()).unwrap())
+        };
+        let verdict = |named: &CertificateDer<'_>, shown: &CertificateDer<'_>| {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("own.pem");
+            fs::write(&file, pem(named)).unwrap();
+            let authorities = authorities(&settings(Some(&file))).unwrap();
+            let verifier = Verifier { authorities, names: Vec::new(), skip: false };
+            let host = ServerName::try_from("db.example.com").unwrap();
+            verifier.verify_server_cert(shown, &[], &host, &[], UnixTime::now()).map(drop)
+        };
+        let today = (now - hour, now + hour);
+        let good = made("db.example.com", today, &[]);
+        assert_eq!(verdict(&good, &good), Ok(()));
+        let web = made("db.example.com", today, &[ExtendedKeyUsagePurpose::ServerAuth]);
+        assert_eq!(verdict(&web, &web), Ok(()));
+        assert!(verdict(&good, &web).is_err(), "another one of the same name");
+
+        let refused = |one: &CertificateDer<'_>| match verdict(one, one) {
+            Err(rustls::Error::InvalidCertificate(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        let other = refused(&made("web.example.com", today, &[]));
+        assert!(matches!(other, CertificateError::NotValidForNameContext { .. }), "{other:?}");
+        let gone = made("db.example.com", (now - 2 * hour, now - hour), &[]);
+        assert_eq!(refused(&gone), CertificateError::Expired);
+        let early = made("db.example.com", (now + hour, now + 2 * hour), &[]);
+        assert_eq!(refused(&early), CertificateError::NotValidYet);
+        let client = made("db.example.com", today, &[ExtendedKeyUsagePurpose::ClientAuth]);
+        assert_eq!(refused(&client), CertificateError::InvalidPurpose);
+
+        let (forger, identity) = (Forger::new(), crate::forge::identity("api"));
+        let signed = forger.leaf_with(&identity, |params| {
+            params.subject_alt_names.push(rcgen::SanType::DnsName("db.example.com".try_into().unwrap()));
+        });
+        assert_eq!(verdict(&signed.chain[0], &signed.chain[0]), Ok(()), "whoever signed it");
     }
 }
