@@ -180,7 +180,7 @@ impl Addressees {
             let namespaces = some_of(whom.into_iter().flatten());
             let of_whom = namespaces.map_or_else(String::new, |namespaces| format!(" of {namespaces}"));
             let message = format!(
-                "no workload{of_whom} has these labels, so this match never holds; compare them with those of the clients that are meant"
+                "no workload{of_whom} has these labels now, so this match is for nobody; compare them with those of the clients that are meant"
             );
             problems.warning(document, &field, message);
         }
