@@ -61,10 +61,14 @@ impl<'a> Policies<'a> {
         self.authentications.report_unused(problems);
     }
 
+    /// Reports the `RateLimit`s that nothing asked for, and those of which nobody has the servers.
+    pub(super) fn report_limits(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
+        self.limits.report(|host| Some(&catalog.find(host)?.ports), problems);
+    }
+
     /// Reports all else that nothing asked for.
-    pub(super) fn report(&self, catalog: &Catalog<'_>, problems: &mut Problems) {
+    pub(super) fn report(&self, problems: &mut Problems) {
         self.servers.report(problems);
         self.telemetries.report(problems);
-        self.limits.report(|host| Some(&catalog.find(host)?.ports), problems);
     }
 }

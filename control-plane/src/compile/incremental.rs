@@ -7,6 +7,7 @@
 //!   behind the service or name the address, and the `Service`s there;
 //! - what is known by a DNS name, and the lists of workloads that DNS may lead past their sidecars read all workloads: where such a
 //!   thing changes, everything is compiled;
+//! - `RateLimit`s read all workloads and hosts as far as is said of them, and are asked again if these change ([`limits`]);
 //! - network policies read all workloads, and make rules of these and sets: they are asked again if workloads change ([`network`]);
 //! - what a host is to its clients reads its `Service`, the routes for it, and the rules and policies of it and of the hosts that
 //!   these name; whether rules fit reads its endpoints, too;
@@ -14,24 +15,27 @@
 //!   which these lead;
 //! - all else reads other kinds of documents alone.
 //!
-//! So, if `WorkloadEntry`s, pods, `EndpointSlice`s or `Service`s have changed, [`Index::affected`] follows these ties from what has
+//! So, if `WorkloadEntry`s, pods, `EndpointSlice`s, `Service`s or `ServiceEntry`s that are nothing but themselves ([`entries`]) have changed, [`Index::affected`] follows these ties from what has
 //! changed until there are no more. What it finds is compiled twice by the code that compiles everything ([`local::Local`]): as it
 //! was, and as it is. The difference is taken over into the mesh and the problems. What it was must be what the mesh
 //! has: so documents that have to do with each other in a way which the ties do not know are noticed, and not
 //! believed. Then, and wherever more is to be found out than a few documents tell, everything is compiled.
 //!
-//! If routes, `DestinationRule`s or `Service`s have changed, the hosts and gateways that these have to do with are compiled anew
+//! If routes, `DestinationRule`s, `Service`s or `ServiceEntry`s have changed, the hosts and gateways that these have to do with are compiled anew
 //! ([`routing`]); if `AuthorizationPolicy`s or `PeerAuthentication`s have, the workloads that they select ([`policies`]); if
-//! `RequestAuthentication`s or network policies have, what they make of all workloads ([`policies`], [`network`]). What clients
-//! see that rules select by their labels reads which of these clients there are: where others are, everything is compiled. Which
-//! documents are for nobody reads the labels and namespaces of all, of which it keeps how many there are ([`addressees`]).
+//! `RequestAuthentication`s, `RateLimit`s or network policies have, what they make of all workloads ([`policies`], [`limits`],
+//! [`network`]). What clients see that rules select by their labels reads which of these clients there are: where others are,
+//! everything is compiled. Which documents are for nobody reads the labels and namespaces of all, of which it keeps how many
+//! there are ([`addressees`]).
 
 mod addressees;
 mod affected;
 mod changes;
 mod edits;
+mod entries;
 mod facts;
 mod index;
+mod limits;
 mod local;
 mod network;
 mod policies;
@@ -47,6 +51,7 @@ use selvedge_model::Mesh;
 use self::{
     changes::Changes,
     index::{Everything, Index},
+    routing::has_gateways,
     workloads::Hosts,
 };
 pub(super) use self::{
@@ -88,6 +93,8 @@ struct Last {
     is_said_anew: bool,
     /// Whether workloads have changed since `RequestAuthentication`s were asked.
     are_workloads_anew: bool,
+    /// Whether `RateLimit`s have not been asked since workloads have changed so that something else may be to be said of them.
+    are_limits_anew: bool,
     /// Whether network policies have not been asked since workloads have changed.
     is_network_anew: bool,
 }
@@ -126,6 +133,7 @@ impl Compiler {
             index,
             is_said_anew: false,
             are_workloads_anew: false,
+            are_limits_anew: false,
             is_network_anew: false,
         });
         Compiled { mesh, problems, is_part: false, is_of_workloads: false }
@@ -140,14 +148,23 @@ impl Last {
     fn follow(&mut self, resources: &Resources) -> Result<bool, Everything> {
         let changes = Changes::new(&mut self.resources, resources, &mut self.index)?;
         self.follow_addressees(&changes, resources);
-        let Changes { workloads, authorizations, authentications, network, routes } = changes;
+        let Changes { workloads, authorizations, authentications, limits, network, routes } = changes;
+        let have_hosts_changed = workloads.are_of_hosts();
+        let are_there_limits = !resources.rate_limits.is_empty();
+        let are_limits_others = !limits.changed.is_empty();
         let are_read_again = !workloads.services.changed.is_empty()
             || !workloads.peer_authentications.changed.is_empty()
             || !authorizations.changed.is_empty()
-            || !authentications.changed.is_empty();
+            || !authentications.changed.is_empty()
+            || are_limits_others
+            || (are_there_limits && (have_hosts_changed || !routes.http_routes.changed.is_empty()));
         let is_of_network = !network.is_empty();
-        let is_of_workloads = !are_read_again && !is_of_network && routes.is_empty();
-        if workloads.services.changed.is_empty() && routes.is_empty() {
+        let is_of_workloads = !are_read_again && !have_hosts_changed && !is_of_network && routes.is_empty();
+        // Which server a limit asks goes by the hosts that there are.
+        self.are_limits_anew |= are_limits_others || (are_there_limits && have_hosts_changed);
+        let are_gateways_limited = has_gateways(resources) && changes::limit_routes(&limits);
+        if !have_hosts_changed && routes.is_empty() && !are_gateways_limited {
+            workloads.have_plain_endpoints(&self.index)?;
             let hosts = self.follow_workloads(workloads, &Hosts::default())?;
             if !hosts.is_empty() {
                 self.look_again(resources, hosts);
@@ -160,11 +177,15 @@ impl Last {
                 &self.index,
                 &self.settings,
             )?;
-            self.follow_routes(resources, workloads, routes)?;
+            self.follow_routes(resources, workloads, routes, are_gateways_limited)?;
         }
+        limits.apply(&mut self.resources.rate_limits);
         let have_workloads_changed = std::mem::take(&mut self.are_workloads_anew);
         if are_read_again || (have_workloads_changed && !self.resources.request_authentications.is_empty()) {
             self.follow_policies(authorizations, authentications, have_workloads_changed)?;
+        }
+        if std::mem::take(&mut self.are_limits_anew) {
+            self.follow_limits()?;
         }
         if std::mem::take(&mut self.is_network_anew) || is_of_network {
             self.follow_network(network)?;

@@ -60,13 +60,12 @@ type Chosen<'m, 'w> = (&'m Facing<'w>, Ports);
 /// Whether there are none of the policies of which only [`report`] reports something.
 pub(super) fn is_nothing(resources: &Resources) -> bool {
     let counts = [
-        resources.rate_limits.len(),
         resources.servers.len(),
         resources.server_policies.len(),
         resources.server_authorizations.len(),
         resources.mesh_tls_authentications.len(),
     ];
-    counts == [0; 5]
+    counts == [0; 4]
 }
 
 /// Whether there are policies of which [`report_each`] reports something.
@@ -76,7 +75,9 @@ pub(super) fn is_any_alone(resources: &Resources) -> bool {
 
 /// Whether there are policies of which something is said anew without all the others.
 pub(super) fn is_any_kept(resources: &Resources) -> bool {
-    is_any_alone(resources) || !resources.request_authentications.is_empty()
+    is_any_alone(resources)
+        || !resources.request_authentications.is_empty()
+        || !resources.rate_limits.is_empty()
 }
 
 /// Reports the `AuthorizationPolicy`s and `PeerAuthentication`s. What is said of one depends on no other, but on all `workloads` of
@@ -113,6 +114,19 @@ pub(super) fn report_authentications<'w>(
     }
 }
 
+/// Reports the `RateLimit`s, where `workloads` are all that there are.
+pub(super) fn report_limits<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    problems: &mut Problems,
+) {
+    if !resources.rate_limits.is_empty() {
+        let meant = Meant::new(workloads);
+        Asked { meant: &meant, settings }.rate_limits(resources, problems);
+    }
+}
+
 /// Reports all other policies. `workloads` are looked at if there are any.
 pub(super) fn report<'w>(
     resources: &Resources,
@@ -124,16 +138,16 @@ pub(super) fn report<'w>(
         return;
     }
     let meant = Meant::new(workloads);
-    Asked { meant: &meant, settings }.others(resources, problems);
+    Asked { meant: &meant, settings }.linkerd(resources, problems);
 }
 
-/// Reports all of them, where `workloads` are all that there are: what [`report_each`] reports into `of_each`, and what
-/// [`report_authentications`] does into `of_tokens`.
+/// Reports all of them, where `workloads` are all that there are: what [`report_each`] reports into `of_each`, what
+/// [`report_authentications`] does into `of_tokens`, and what [`report_limits`] does into `of_limits`.
 pub(super) fn report_all<'w>(
     resources: &Resources,
     settings: &MeshSettings,
     workloads: impl Iterator<Item = Facing<'w>>,
-    (of_each, of_tokens): (&mut Problems, &mut Problems),
+    (of_each, of_tokens, of_limits): (&mut Problems, &mut Problems, &mut Problems),
     problems: &mut Problems,
 ) {
     if !is_any_kept(resources) && is_nothing(resources) {
@@ -143,18 +157,14 @@ pub(super) fn report_all<'w>(
     let asked = Asked { meant: &meant, settings };
     asked.each(resources, of_each);
     asked.authentications(resources, of_tokens);
-    asked.others(resources, problems);
+    asked.rate_limits(resources, of_limits);
+    asked.linkerd(resources, problems);
 }
 
 impl Asked<'_, '_> {
     fn each(&self, resources: &Resources, problems: &mut Problems) {
         self.peer_authentications(resources, problems);
         self.authorizations(resources, problems);
-    }
-
-    fn others(&self, resources: &Resources, problems: &mut Problems) {
-        self.rate_limits(resources, problems);
-        self.linkerd(resources, problems);
     }
 }
 

@@ -145,6 +145,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         mut of_policies,
         mut of_each_policy,
         mut of_tokens,
+        mut of_limits,
         mut of_network,
         mut of_routes,
         mut of_gateways,
@@ -204,12 +205,13 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         |key, namespace| connections.get(key, namespace, || routing.app_connections(key, namespace)),
         &mut problems,
     );
-    of_workloads.report(&catalog, &mut problems);
+    of_workloads.report(&mut problems);
+    of_workloads.report_limits(&catalog, &mut of_limits);
     of_workloads.report_authentications(&mut of_tokens);
     network.report(&mut of_network);
     let networked = incremental::has_network_policies(resources).then(|| workloads.networked());
     let facing = workloads.facing(&finished);
-    let of_some = (&mut of_each_policy, &mut of_tokens);
+    let of_some = (&mut of_each_policy, &mut of_tokens, &mut of_limits);
     meant::report_all(resources, settings, facing, of_some, &mut problems);
     let faced = meant::is_any_kept(resources).then(|| workloads.faced());
     let occupants = workloads.occupants(&finished);
@@ -261,6 +263,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
         policies: of_policies,
         of_each_policy,
         tokens: of_tokens,
+        limits: of_limits,
         network: of_network,
         gateways: of_gateways,
         addressees: of_addressees,
@@ -283,6 +286,15 @@ fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
     match old {
         Some(old) if **old == new => Arc::clone(old),
         _ => Arc::new(new),
+    }
+}
+
+/// Whether both are equal; most are the very same.
+fn are_same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, None) => true,
+        _ => false,
     }
 }
 

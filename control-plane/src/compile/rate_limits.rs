@@ -176,6 +176,11 @@ impl<'a> RateLimits<'a> {
         }
     }
 
+    /// Whether any of them asks a server.
+    pub(super) fn ask_servers(&self) -> bool {
+        self.all.iter().any(|one| one.server.is_some())
+    }
+
     /// Reports what selects nothing, and servers that there are not; `ports` says which ones a host has. Asked when each
     /// workload has its limits.
     pub(super) fn report<'p>(

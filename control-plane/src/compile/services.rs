@@ -62,6 +62,8 @@ pub(super) struct Catalog<'a> {
     from_the_end: BTreeMap<String, Arc<str>>,
     /// How many ports the hosts of the entries of each namespace have, and how many endpoints and addresses these list.
     entry_ports: BTreeMap<&'a str, (usize, usize)>,
+    /// The namespaces of which some such host has no room.
+    crowded: BTreeSet<&'a str>,
     /// The same of the names below wildcards, by the namespaces whose routes and rules speak of them.
     spoken_ports: BTreeMap<Arc<str>, (usize, usize)>,
     /// What has been asked for of wildcards, once all hosts are there: many documents may name the same one.
@@ -141,6 +143,31 @@ impl Below {
     }
 }
 
+/// How many ports the hosts of the `ServiceEntry`s of each namespace have, and how many endpoints and addresses these list; `None`: some
+/// have no room.
+#[derive(Debug, Default)]
+pub(super) struct EntryRoom(HashMap<Arc<str>, Option<(usize, usize)>>);
+
+impl EntryRoom {
+    /// What becomes of it where the hosts that came to `old` come to `new` now. `None`: that has to be asked of all documents,
+    /// because there may be no room.
+    pub(super) fn follow(&mut self, old: &Self, new: &Self) -> Option<()> {
+        for (namespace, was) in &old.0 {
+            let (taken, was) = (self.0.get_mut(namespace)?.as_mut()?, (*was)?);
+            *taken = (taken.0.checked_sub(was.0)?, taken.1.checked_sub(was.1)?);
+        }
+        for (namespace, more) in &new.0 {
+            let (taken, more) = (self.0.entry(Arc::clone(namespace)).or_insert(Some((0, 0))), (*more)?);
+            let taken = taken.as_mut()?;
+            *taken = (taken.0 + more.0, taken.1 + more.1);
+            if taken.0 > MOST_PORTS || taken.1 > MOST_ENDPOINTS {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
 /// What documents speak of a host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Spoken {
@@ -164,6 +191,7 @@ impl<'a> Catalog<'a> {
             owners: names::Owners::default(),
             from_the_end: BTreeMap::new(),
             entry_ports: BTreeMap::new(),
+            crowded: BTreeSet::new(),
             spoken_ports: BTreeMap::new(),
             below: RefCell::default(),
         };
@@ -270,6 +298,7 @@ impl<'a> Catalog<'a> {
                  together, and others that come before have {ports}; name fewer hosts or ports, or a wildcard"
             );
             problems.no_room(document, &field, message);
+            self.crowded.insert(namespace);
             return false;
         }
         let needed = more.saturating_mul(listed(&document.spec));
@@ -280,11 +309,20 @@ impl<'a> Catalog<'a> {
                  fewer hosts, ports or endpoints"
             );
             problems.no_room(document, &field, message);
+            self.crowded.insert(namespace);
             return false;
         }
         *ports += more;
         *endpoints += needed;
         true
+    }
+
+    /// How much room hosts of `ServiceEntry`s take.
+    pub(super) fn entry_room(&self) -> EntryRoom {
+        let taken = |(namespace, taken): (&&str, &(usize, usize))| {
+            (Arc::from(*namespace), (!self.crowded.contains(namespace)).then_some(*taken))
+        };
+        EntryRoom(self.entry_ports.iter().map(taken).collect())
     }
 
     /// Adds a host of a `ServiceEntry`, whose namespace has it.

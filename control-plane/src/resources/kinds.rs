@@ -217,12 +217,13 @@ macro_rules! table {
             }
 
             /// Whether all documents say the same as those of `other`, whose `Arc`s are then taken over, but for those kinds of which
-            /// a change is compiled alone: workloads and endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s), `Service`s,
-            /// `AuthorizationPolicy`s, `PeerAuthentication`s, `RequestAuthentication`s and network policies, and where requests go (routes and `DestinationRule`s).
+            /// a change is compiled alone: workloads and endpoints (pods, `WorkloadEntry`s, `EndpointSlice`s), `Service`s, `ServiceEntry`s,
+            /// `AuthorizationPolicy`s, `PeerAuthentication`s, `RequestAuthentication`s, `RateLimit`s and network policies, and where requests go (routes and `DestinationRule`s).
             pub(crate) fn takes_over_what_is_compiled_together(&mut self, other: &Self) -> bool {
-                const LEFT_OUT: [&str; 13] = [
+                const LEFT_OUT: [&str; 15] = [
                     "authorization_policies",
                     "request_authentications",
+                    "rate_limits",
                     "network_policies",
                     "calico_policies",
                     "peer_authentications",
@@ -230,6 +231,7 @@ macro_rules! table {
                     "workload_entries",
                     "endpoint_slices",
                     "services",
+                    "service_entries",
                     "virtual_services",
                     "http_routes",
                     "tcp_routes",

@@ -33,12 +33,15 @@ impl Affected {
     /// Those documents of `all`, which `index` is of, that are affected, in their order.
     pub(super) fn of(&self, index: &Index, all: &Resources) -> Resources {
         let (mut entries, mut pods, mut slices) = (Places::default(), Places::default(), Places::default());
-        let mut services = Places::default();
+        let (mut services, mut service_entries) = (Places::default(), Places::default());
         for item in &self.items {
             match item {
                 Item::Entry(key) => index.entries.get(key).into_iter().for_each(|one| entries.add(one)),
                 Item::Pod(key) => index.pods.get(key).into_iter().for_each(|one| pods.add(one)),
                 Item::Slice(key) => index.slices.get(key).into_iter().for_each(|one| slices.add(one)),
+                Item::ServiceEntry(key) => {
+                    index.service_entries.get(key).into_iter().for_each(|one| service_entries.add(one));
+                }
             }
         }
         self.hosts.iter().filter_map(|host| index.services.get(host)).for_each(|one| services.add(one));
@@ -47,6 +50,7 @@ impl Affected {
             pods: pods.of(&all.pods),
             endpoint_slices: slices.of(&all.endpoint_slices),
             services: services.of(&all.services),
+            service_entries: service_entries.of(&all.service_entries),
             nodes: all.nodes.clone(),
             ..Resources::default()
         }

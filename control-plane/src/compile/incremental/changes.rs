@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     super::{MeshSettings, hosts::namespace_of, services::spoken_of_if_it_matters},
     edits::Edits,
+    entries::is_of_endpoints_alone,
     index::{Everything, Index, both},
     network::ChangedNetwork,
 };
 use crate::resources::{
-    AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec,
-    PeerAuthenticationSpec, PodSpec, RequestAuthenticationSpec, Resources, ServiceSpec, TcpRouteSpec,
-    VirtualServiceSpec, WorkloadEntrySpec,
+    AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, LimitTarget,
+    PeerAuthenticationSpec, PodSpec, RateLimitSpec, RequestAuthenticationSpec, Resources, ServiceEntrySpec,
+    ServiceSpec, TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec,
 };
 
 /// What makes the documents others. All other documents are the same.
@@ -20,6 +21,7 @@ pub(super) struct Changes {
     pub(super) workloads: ChangedWorkloads,
     pub(super) authorizations: Edits<AuthorizationPolicySpec>,
     pub(super) authentications: Edits<RequestAuthenticationSpec>,
+    pub(super) limits: Edits<RateLimitSpec>,
     pub(super) network: ChangedNetwork,
     pub(super) routes: ChangedRoutes,
 }
@@ -31,6 +33,7 @@ pub(super) struct ChangedWorkloads {
     pub(super) pods: Edits<PodSpec>,
     pub(super) slices: Edits<EndpointSliceSpec>,
     pub(super) services: Edits<ServiceSpec>,
+    pub(super) service_entries: Edits<ServiceEntrySpec>,
     pub(super) peer_authentications: Edits<PeerAuthenticationSpec>,
 }
 
@@ -60,6 +63,9 @@ impl Changes {
             pods: Edits::new(&mut old.pods, &new.pods, |one| index.pod_again(one)),
             slices: Edits::new(&mut old.endpoint_slices, &new.endpoint_slices, |one| index.slice_again(one)),
             services: Edits::new(&mut old.services, &new.services, |one| index.service_again(one)),
+            service_entries: Edits::new(&mut old.service_entries, &new.service_entries, |one| {
+                index.service_entry_again(one);
+            }),
             peer_authentications: Edits::new(
                 &mut old.peer_authentications,
                 &new.peer_authentications,
@@ -69,6 +75,7 @@ impl Changes {
         let authorizations = Edits::new(&mut old.authorization_policies, &new.authorization_policies, |_| {});
         let authentications =
             Edits::new(&mut old.request_authentications, &new.request_authentications, |_| {});
+        let limits = Edits::new(&mut old.rate_limits, &new.rate_limits, |_| {});
         let network = ChangedNetwork {
             kubernetes: Edits::new(&mut old.network_policies, &new.network_policies, |_| {}),
             calico: Edits::new(&mut old.calico_policies, &new.calico_policies, |_| {}),
@@ -79,8 +86,14 @@ impl Changes {
             tcp_routes: Edits::new(&mut old.tcp_routes, &new.tcp_routes, |_| {}),
             destination_rules: Edits::new(&mut old.destination_rules, &new.destination_rules, |_| {}),
         };
-        Ok(Self { workloads, authorizations, authentications, network, routes })
+        Ok(Self { workloads, authorizations, authentications, limits, network, routes })
     }
+}
+
+/// Whether any of these `RateLimit`s is for a route at gateways.
+pub(super) fn limit_routes(changed: &Edits<RateLimitSpec>) -> bool {
+    let is_for_route = |target: &LimitTarget| matches!(target, LimitTarget::Route { .. });
+    both(&changed.changed).any(|limit| limit.spec.targets.iter().any(is_for_route))
 }
 
 /// # Errors
@@ -97,22 +110,33 @@ pub(super) fn may_be_followed(
     }
     routes.are_no_policys(old)?;
     routes.select_the_same()?;
-    workloads.are_plain_services(old, index, settings)
+    workloads.are_plain_entries((old, new), index)?;
+    workloads.are_plain_services((old, new), index, settings)
 }
 
 impl ChangedWorkloads {
+    /// Whether any of them says otherwise which hosts there are, or what they are.
+    pub(super) fn are_of_hosts(&self) -> bool {
+        let entries = &self.service_entries.changed;
+        !self.services.changed.is_empty() || !entries.iter().all(is_of_endpoints_alone)
+    }
+
     /// # Errors
-    /// There is more to one of the hosts of these `Service`s than it: a `ServiceEntry` or an `ExternalName` may be for it, or a
-    /// `RateLimit` may name it.
+    /// There is more to one of the hosts of these `Service`s than it: a `ServiceEntry` or an `ExternalName` may be for it.
     fn are_plain_services(
         &self,
-        all: &Resources,
+        (old, new): (&Resources, &Resources),
         index: &Index,
         settings: &MeshSettings,
     ) -> Result<(), Everything> {
+        let changed = &self.services.changed;
+        if changed.is_empty() {
+            return Ok(());
+        }
         let domain = &settings.cluster_domain;
+        let entries = old.service_entries.iter().chain(&new.service_entries);
         let entries: BTreeSet<&str> =
-            all.service_entries.iter().flat_map(|entry| &entry.spec.hosts).map(String::as_str).collect();
+            entries.flat_map(|entry| &entry.spec.hosts).map(String::as_str).collect();
         let is_plain = |service: &Document<ServiceSpec>| {
             let host = index.host(service);
             let is_in_entry = |name: &&str| {
@@ -129,11 +153,9 @@ impl ChangedWorkloads {
             service.spec.external_name.is_none()
                 && !index.is_other(&host)
                 && !entries.iter().any(is_in_entry)
-                && !all.services.iter().any(|other| stands_for(other))
+                && !old.services.iter().any(|other| stands_for(other))
         };
-        let changed = &self.services.changed;
-        let are_limited = !changed.is_empty() && !all.rate_limits.is_empty();
-        if are_limited || !both(changed).all(is_plain) { Err(Everything) } else { Ok(()) }
+        if both(changed).all(is_plain) { Ok(()) } else { Err(Everything) }
     }
 }
 
@@ -148,8 +170,7 @@ impl ChangedRoutes {
     /// # Errors
     /// Policies read one of them, by what there is besides.
     fn are_no_policys(&self, all: &Resources) -> Result<(), Everything> {
-        let any_names_routes = !all.rate_limits.is_empty() || !all.server_policies.is_empty();
-        let may_be_named = any_names_routes && !self.http_routes.changed.is_empty();
+        let may_be_named = !all.server_policies.is_empty() && !self.http_routes.changed.is_empty();
         let is_of_servers = both(&self.http_routes.changed).any(|one| !one.spec.parents.servers.is_empty())
             || both(&self.tcp_routes.changed).any(|one| !one.spec.parents.servers.is_empty());
         if may_be_named || is_of_servers { Err(Everything) } else { Ok(()) }

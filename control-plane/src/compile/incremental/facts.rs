@@ -15,7 +15,7 @@ use super::super::{
     clients::There,
     gateways::LedTo,
     routes::OfHost,
-    services::Catalog,
+    services::{Catalog, EntryRoom},
     sort,
     workloads::{Faced, Networked},
 };
@@ -28,6 +28,8 @@ pub(in super::super) struct Facts {
     pub(super) others: HashSet<Arc<str>>,
     /// How many endpoints the services of each namespace have.
     pub(in super::super) behind: candidates::Behind,
+    /// How much room hosts of `ServiceEntry`s take.
+    pub(super) entry_room: EntryRoom,
     pub(in super::super) found: Found,
     /// The hosts to which documents for gateways lead.
     pub(super) led_to: LedTo,
@@ -68,9 +70,11 @@ impl Facts {
             }
         }
         let (behind, addressees) = (candidates::Behind::default(), Addressees::default());
+        let entry_room = catalog.entry_room();
         Self {
             others: hosts,
             behind,
+            entry_room,
             found,
             led_to,
             faced,
@@ -94,6 +98,8 @@ pub(in super::super) struct Found {
     pub(in super::super) of_each_policy: Reports,
     /// `RequestAuthentication`s, by the workloads that they are for.
     pub(in super::super) tokens: Problems,
+    /// `RateLimit`s, by the workloads that they are for and the servers that they ask.
+    pub(in super::super) limits: Problems,
     /// Network policies.
     pub(in super::super) network: Problems,
     /// What gateways serve.
@@ -147,9 +153,9 @@ pub(in super::super) struct Routed {
 impl Found {
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
-        let Self { others, policies, of_each_policy, tokens, network, gateways, addressees, routed } = self;
+        let Self { others, policies, of_each_policy, tokens, limits, network, gateways, addressees, routed } = self;
         let Routed { of_all, of_hosts, .. } = routed;
-        let found = [others, policies, tokens, network, gateways, addressees, of_all];
+        let found = [others, policies, tokens, limits, network, gateways, addressees, of_all];
         let parts = || found.into_iter().chain(of_hosts.values());
         let of_parts = parts().flat_map(|part| &part.found);
         let all: HashSet<&Problem> = of_parts.chain(of_each_policy.0.values().flatten()).collect();

@@ -1,8 +1,8 @@
 //! Which documents have to do with each other: by an address, a name, or a selector.
 //!
 //! What workloads and endpoints come to depends on nothing else of the other workloads. So [`Index::affected`] is all that a
-//! change can reach, and compiling that alone gives what compiling everything gives. Where documents meet in other ways (a
-//! `ServiceEntry`, a DNS name, a gateway, an `ExternalName`), it says so, and everything is compiled.
+//! change can reach, and compiling that alone gives what compiling everything gives. Where documents meet in other ways (most
+//! `ServiceEntry`s, a DNS name, a gateway, an `ExternalName`), it says so, and everything is compiled.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,12 +12,11 @@ use std::{
 
 use selvedge_model::Host;
 
-use super::{super::hosts::service_host, Facts, edits::Pair};
+use super::{super::hosts::service_host, Facts, edits::Pair, entries::Names};
 use crate::{
     problem::DocumentName,
     resources::{
         Document, EndpointSliceSpec, PodSpec, Resources, ServiceEntrySpec, ServiceSpec, WorkloadEntrySpec,
-        service_entry::EntryEndpoints,
     },
 };
 
@@ -30,6 +29,7 @@ pub(super) enum Item {
     Entry(Key),
     Pod(Key),
     Slice(Key),
+    ServiceEntry(Key),
 }
 
 /// What else has an address.
@@ -37,6 +37,8 @@ pub(super) enum Item {
 pub(super) enum Fixed {
     /// A `Service`, by its host.
     Service(Arc<str>),
+    /// A `ServiceEntry` that is nothing but itself, or an endpoint of it.
+    Entry(Key),
     /// One whose meaning is not that of its addresses and labels alone.
     Other,
 }
@@ -51,14 +53,19 @@ pub(super) struct Group {
 /// Each label that a selector asks for first: by namespace, name and value.
 pub(super) type Groups = HashMap<Arc<str>, HashMap<String, HashMap<String, Group>>>;
 
+/// A selector, and the `ServiceEntry` whose it is if that is nothing but itself.
+type Selecting = (BTreeMap<String, String>, Option<Key>);
+
 /// All workloads and endpoints, and what they may have to do with.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Each `Service` that is nothing but itself, by its host.
     pub(super) services: HashMap<Arc<str>, Arc<Document<ServiceSpec>>>,
     pub(super) groups: Groups,
+    /// Each `ServiceEntry` that is nothing but itself.
+    pub(super) service_entries: HashMap<Key, Arc<Document<ServiceEntrySpec>>>,
     /// The selectors of `ServiceEntry`s by their namespaces.
-    pub(super) selecting: HashMap<Arc<str>, Vec<BTreeMap<String, String>>>,
+    pub(super) selecting: HashMap<Arc<str>, Vec<Selecting>>,
     pub(super) fixed: HashMap<IpAddr, Vec<Fixed>>,
     /// Hosts that are not those of one `Service` alone.
     pub(super) others: HashSet<Arc<str>>,
@@ -89,7 +96,10 @@ impl Index {
         for document in &resources.services {
             index.add_service(document).ok()?;
         }
-        resources.service_entries.iter().for_each(|document| index.add_service_entry(document));
+        let names = Names::new(resources);
+        for document in &resources.service_entries {
+            index.add_service_entry(document, names.is_plain(document, &index));
+        }
         for document in &resources.workload_entries {
             index.add_entry(document).ok()?;
         }
@@ -142,22 +152,13 @@ impl Index {
         self.others.contains(host)
     }
 
-    fn add_service_entry(&mut self, document: &Document<ServiceEntrySpec>) {
-        let spec = &document.spec;
-        let mut other = |ip: IpAddr| self.fixed.entry(ip).or_default().push(Fixed::Other);
-        spec.addresses.iter().copied().for_each(&mut other);
-        spec.hosts.iter().filter_map(|host| host.parse().ok()).for_each(&mut other);
-        match &spec.endpoints {
-            EntryEndpoints::Inline(list) => {
-                let places = list.iter().flat_map(|inline| inline.address.iter().chain(inline_dial(inline)));
-                places.filter_map(Host::ip).for_each(other);
-            }
-            EntryEndpoints::Selected(selector) => {
-                let here = self.selecting.entry(Arc::clone(&document.name.namespace)).or_default();
-                here.push(selector.clone());
-            }
-            EntryEndpoints::Hosts => {}
-        }
+    /// Whether there is a `Service` whose host this is.
+    pub(super) fn has_service(&self, host: &str) -> bool {
+        self.services.contains_key(host) || self.others.contains(host)
+    }
+
+    pub(super) fn cluster_domain(&self) -> &str {
+        &self.cluster_domain
     }
 
     fn add_entry(&mut self, document: &Arc<Document<WorkloadEntrySpec>>) -> Result<(), Everything> {
@@ -256,9 +257,7 @@ impl Index {
         for old in changed.iter().filter_map(|(old, _)| old.as_ref()) {
             let host = self.host(old);
             let fixed = Fixed::Service(Arc::clone(&host));
-            for ip in &old.spec.addresses {
-                self.fixed.entry(*ip).or_default().retain(|here| *here != fixed);
-            }
+            old.spec.addresses.iter().for_each(|ip| remove_fixed(&mut self.fixed, *ip, &fixed));
             if let Some((label, value)) = old.spec.selector.first_key_value()
                 && let Some(group) = self.group(&old.name.namespace, (label, value))
             {
@@ -323,8 +322,18 @@ fn each_group(groups: &mut Groups, document: &Document<WorkloadEntrySpec>, mut t
     }
 }
 
+/// Takes `one` away from `ip`.
+pub(super) fn remove_fixed(fixed: &mut HashMap<IpAddr, Vec<Fixed>>, ip: IpAddr, one: &Fixed) {
+    if let Some(here) = fixed.get_mut(&ip) {
+        here.retain(|other| other != one);
+        if here.is_empty() {
+            fixed.remove(&ip);
+        }
+    }
+}
+
 /// Where a `ServiceEntry`'s endpoint is called, if not at its own address.
-fn inline_dial(inline: &WorkloadEntrySpec) -> Option<&Host> {
+pub(super) fn inline_dial(inline: &WorkloadEntrySpec) -> Option<&Host> {
     inline.inbound.as_ref().map(|inbound| &inbound.host)
 }
 

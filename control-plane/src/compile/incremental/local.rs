@@ -28,7 +28,10 @@ pub(super) struct Local<'a> {
     pub(super) service_addresses: BTreeMap<SocketAddr, Declared>,
     pub(super) callers: BTreeMap<SocketAddr, Vec<Declared>>,
     pub(super) owners: BTreeMap<Host, Vec<OwnedPorts>>,
+    pub(super) names: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) exported: BTreeMap<ServiceKey, BTreeSet<String>>,
     pub(super) behind: candidates::Behind,
+    pub(super) entry_room: services::EntryRoom,
     pub(super) problems: Problems,
 }
 
@@ -67,10 +70,15 @@ impl<'a> Local<'a> {
         let may_serve = |address, namespace: &str| owners.may_serve(address, namespace);
         let service_addresses = catalog.addresses(may_serve, &mut problems);
         let owners = owners.in_files();
+        let (names, exported) = (catalog.names(&previous.owners), catalog.exported());
+        let entry_room = catalog.entry_room();
         Some(Self {
             part,
             workloads,
             catalog,
+            names,
+            exported,
+            entry_room,
             endpoints,
             addresses,
             service_addresses,
@@ -147,24 +155,26 @@ impl<'a> Local<'a> {
         others.any(|other| other.is_alike(one))
     }
 
-    /// What policies make of its workloads, and what is wrong with these policies if there are no others. `all`: the
-    /// documents of policies, with what they name.
+    /// What policies make of its workloads, and what is wrong with these policies if there are no others: first with all but
+    /// `RateLimit`s, and then with these. `all`: the documents of policies, with what they name.
     pub(super) fn finish(
         &mut self,
         all: &Resources,
         settings: &MeshSettings,
         previous: &Mesh,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
-    ) -> (BTreeMap<WorkloadName, Arc<Workload>>, HashSet<Problem>) {
+    ) -> (BTreeMap<WorkloadName, Arc<Workload>>, [HashSet<Problem>; 2]) {
         let nowhere = &mut Problems::default();
         let of_workloads = asked::Policies::new(all, settings, nowhere);
         let network = network::Network::new(self.part, self.workloads.candidates(), previous);
         let asked = of_workloads.asked(&network);
         let finished = self.workloads.finish(&previous.workloads, asked, connections, &mut self.problems);
-        let mut problems = Problems::default();
-        of_workloads.report(&self.catalog, &mut problems);
+        let [mut problems, mut of_limits] = std::array::from_fn(|_| Problems::default());
+        of_workloads.report(&mut problems);
+        of_workloads.report_limits(&self.catalog, &mut of_limits);
         meant::report(all, settings, self.workloads.facing(&finished), &mut problems);
-        (finished, problems.found)
+        meant::report_limits(all, settings, self.workloads.facing(&finished), &mut of_limits);
+        (finished, [problems.found, of_limits.found])
     }
 }
 

@@ -7,10 +7,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use selvedge_model::{Mesh, Workload, WorkloadName, policy::network::NetworkRules};
+use selvedge_model::{Mesh, Workload, WorkloadName};
 
 use super::{
-    super::{Problems, keep, network::Network},
+    super::{Problems, are_same, keep, network::Network},
     Last,
     edits::Edits,
     index::Everything,
@@ -48,22 +48,14 @@ pub(in super::super) fn has_network_policies(all: &Resources) -> bool {
 pub(super) fn with_rules_of(mesh: &Mesh, finished: &mut BTreeMap<WorkloadName, Arc<Workload>>) {
     for (name, workload) in finished {
         let Some(before) = mesh.workloads.get(name) else { continue };
-        let (ingress, egress) = (&before.policy.network, &before.egress);
-        if !(are_same(ingress, &workload.policy.network) && are_same(egress, &workload.egress)) {
+        let (ingress, egress) = (before.policy.network.as_ref(), before.egress.as_ref());
+        let (own_ingress, own_egress) = (workload.policy.network.as_ref(), workload.egress.as_ref());
+        if !(are_same(ingress, own_ingress) && are_same(egress, own_egress)) {
             let mut with = Workload::clone(workload);
-            with.policy.network.clone_from(ingress);
-            with.egress.clone_from(egress);
+            with.policy.network = ingress.cloned();
+            with.egress = egress.cloned();
             *workload = keep(with, Some(before));
         }
-    }
-}
-
-/// Whether both are equal; most are the very same.
-fn are_same(one: &Option<Arc<NetworkRules>>, other: &Option<Arc<NetworkRules>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
-        (None, None) => true,
-        _ => false,
     }
 }
 
@@ -94,9 +86,10 @@ impl Last {
         let mut others = Vec::new();
         for (place, name) in networked.keys().enumerate() {
             let workload = self.mesh.workloads.get(name).ok_or(Everything)?;
-            let ingress = network.ingress(place, workload.policy.network.as_ref());
-            let egress = network.egress(place, workload.egress.as_ref());
-            if !(are_same(&ingress, &workload.policy.network) && are_same(&egress, &workload.egress)) {
+            let (own_ingress, own_egress) = (workload.policy.network.as_ref(), workload.egress.as_ref());
+            let ingress = network.ingress(place, own_ingress);
+            let egress = network.egress(place, own_egress);
+            if !(are_same(ingress.as_ref(), own_ingress) && are_same(egress.as_ref(), own_egress)) {
                 let mut other = Workload::clone(workload);
                 (other.policy.network, other.egress) = (ingress, egress);
                 others.push(Arc::new(other));

@@ -6,14 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Host, WorkloadName, facts::selects};
+use selvedge_model::{Host, WorkloadName};
 
 use super::{
     affected::Affected,
     changes::ChangedWorkloads,
+    entries::addresses_in,
     index::{Everything, Fixed, Index, Item, Key, addresses_of, both, key, labelled, pods_of},
 };
-use crate::resources::{Document, EndpointSliceSpec, PodSpec, ServiceSpec, WorkloadEntrySpec};
+use crate::resources::{
+    Document, EndpointSliceSpec, PodSpec, ServiceEntrySpec, ServiceSpec, WorkloadEntrySpec,
+    service_entry::EntryEndpoints,
+};
 
 /// The most documents that are worth being compiled alone. Both what there was and what there is are.
 const MOST: usize = 2_000;
@@ -38,6 +42,10 @@ impl Index {
         for document in both(&changed.slices.changed) {
             affected.items.insert(Item::Slice(key(&document.name)));
             self.reach_slice(document, &mut affected)?;
+        }
+        for document in both(&changed.service_entries.changed) {
+            affected.items.insert(Item::ServiceEntry(key(&document.name)));
+            self.reach_service_entry(document, &mut affected)?;
         }
         for document in both(&changed.services.changed) {
             affected.hosts.insert(self.host(document));
@@ -72,13 +80,10 @@ impl Index {
             Item::Entry(key) => self.reach_entry(self.entries.get(key).ok_or(Everything)?, affected),
             Item::Pod(key) => self.reach_pod(self.pods.get(key).ok_or(Everything)?, affected),
             Item::Slice(key) => self.reach_slice(self.slices.get(key).ok_or(Everything)?, affected),
+            Item::ServiceEntry(key) => {
+                self.reach_service_entry(self.service_entries.get(key).ok_or(Everything)?, affected)
+            }
         }
-    }
-
-    /// A namespace's workload with these labels is none that a `ServiceEntry` asks for.
-    fn is_not_selected(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Result<(), Everything> {
-        let mut selecting = self.selecting.get(namespace).into_iter().flatten();
-        if selecting.any(|selector| selects(selector, labels)) { Err(Everything) } else { Ok(()) }
     }
 
     fn reach_entry(
@@ -87,7 +92,8 @@ impl Index {
         affected: &mut Affected,
     ) -> Result<(), Everything> {
         let spec = &document.spec;
-        self.is_not_selected(&document.name.namespace, &spec.labels)?;
+        let selecting = self.selecting(&document.name.namespace, &spec.labels)?;
+        selecting.into_iter().for_each(|key| affected.add(Item::ServiceEntry(key)));
         if spec.gateway.is_some() || spec.address.as_ref().is_some_and(|host| host.name().is_some()) {
             return Err(Everything);
         }
@@ -109,7 +115,11 @@ impl Index {
     }
 
     fn reach_pod(&self, document: &Document<PodSpec>, affected: &mut Affected) -> Result<(), Everything> {
-        self.is_not_selected(&document.name.namespace, &document.metadata.labels)?;
+        // Of a `ServiceEntry` that selects pods it is reported which one is the first.
+        let selecting = self.selecting(&document.name.namespace, &document.metadata.labels)?;
+        if !selecting.is_empty() {
+            return Err(Everything);
+        }
         if document.spec.gateway.is_some() {
             return Err(Everything);
         }
@@ -159,22 +169,41 @@ impl Index {
         affected: &mut Affected,
     ) -> Result<(), Everything> {
         document.spec.addresses.iter().try_for_each(|ip| self.reach_address(*ip, affected))?;
-        let namespace = &document.name.namespace;
-        if let Some((label, value)) = document.spec.selector.first_key_value() {
-            let group = self.groups.get(namespace).and_then(|here| here.get(label)?.get(value));
-            let new = if group.is_none() {
-                labelled(&self.entries, namespace, (label, value))
-            } else {
-                HashSet::new()
-            };
-            for name in group.map_or(&new, |group| &group.entries) {
-                affected.add(Item::Entry((Arc::clone(namespace), Arc::clone(name))));
-            }
-        }
+        self.reach_selected(&document.name.namespace, &document.spec.selector, affected);
         for slice in self.of_host.get(host).into_iter().flatten() {
             affected.add(Item::Slice(slice.clone()));
         }
         Ok(())
+    }
+
+    /// Reaches the `WorkloadEntry`s of `namespace` that have the first label of `selector`.
+    fn reach_selected(
+        &self,
+        namespace: &Arc<str>,
+        selector: &BTreeMap<String, String>,
+        affected: &mut Affected,
+    ) {
+        let Some((label, value)) = selector.first_key_value() else { return };
+        let group = self.groups.get(namespace).and_then(|here| here.get(label)?.get(value));
+        let new = match group {
+            None => labelled(&self.entries, namespace, (label, value)),
+            Some(_) => HashSet::new(),
+        };
+        for name in group.map_or(&new, |group| &group.entries) {
+            affected.add(Item::Entry((Arc::clone(namespace), Arc::clone(name))));
+        }
+    }
+
+    /// Reaches what a `ServiceEntry` selects, or did before, and what shares its addresses and those of its endpoints.
+    fn reach_service_entry(
+        &self,
+        document: &Document<ServiceEntrySpec>,
+        affected: &mut Affected,
+    ) -> Result<(), Everything> {
+        if let EntryEndpoints::Selected(selector) = &document.spec.endpoints {
+            self.reach_selected(&document.name.namespace, selector, affected);
+        }
+        addresses_in(&document.spec).try_for_each(|ip| self.reach_address(ip, affected))
     }
 
     fn reach_address(&self, ip: IpAddr, affected: &mut Affected) -> Result<(), Everything> {
@@ -184,6 +213,7 @@ impl Index {
         for fixed in self.fixed.get(&ip).into_iter().flatten() {
             match fixed {
                 Fixed::Service(host) => affected.add_host(host),
+                Fixed::Entry(key) => affected.add(Item::ServiceEntry(key.clone())),
                 Fixed::Other => return Err(Everything),
             }
         }

@@ -43,7 +43,7 @@ use super::{
     Last,
     changes::{ChangedRoutes, ChangedWorkloads},
     index::{Everything, both},
-    workloads::Hosts,
+    workloads::{Hosts, other_hosts_of},
 };
 use crate::resources::{
     DestinationRuleSpec, Document, Resources, VirtualServiceSpec, references::HttpParents,
@@ -89,7 +89,7 @@ struct Touched<'c, 'a> {
     different: HashSet<Arc<str>>,
     /// The names and wildcards that were met, each with whether it was in a rule: many documents may name the same one.
     met: HashSet<(String, bool)>,
-    /// Those of which the `Service`s have changed.
+    /// Those of which the `Service`s or `ServiceEntry`s have changed.
     of_services: BTreeSet<Arc<str>>,
     /// The namespaces of these `VirtualService`s and rules.
     namespaces: BTreeSet<Arc<str>>,
@@ -156,6 +156,13 @@ impl<'c, 'a> Touched<'c, 'a> {
         self.of_services.insert(host);
     }
 
+    /// A host of a `ServiceEntry` that is there, or was.
+    fn by_service_entry(&mut self, host: Arc<str>) {
+        self.different.insert(Arc::clone(&host));
+        self.hosts.insert(Arc::clone(&host));
+        self.of_services.insert(host);
+    }
+
     /// What `changed` are for, of which `all` are the newest.
     fn by_routes(&mut self, changed: &ChangedRoutes, all: &Resources) {
         let documents = || both(&changed.virtual_services.changed);
@@ -192,7 +199,7 @@ impl<'c, 'a> Touched<'c, 'a> {
         }
     }
 
-    /// Whether a document in `namespace` means by `host` one of the `Service`s that have changed.
+    /// Whether a document in `namespace` means by `host` one of the `Service`s or `ServiceEntry`s that have changed.
     fn is_of_service(&self, host: &str, namespace: &str) -> bool {
         let host = resolve(host, namespace, &self.settings.cluster_domain);
         match host.strip_prefix('*') {
@@ -216,7 +223,8 @@ impl<'c, 'a> Touched<'c, 'a> {
 }
 
 impl Last {
-    /// Takes over what has become of all that `workloads` and `routes` have to do with, which make the documents `resources`.
+    /// Takes over what has become of all that `workloads` and `routes` have to do with, which make the documents `resources`, and of
+    /// `gateways`, if something else that they read has changed.
     ///
     /// # Errors
     /// Everything must be compiled.
@@ -225,14 +233,16 @@ impl Last {
         resources: &Resources,
         workloads: ChangedWorkloads,
         routes: ChangedRoutes,
+        gateways: bool,
     ) -> Result<(), Everything> {
         let (settings, owners) = (Arc::clone(&self.settings), Arc::clone(&self.mesh.owners));
         let there = Arc::clone(&self.facts.selected);
         decided(resources, &settings, &owners, &there, |decided| {
-            let mut touched = Touched::new(decided.catalog, &settings);
+            let mut touched = Touched { gateways, ..Touched::new(decided.catalog, &settings) };
             touched.by_routes(&routes, resources);
             both(&workloads.services.changed)
                 .for_each(|service| touched.by_service(self.index.host(service)));
+            other_hosts_of(&workloads.service_entries).for_each(|host| touched.by_service_entry(host));
             touched
                 .by_room(&(&self.facts.found.routed.of_all.crowded | &decided.problems.crowded), resources);
             if !touched.of_services.is_empty() {

@@ -54,6 +54,23 @@ impl Keyed<Host, Vec<OwnedPorts>> for OwnersIn<'_> {
     }
 }
 
+/// Who has which hosts of `ServiceEntry`s in a mesh.
+pub(super) struct NamesIn<'m>(pub(super) &'m mut Arc<Owners>);
+
+impl Keyed<Arc<str>, Arc<str>> for NamesIn<'_> {
+    fn find(&self, key: &Arc<str>) -> Option<&Arc<str>> {
+        self.0.names.get(key)
+    }
+
+    fn put(&mut self, key: Arc<str>, value: Arc<str>) {
+        Arc::make_mut(self.0).names.insert(key, value);
+    }
+
+    fn take_out(&mut self, key: &Arc<str>) {
+        Arc::make_mut(self.0).names.remove(key);
+    }
+}
+
 /// Gives `map` what has become of its part `old`.
 ///
 /// # Errors

@@ -12,15 +12,17 @@ use super::{
     super::{Problems, clients, gateways, inbound, meant, routes::Routing, workloads::KnownWorkload},
     Last,
     changes::ChangedWorkloads,
+    edits::Edits,
+    entries::{addresses_in, is_of_endpoints_alone},
     index::{Everything, addresses_of, both},
     local::{self, Differing, Local},
     network, policies,
     routing::has_gateways,
-    splice::{OwnersIn, splice},
+    splice::{NamesIn, OwnersIn, splice},
 };
 use crate::{
     problem::{DocumentName, Problem},
-    resources::Resources,
+    resources::{Resources, ServiceEntrySpec},
 };
 
 /// Workloads as their own sidecars see them.
@@ -55,29 +57,36 @@ impl Last {
         changed: ChangedWorkloads,
         hosts: &Hosts<'_>,
     ) -> Result<BTreeSet<Arc<str>>, Everything> {
-        let ChangedWorkloads { entries, pods, services, peer_authentications, .. } = &changed;
+        let ChangedWorkloads { entries, pods, services, service_entries, peer_authentications, .. } =
+            &changed;
         let secured = self.workloads_of(&peer_authentications.changed)?;
         let policies = both(&peer_authentications.changed).map(|policy| policy.name.clone()).collect();
         if has_gateways(&self.resources) && self.may_lead_home(&changed, &secured) {
             return Err(Everything);
         }
         let order = Order {
-            is_kept: entries.is_in_place && pods.is_in_place && !services.has_moved,
+            is_kept: entries.is_in_place
+                && pods.is_in_place
+                && !services.has_moved
+                && !service_entries.has_moved,
             has_moved: entries.has_moved || pods.has_moved,
         };
-        let of_services: HashSet<Arc<str>> =
+        let mut of_services: HashSet<Arc<str>> =
             both(&services.changed).map(|document| self.index.host(document)).collect();
+        of_services.extend(other_hosts_of(service_entries));
         let mut connected = hosts.connected.clone();
         connected.retain(|host| !of_services.contains(host));
         let (all, index) = (&mut self.resources, &mut self.index);
         let affected = index.affected(&changed, &connected, &secured)?;
         let before = affected.of(index, all);
-        let ChangedWorkloads { entries, pods, slices, services, peer_authentications } = changed;
+        let ChangedWorkloads { entries, pods, slices, services, service_entries, peer_authentications } =
+            changed;
         let of_before = Resources { peer_authentications: all.peer_authentications.clone(), ..before };
         index.change_entries(&entries.apply(&mut all.workload_entries))?;
         index.change_pods(&pods.apply(&mut all.pods))?;
         index.change_slices(&slices.apply(&mut all.endpoint_slices))?;
         index.change_services(&services.apply(&mut all.services))?;
+        index.change_service_entries(&service_entries.apply(&mut all.service_entries));
         peer_authentications.apply(&mut all.peer_authentications);
         let of_after =
             Resources { peer_authentications: all.peer_authentications.clone(), ..affected.of(index, all) };
@@ -108,17 +117,26 @@ impl Last {
             return Err(Everything);
         }
         self.facts.behind.follow(&old.behind, &new.behind).ok_or(Everything)?;
+        self.facts.entry_room.follow(&old.entry_room, &new.entry_room).ok_or(Everything)?;
         let mut mesh = self.mesh.clone();
+        splice(&mut mesh.exported, &old.exported, std::mem::take(&mut new.exported))?;
+        splice(&mut NamesIn(&mut mesh.owners), &old.names, std::mem::take(&mut new.names))?;
         splice(&mut OwnersIn(&mut mesh.owners), &old.owners, std::mem::take(&mut new.owners))?;
         let differing = Differing::new(&old, &new);
         let is_asked =
             self.is_beyond_policies(&differing.of(&old, &new), &new, order)? || !connected.is_empty();
         let [old_finished, new_finished] = match is_asked {
-            true => self.finished(&mut old, &mut new, routing, connected)?,
+            true => {
+                let (finished, is_said_of_limits) = self.finished(&mut old, &mut new, routing, connected)?;
+                self.are_limits_anew |= is_said_of_limits;
+                finished
+            }
             false => [self.unfinished(&old).ok_or(Everything)?, self.unfinished(&new).ok_or(Everything)?],
         };
         self.take_over_networked(&old, &new)?;
         self.are_workloads_anew |= !differing.of(&old, &new).is_empty();
+        self.are_limits_anew |=
+            !self.resources.rate_limits.is_empty() && !are_some_more(&differing.of(&old, &new), &new);
         let hosts = self.take_over_endpoints(&mut mesh, &old, &new)?;
         // All workloads that DNS may lead past their sidecars are in one list for each port.
         let unproven = &self.facts.unproven;
@@ -159,7 +177,8 @@ impl Last {
         let secured = secured.iter().filter_map(entry);
         let entries = both(&changed.entries.changed).chain(secured);
         let mut hosts = entries.filter_map(|document| document.spec.address.as_ref());
-        let mut addresses = both(&changed.slices.changed).flat_map(addresses_of);
+        let of_entries = both(&changed.service_entries.changed).flat_map(|entry| addresses_in(&entry.spec));
+        let mut addresses = both(&changed.slices.changed).flat_map(addresses_of).chain(of_entries);
         hosts.any(gateways::leads_home) || addresses.any(|ip| gateways::leads_home(&Host::Ip(ip)))
     }
 
@@ -194,7 +213,7 @@ impl Last {
         local.names().map(found).collect()
     }
 
-    /// What policies make of the workloads of `old` and `new`.
+    /// What policies make of the workloads of `old` and `new`; and whether something else is to be said of `RateLimit`s.
     ///
     /// # Errors
     /// Policies make something else of others too, or something else is to be said of policies.
@@ -204,7 +223,7 @@ impl Last {
         new: &mut Local<'_>,
         routing: Option<&Routing<'_>>,
         connected: &HashSet<Arc<str>>,
-    ) -> Result<[Finished; 2], Everything> {
+    ) -> Result<([Finished; 2], bool), Everything> {
         let (all, known, settings) = (&self.resources, &self.facts.connections, &self.settings);
         let is_unknown = Cell::new(false);
         let without_routing = |service: &ServiceKey, namespace: &str| {
@@ -215,8 +234,8 @@ impl Last {
             is_unknown.set(is_unknown.get() || known.is_none());
             known.unwrap_or_default()
         };
-        let (old, said) = old.finish(all, settings, &self.mesh, without_routing);
-        let (new, says) = match routing {
+        let (old, [said, said_of_limits]) = old.finish(all, settings, &self.mesh, without_routing);
+        let (new, [says, says_of_limits]) = match routing {
             None => new.finish(all, settings, &self.mesh, without_routing),
             Some(routing) => {
                 known.forget(connected);
@@ -228,10 +247,11 @@ impl Last {
         if is_unknown.get() || said != says {
             return Err(Everything);
         }
-        Ok([old, new].map(|mut finished| {
+        let finished = [old, new].map(|mut finished| {
             network::with_rules_of(&self.mesh, &mut finished);
             finished
-        }))
+        });
+        Ok((finished, said_of_limits != says_of_limits))
     }
 
     /// Whether policies are to be asked, because workloads are not what they were but for their weights.
@@ -250,9 +270,7 @@ impl Last {
         if (!differing.is_empty() || order.has_moved) && all.telemetries.len() > 1 {
             return Err(Everything);
         }
-        // What is said of all workloads that a policy is for is not changed by one more of a sort at which all is enforced.
-        let is_one_more = |one: &&KnownWorkload<'_>| one.enforces_all() && new.has_one_like(one, differing);
-        if !differing.is_empty() && !meant::is_nothing(all) && !differing.iter().all(is_one_more) {
+        if !meant::is_nothing(all) && !are_some_more(differing, new) {
             return Err(Everything);
         }
         Ok(!differing.is_empty())
@@ -314,4 +332,17 @@ impl Last {
         self.is_said_anew = true;
         Ok(())
     }
+}
+
+/// The hosts of those `ServiceEntry`s of which more than the endpoints has changed.
+pub(super) fn other_hosts_of(changed: &Edits<ServiceEntrySpec>) -> impl Iterator<Item = Arc<str>> {
+    let others = changed.changed.iter().filter(|pair| !is_of_endpoints_alone(pair));
+    let hosts = others.flat_map(|(old, new)| [old, new]).flatten().flat_map(|document| &document.spec.hosts);
+    hosts.map(|host| Arc::from(host.as_str()))
+}
+
+/// Whether what is said of all workloads that a policy is for is not changed by `differing`: they are some more of sorts at which all
+/// is enforced.
+fn are_some_more(differing: &[&KnownWorkload<'_>], new: &Local<'_>) -> bool {
+    differing.iter().all(|one| one.enforces_all() && new.has_one_like(one, differing))
 }

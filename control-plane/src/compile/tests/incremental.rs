@@ -153,6 +153,70 @@ fn services_are_compiled_alone_with_what_is_behind_them_and_who_sends_to_them() 
 }
 
 #[test]
+fn service_entries_are_compiled_alone_where_they_are_nothing_but_themselves() {
+    let entry = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\n\
+             spec: {{ports: [{{number: 80, name: http, protocol: HTTP}}], {spec}}}\n"
+        )
+    };
+    let one = entry(
+        "one",
+        "hosts: [a.outside], resolution: STATIC, location: MESH_EXTERNAL, addresses: [10.9.0.1], \
+         endpoints: [{address: 10.1.0.1}, {address: 10.1.0.2}]",
+    );
+    let to = "{hosts: [reviews], http: [{route: [{destination: {host: a.outside}}]}]}";
+    let text = format!("{MESH}{SUBSETS}{}{one}", virtual_service("a", to));
+
+    assert!(is_alone_if(&text, ", {address: 10.1.0.2}", ""), "an endpoint goes");
+    assert!(is_alone_if(&text, "10.1.0.2", "10.1.0.3"));
+    assert!(is_alone_if(&text, "10.1.0.2", "127.0.0.2"), "that is a workload's");
+    assert!(is_alone_if(&text, "10.9.0.1", "10.9.0.2"));
+    assert!(is_alone_if(&text, "number: 80", "number: 81"), "that is told where a route names it");
+    assert!(is_alone_if(&text, "MESH_EXTERNAL", "MESH_INTERNAL"));
+    assert!(is_alone_if(&text, "protocol: HTTP", "protocol: TCP"));
+    assert!(is_alone_if(&text, "[a.outside]", "[b.outside]"), "the route leads nowhere");
+    assert!(is_alone_if(&text, "[a.outside]", "[a.outside, b.outside]"));
+    assert!(is_alone_if(&text, &one, "---\n"), "so it does now");
+    assert!(is_compiled_alone(&resources(&text.replace(&one, "---\n")).0, &resources(&text).0), "it comes");
+    assert!(is_alone_if(&text, "hosts: [a.outside],", "hosts: [a.outside], exportTo: ['.'],"));
+
+    // A route that may not know of a host does not say which one it names.
+    let for_some = text.replace("hosts: [a.outside],", "hosts: [a.outside], exportTo: [others],");
+    assert!(is_alone_if(&for_some, "10.1.0.2", "10.1.0.3"));
+    assert!(!is_alone_if(&for_some, "exportTo: [others]", "exportTo: ['*']"));
+
+    let selecting = entry(
+        "selecting",
+        "hosts: [s.outside], resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {labels: {version: v1}}",
+    );
+    let both = format!("{text}{selecting}");
+    assert!(is_alone_if(&both, "labels: {version: v1}}}", "labels: {version: v2}}}"));
+    assert!(
+        is_alone_if(&both, "app: reviews, version: v2", "app: reviews, version: v1"),
+        "one more is selected"
+    );
+    assert!(
+        is_alone_if(&both, "serviceAccount: reviews", "serviceAccount: others"),
+        "it is called otherwise"
+    );
+
+    // Whoever shares a host, or is called by names, has to do with others.
+    for other in [
+        entry("two", "hosts: [a.outside], resolution: STATIC, endpoints: [{address: 10.1.1.1}]"),
+        entry("two", "hosts: ['*.outside'], resolution: NONE"),
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: alias}\nspec: {type: ExternalName, externalName: a.outside}\n"
+            .to_owned(),
+    ] {
+        assert!(!is_alone_if(&format!("{text}{other}"), "10.1.0.2", "10.1.0.3"), "{other}");
+        assert!(!is_compiled_alone(&resources(&text).0, &resources(&format!("{text}{other}")).0), "{other}");
+    }
+    let by_name = entry("dns", "hosts: [api.example.com], resolution: DNS");
+    assert!(is_alone_if(&format!("{text}{by_name}"), "10.1.0.2", "10.1.0.3"));
+    assert!(!is_alone_if(&format!("{text}{by_name}"), "api.example.com", "api.example.org"));
+}
+
+#[test]
 fn policies_are_compiled_alone_for_the_workloads_that_they_select() {
     let policy = |name: &str, selector: &str, account: &str| {
         format!(
@@ -326,6 +390,76 @@ fn request_authentications_are_compiled_alone_and_asked_again_if_workloads_chang
 }
 
 #[test]
+fn rate_limits_are_compiled_alone_and_asked_again_if_what_they_read_changes() {
+    let limit = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: selvedge.io/v1alpha1\nkind: RateLimit\nmetadata: {{name: {name}}}\n\
+             spec: {{limits: [{{requests: 5}}], {spec}}}\n"
+        )
+    };
+    let one = limit("one", "selector: {matchLabels: {version: v1}}");
+    let text = format!("{MESH}{SUBSETS}{one}");
+
+    assert!(is_alone_if(&text, "requests: 5", "requests: 6"));
+    assert!(
+        is_alone_if(&text, "matchLabels: {version: v1}", "matchLabels: {version: v2}"),
+        "it is for another"
+    );
+    assert!(is_alone_if(&text, "matchLabels: {version: v1}", "matchLabels: {version: v9}"), "it is told");
+    assert!(is_alone_if(&text, &one, ""), "none is left");
+    assert!(is_alone_if(&text, &one, &format!("{one}{}", limit("two", "dryRun: true"))));
+    assert!(is_alone_if(&text, "app: reviews, version: v1", "app: reviews, version: v0"), "none is selected");
+    assert!(
+        !is_compiled_alone(&resources(&text.replace(&one, "")).0, &resources(&text).0),
+        "the first comes"
+    );
+
+    // By what Services there are it is found who is asked, and whether anybody is.
+    let asking = limit(
+        "asking",
+        "global: {service: 'counter:8081', domain: d, descriptors: [{entries: [{from: clientAddress}]}]}",
+    );
+    let counter = "---\napiVersion: v1\nkind: Service\nmetadata: {name: counter}\n\
+                   spec: {ports: [{name: grpc, port: 8081}]}\n";
+    let text = format!("{MESH}{counter}{asking}");
+    assert!(is_alone_if(&text, "port: 8081", "port: 8082"), "that is told");
+    assert!(is_alone_if(&text, counter, ""), "so is this");
+    assert!(is_alone_if(&text, "counter:8081", "nobody:8081"));
+
+    let of_cluster =
+        |domain: &str| format!("{MESH}{asking}").replace("counter:8081", &format!("{domain}:80"));
+    assert!(is_alone_if(&of_cluster("a.b"), "a.b:80", "c.d:80"));
+
+    let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
+                 spec: {parentRefs: [{name: edge}], rules: [{name: first, backendRefs: [{name: reviews, port: 9080}]}]}\n";
+    let gateway = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge}\n\
+                   spec: {gatewayClassName: any, listeners: [{name: http, port: 80, protocol: HTTP}]}\n\
+                   ---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+                   metadata: {name: edge-1, annotations: {config.selvedge.io/gateway: default/edge}}\n\
+                   spec: {address: 127.0.3.1, labels: {app: edge}}\n";
+    let of_route = limit(
+        "of-route",
+        "targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, sectionName: first}]",
+    );
+    let text = format!("{MESH}{gateway}{route}{of_route}");
+    let limits = |resources: &Resources| {
+        let mesh = compile(resources, &MeshSettings::default(), &Mesh::default()).0;
+        format!("{:?}", mesh.gateways).matches("of-route").count()
+    };
+    assert_eq!(limits(&resources(&text).0), 1);
+    assert!(is_alone_if(&text, "requests: 5", "requests: 6"), "the gateway is told");
+    assert!(is_alone_if(&text, "sectionName: first", "sectionName: second"), "there is no such rule");
+    assert!(is_alone_if(&text, "name: first, ", ""), "there is none any more");
+
+    let of_server = "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: HTTPLocalRateLimitPolicy\nmetadata: {name: l}\n\
+                     spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: s}, total: {requestsPerSecond: 100}}\n";
+    assert!(
+        !is_alone_if(&(text + of_server), "requests: 5", "requests: 6"),
+        "ports have limits of their own"
+    );
+}
+
+#[test]
 fn network_policies_are_compiled_alone_and_asked_again_if_workloads_change() {
     let policy = |name: &str, spec: &str| {
         format!(
@@ -390,8 +524,18 @@ fn steps() -> usize {
 #[test]
 fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
     let settings = MeshSettings::default();
-    let [mut parts, mut changed, mut said, mut routed, mut served, mut at_gateways, mut policed, mut ruled] =
-        [0; 8];
+    let [
+        mut parts,
+        mut changed,
+        mut said,
+        mut routed,
+        mut served,
+        mut at_gateways,
+        mut policed,
+        mut limited,
+        mut ruled,
+        mut outside,
+    ] = [0; 10];
     let all = steps();
     for seed in 0..all.div_ceil(OF_WORLD) as u64 {
         let mut world = World::new(seed);
@@ -421,6 +565,15 @@ fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
                     mesh.workloads.values().map(|workload| workload.policy.authorization.clone()).collect()
                 };
                 policed += usize::from(policies(&compiled.mesh) != policies(&mesh));
+                let limits = |mesh: &Mesh| -> Vec<_> {
+                    mesh.workloads.values().map(|workload| workload.policy.limits.clone()).collect()
+                };
+                limited += usize::from(limits(&compiled.mesh) != limits(&mesh));
+                let of_entries = |mesh: &Mesh| -> Vec<_> {
+                    let all = mesh.endpoints.iter().filter(|(key, _)| key.host.ends_with(".outside"));
+                    all.map(|(key, endpoints)| (key.clone(), Arc::clone(endpoints))).collect()
+                };
+                outside += usize::from(of_entries(&compiled.mesh) != of_entries(&mesh));
                 let rules = |mesh: &Mesh| -> Vec<_> {
                     let all = mesh.workloads.values();
                     all.map(|workload| (workload.policy.network.clone(), workload.egress.clone())).collect()
@@ -434,12 +587,15 @@ fn a_change_that_is_compiled_alone_gives_what_compiling_everything_gives() {
     }
     println!(
         "{parts} of {all} alone, in {changed} other workloads, in {said} other problems, in {routed} other routes, in {served} other \
-         services, in {at_gateways} other gateways, in {policed} other authorization, in {ruled} other network rules"
+         services, in {at_gateways} other gateways, in {policed} other authorization, in {limited} other limits, in {ruled} other \
+         network rules, in {outside} other endpoints of ServiceEntrys"
     );
     let enough = parts * 4 > all && changed * 30 > all && said * 100 > all && routed * 30 > all;
-    let enough = enough && served * 200 > all && policed * 100 > all && ruled * 100 > all;
+    let enough =
+        enough && served * 200 > all && policed * 100 > all && limited * 100 > all && ruled * 100 > all;
+    let enough = enough && outside * 150 > all;
     assert!(
         enough,
-        "{parts}, {changed}, {said}, {routed}, {served}, {at_gateways}, {policed}, {ruled} of {all}"
+        "{parts}, {changed}, {said}, {routed}, {served}, {at_gateways}, {policed}, {limited}, {ruled}, {outside} of {all}"
     );
 }

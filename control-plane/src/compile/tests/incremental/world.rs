@@ -17,19 +17,19 @@ const KINDS: [(&str, usize, u32); 19] = [
     ("EndpointSlice", 3, 70),
     ("Pod", 4, 50),
     ("Service", 4, 100),
-    ("ServiceEntry", 2, 25),
+    ("ServiceEntry", 4, 50),
     ("DestinationRule", 2, 40),
     ("VirtualService", 2, 40),
     ("HTTPRoute", 2, 30),
     ("TCPRoute", 1, 15),
-    ("Gateway", 1, 30),
+    ("Gateway", 2, 30),
     ("PeerAuthentication", 2, 40),
     ("AuthorizationPolicy", 2, 40),
     ("RequestAuthentication", 1, 30),
     ("Telemetry", 2, 25),
     ("NetworkPolicy", 2, 35),
     ("GlobalNetworkPolicy", 1, 15),
-    ("RateLimit", 1, 20),
+    ("RateLimit", 2, 35),
     ("Server", 1, 20),
     ("Node", 2, 30),
 ];
@@ -45,6 +45,8 @@ pub(super) struct World {
     in_files: bool,
     /// How many of a hundred documents do something unusual.
     odd: u32,
+    /// Whether all `ServiceEntry`s are called at addresses and by names of their own, as far as nothing unusual is done.
+    plain: bool,
     /// Whether some documents are so large that others of their namespace have no room.
     crowded: bool,
 }
@@ -59,8 +61,8 @@ impl World {
             }
         }
         let (in_files, odd) = (random.u32(0..4) > 0, random.choice([0, 3, 15]).unwrap());
-        let crowded = random.u32(0..5) == 0;
-        let mut world = Self { random, kinds, documents: Vec::new(), made: 0, in_files, odd, crowded };
+        let (crowded, plain) = (random.u32(0..5) == 0, random.u32(0..3) > 0);
+        let mut world = Self { random, kinds, documents: Vec::new(), made: 0, in_files, odd, plain, crowded };
         for _ in 0..world.random.usize(5..30) {
             world.add();
         }
@@ -121,6 +123,11 @@ impl World {
             "HTTPRoute" => ("gateway.networking.k8s.io/v1", self.http_route()),
             "TCPRoute" => ("gateway.networking.k8s.io/v1alpha2", self.tcp_route()),
             "Server" => ("policy.linkerd.io/v1beta3", self.server()),
+            "Gateway" if self.one_in(2) => {
+                let listener = json!({"name": "http", "port": self.random.choice([80, 8080]).unwrap(), "protocol": "HTTP"});
+                let spec = json!({"gatewayClassName": "any", "listeners": [listener]});
+                ("gateway.networking.k8s.io/v1", json!({"spec": spec}))
+            }
             "Gateway" => {
                 let port = json!({"number": self.random.choice([80, 8080]).unwrap(), "name": "http", "protocol": "HTTP"});
                 let servers = json!([{"port": port, "hosts": ["*"]}]);
@@ -129,14 +136,7 @@ impl World {
             }
             "NetworkPolicy" => ("networking.k8s.io/v1", self.network_policy()),
             "GlobalNetworkPolicy" => ("projectcalico.org/v3", self.calico_policy()),
-            "RateLimit" => {
-                let limits = json!([{"requests": 10, "per": "1s"}]);
-                let spec = match self.one_in(3) {
-                    true => json!({"targetRefs": self.service_ref(), "limits": limits}),
-                    false => json!({"selector": {"matchLabels": self.labels()}, "limits": limits}),
-                };
-                ("selvedge.io/v1alpha1", json!({"spec": spec}))
-            }
+            "RateLimit" => ("selvedge.io/v1alpha1", self.rate_limit()),
             "Node" => {
                 let zone = self.word(&["z1", "z2"]);
                 let labels =
@@ -190,6 +190,7 @@ impl World {
             "WorkloadEntry" if self.is_odd() => "p1".to_owned(),
             "VirtualService" if self.is_odd() => "delegate".to_owned(),
             "Gateway" => "edge".to_owned(),
+            "HTTPRoute" if self.one_in(2) => "route".to_owned(),
             _ => format!("d{}", self.made),
         };
         let document = self.document(kind, namespace, &name);
@@ -210,15 +211,19 @@ impl World {
 
     /// A document, one of workloads or endpoints more often than not, and often one of routes.
     fn some(&mut self) -> Option<usize> {
-        let wanted = self.random.u8(0..22);
+        let wanted = self.random.u8(0..24);
         let is_one = |(document, _): &(Value, Resource)| {
             let kind = document["kind"].as_str().unwrap_or_default();
             match wanted {
                 0 | 1 => true,
                 2..8 => matches!(kind, "VirtualService" | "DestinationRule" | "HTTPRoute" | "TCPRoute"),
-                8..10 => kind == "Service",
+                8 => kind == "Service",
+                9 | 22 | 23 => kind == "ServiceEntry",
                 10..12 => {
-                    matches!(kind, "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication")
+                    matches!(
+                        kind,
+                        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" | "RateLimit"
+                    )
                 }
                 12..14 => matches!(kind, "NetworkPolicy" | "GlobalNetworkPolicy"),
                 _ => matches!(kind, "WorkloadEntry" | "Pod" | "EndpointSlice"),
@@ -253,6 +258,16 @@ impl World {
                 4..=6 if document["kind"] == "EndpointSlice" => {
                     let endpoint = json!({"addresses": [self.address()]});
                     let endpoints = document["endpoints"].as_array_mut().unwrap();
+                    if endpoints.len() > 1 && self.random.bool() {
+                        endpoints.remove(0);
+                    } else {
+                        endpoints.push(endpoint);
+                    }
+                    self.replace(place, document);
+                }
+                4 | 5 if document["spec"]["endpoints"].is_array() => {
+                    let endpoint = json!({"address": self.address(), "ports": {"http": 8080}});
+                    let endpoints = document["spec"]["endpoints"].as_array_mut().unwrap();
                     if endpoints.len() > 1 && self.random.bool() {
                         endpoints.remove(0);
                     } else {

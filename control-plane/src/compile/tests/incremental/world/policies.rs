@@ -16,6 +16,26 @@ impl World {
         json!([{"kind": "Service", "group": "", "name": self.word(&["a", "b", "c"])}])
     }
 
+    pub(super) fn rate_limit(&mut self) -> Value {
+        let key = self.word(&["clientAddress", "clientIdentity"]);
+        let mut spec = json!({"limits": [{"requests": self.random.u8(1..4), "per": "1s", "key": key}]});
+        let of_gateways = |kind: &str, name: &str| json!([{"group": "gateway.networking.k8s.io", "kind": kind, "name": name}]);
+        match self.random.u8(0..6) {
+            0 | 1 => spec["targetRefs"] = self.service_ref(),
+            2 => spec["targetRefs"] = of_gateways("HTTPRoute", "route"),
+            3 => spec["targetRefs"] = of_gateways("Gateway", "edge"),
+            4 => {}
+            _ => spec["selector"] = json!({"matchLabels": self.labels()}),
+        }
+        if self.one_in(3) {
+            let servers = ["a:80", "b:90", "shop/a:80", "x.example.com:80", "10.96.0.1:80", "nobody:80"];
+            let descriptors = json!([{"entries": [{"from": "clientAddress"}]}]);
+            spec["global"] =
+                json!({"service": self.word(&servers), "domain": "d", "descriptors": descriptors});
+        }
+        json!({"spec": spec})
+    }
+
     pub(super) fn network_policy(&mut self) -> Value {
         let everybody = json!({});
         let selector = if self.one_in(2) { json!({"matchLabels": self.labels()}) } else { everybody };

@@ -6,7 +6,7 @@ use super::World;
 
 impl World {
     pub(super) fn destination_rule(&mut self) -> Value {
-        let host = self.word(&["a", "b", "c", "*.shop.svc.cluster.local"]);
+        let host = self.word(&["a", "b", "c", "one.outside", "two.outside", "*.shop.svc.cluster.local"]);
         let policy = match self.random.u8(0..5) {
             0 => json!({"tls": {"mode": "ISTIO_MUTUAL"}}),
             1 => json!({"tls": {"mode": "DISABLE"}}),
@@ -51,8 +51,17 @@ impl World {
     }
 
     pub(super) fn virtual_service(&mut self) -> Value {
-        let hosts = ["a", "b", "x.example.com", "a.shop.svc.cluster.local", "*.shop.svc.cluster.local"];
-        let (host, other) = (self.word(&hosts), self.word(&["a", "b", "c", "nobody"]));
+        let hosts = [
+            "a",
+            "b",
+            "x.example.com",
+            "one.outside",
+            "a.shop.svc.cluster.local",
+            "*.shop.svc.cluster.local",
+            "*.outside",
+        ];
+        let (host, other) =
+            (self.word(&hosts), self.word(&["a", "b", "c", "nobody", "one.outside", "two.outside"]));
         let weight = self.random.u8(1..99);
         let to = if host.starts_with('*') { "a" } else { host };
         let mut spec = json!({"hosts": [host], "exportTo": self.export_to(), "http": [{"route": [
@@ -81,7 +90,8 @@ impl World {
     }
 
     pub(super) fn http_route(&mut self) -> Value {
-        let parents = match self.is_odd() {
+        let has_gateways = self.kinds.iter().any(|(kind, _)| *kind == "Gateway");
+        let parents = match self.is_odd() || (has_gateways && self.one_in(2)) {
             true => json!([{"name": "edge"}]),
             false => self.service_ref(),
         };

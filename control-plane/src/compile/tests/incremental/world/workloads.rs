@@ -24,7 +24,7 @@ impl World {
             rest["spec"]["locality"] = self.word(&["r/z1", "r/z2", ""]).into();
         }
         let has_gateways = self.kinds.iter().any(|(kind, _)| *kind == "Gateway");
-        if (has_gateways && self.one_in(6)) || self.is_odd() {
+        if (has_gateways && self.one_in(4)) || self.is_odd() {
             let gateway = format!("{namespace}/edge");
             rest["metadata"]["annotations"] = json!({"config.selvedge.io/gateway": gateway});
             rest["spec"]["labels"]["security.istio.io/tlsMode"] = "disabled".into();
@@ -109,11 +109,36 @@ impl World {
     }
 
     pub(super) fn service_entry(&mut self) -> Value {
-        let host = self.word(&["x.example.com", "*.example.com", "z.example.com"]);
-        let mut spec = json!({"hosts": [host], "resolution": "STATIC", "location": "MESH_INTERNAL",
-                              "ports": [{"name": "http", "number": 80, "protocol": "HTTP"}]});
-        match self.random.u8(0..3) {
-            0 => spec["endpoints"] = json!([{"address": self.address(), "ports": {"http": 8080}}]),
+        let is_plain = self.plain && !self.is_odd();
+        let host = match is_plain {
+            true if self.one_in(2) => format!("{}.outside", self.random.alphabetic()).to_ascii_lowercase(),
+            true => self.word(&["one.outside", "two.outside", "x.example.com"]).to_owned(),
+            false => self.word(&["x.example.com", "*.example.com", "z.example.com", "*.outside"]).to_owned(),
+        };
+        let location = self.word(&["MESH_INTERNAL", "MESH_INTERNAL", "MESH_EXTERNAL"]);
+        let mut spec = json!({"hosts": [host], "resolution": "STATIC", "location": location,
+                              "ports": [{"name": "http", "number": 80, "protocol": self.word(&["HTTP", "HTTP", "TCP"])}]});
+        if self.one_in(4) {
+            spec["ports"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"name": "other", "number": 90, "protocol": "HTTP"}));
+        }
+        if self.one_in(3) {
+            spec["exportTo"] = self.export_to();
+        }
+        if self.is_odd() {
+            spec["hosts"] = json!([host, "four.outside"]);
+        }
+        match self.random.u8(0..if is_plain { 2 } else { 3 }) {
+            0 => {
+                let mut endpoint = json!({"address": self.address(), "ports": {"http": 8080}});
+                if self.one_in(3) {
+                    endpoint["labels"] = json!({"app": "a", "security.istio.io/tlsMode": "istio"});
+                    endpoint["serviceAccount"] = self.word(&["one", "two"]).into();
+                }
+                spec["endpoints"] = json!([endpoint]);
+            }
             1 => spec["workloadSelector"] = json!({"labels": self.labels()}),
             _ => {
                 spec["resolution"] = self.word(&["DNS", "NONE"]).into();
