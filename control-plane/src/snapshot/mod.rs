@@ -14,4 +14,4 @@ pub mod watchers;
 pub use encoding::Encoded;
 pub(crate) use encoding::bundle_to_wire;
 pub use store::{Membership, Snapshot, Store};
-pub use watchers::{News, Standing, Watcher};
+pub use watchers::{ALWAYS, Authorities, News, Standing, Watcher};

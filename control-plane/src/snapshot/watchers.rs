@@ -7,7 +7,7 @@
 //! time, and to miss a change would leave a proxy with what is not so any more.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use selvedge_model::{Mesh, Workload, WorkloadName, snapshot::Clients};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::{
@@ -29,6 +30,12 @@ use super::{
 const AT_ONCE: usize = 64;
 /// So many views that have changed are looked at without the others.
 const MOST_BY_THEMSELVES: usize = 8;
+
+/// When there are so many views, a stream that looks at [`ALWAYS`] of them gets no other ones: each is kept by itself, and anybody can
+/// ask for names of his own, or for one at every port.
+const MOST_VIEWS: usize = if cfg!(test) { 6_000 } else { 200_000 };
+/// So many views each stream can look at. Hardly a workload calls as many services.
+pub const ALWAYS: usize = 1_000;
 
 /// Every stream that is open, and what each of them looks at.
 #[derive(Debug, Default)]
@@ -157,8 +164,43 @@ pub struct Watcher {
     id: u64,
     /// Those to whom the workload belongs by the snapshot that was last looked at.
     clients: Clients,
-    asked: BTreeMap<Arc<str>, u64>,
+    asked: Authorities,
     mark: Arc<Mark>,
+}
+
+/// What a stream has asked for, each with the view that it looks at. Cheap to clone; all clones are one, so that others can see it
+/// without keeping it a second time for each stream.
+#[derive(Debug, Clone, Default)]
+pub struct Authorities(Arc<Mutex<BTreeMap<Arc<str>, u64>>>);
+
+impl Authorities {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Serialize for Authorities {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.lock().keys())
+    }
+}
+
+impl<'de> Deserialize<'de> for Authorities {
+    /// Their names: no view is looked at by them.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = BTreeSet::<Arc<str>>::deserialize(deserializer)?;
+        Ok(Self(Arc::new(Mutex::new(names.into_iter().map(|name| (name, 0)).collect()))))
+    }
 }
 
 /// Whether what a proxy has of one version is what the newest would give it.
@@ -186,7 +228,7 @@ impl Watchers {
         let inputs = vec![Input::Workload(workload.clone())];
         index.read(Reader::Stream(id), &inputs);
         index.streams.insert(id, Stream { mark: Arc::clone(&mark), inputs });
-        Watcher { watchers: Arc::clone(self), id, clients, asked: BTreeMap::new(), mark }
+        Watcher { watchers: Arc::clone(self), id, clients, asked: Authorities::default(), mark }
     }
 
     /// Has `send` make `snapshot` the newest, and tells those whom it concerns that a change which was noticed at `since`
@@ -325,6 +367,12 @@ impl Index {
         marks
     }
 
+    /// Whether there is such a view, or may be one more.
+    fn has_room_for(&self, clients: &Clients, authority: &str) -> bool {
+        let is_known = || self.by_name.get(clients).is_some_and(|views| views.contains_key(authority));
+        self.views.len() < MOST_VIEWS || is_known()
+    }
+
     fn ask(&mut self, stream: u64, clients: &Clients, authority: &Arc<str>) -> (u64, Arc<str>) {
         let known = self.by_name.get(clients).and_then(|views| views.get(authority)).copied();
         let id = known.unwrap_or_else(|| {
@@ -417,21 +465,39 @@ impl Mark {
 }
 
 impl Watcher {
-    /// Also looks at what `authority` means. Gives the same text, shared with all who ask for it.
-    pub fn ask(&mut self, authority: &Arc<str>) -> Arc<str> {
-        if let Some((known, _)) = self.asked.get_key_value(authority) {
-            return Arc::clone(known);
-        }
-        let (id, shared) = self.watchers.lock().ask(self.id, &self.clients, authority);
-        self.asked.insert(Arc::clone(&shared), id);
-        shared
+    /// What it looks at.
+    pub fn authorities(&self) -> &Authorities {
+        &self.asked
     }
 
-    /// Looks at it no more.
-    pub fn leave(&mut self, authority: &str) {
-        if let Some(id) = self.asked.remove(authority) {
+    /// Also looks at what `authority` means. `false`: it does not, because it looks at [`ALWAYS`] others, and all streams together at
+    /// very many.
+    pub fn ask(&mut self, authority: &Arc<str>) -> bool {
+        let (is_known, has_many) = {
+            let asked = self.asked.lock();
+            (asked.contains_key(authority), asked.len() >= ALWAYS)
+        };
+        if is_known {
+            return true;
+        }
+        let (id, shared) = {
+            let mut index = self.watchers.lock();
+            if has_many && !index.has_room_for(&self.clients, authority) {
+                return false;
+            }
+            index.ask(self.id, &self.clients, authority)
+        };
+        self.asked.lock().insert(shared, id);
+        true
+    }
+
+    /// Looks at it no more; whether it did.
+    pub fn leave(&mut self, authority: &str) -> bool {
+        let asked = self.asked.lock().remove(authority);
+        if let Some(id) = asked {
             self.watchers.lock().leave(self.id, id);
         }
+        asked.is_some()
     }
 
     /// Waits for a newer snapshot that concerns the stream.
@@ -468,7 +534,7 @@ impl Watcher {
             self.reads(&mut index, version, &inputs);
             let made =
                 |(authority, id): (&Arc<str>, &u64)| (Arc::clone(authority), *id, index.made(*id, version));
-            self.asked.iter().map(made).collect::<Vec<_>>()
+            self.asked.lock().iter().map(made).collect::<Vec<_>>()
         };
         for (authority, id, made) in asked {
             parts.push(made.unwrap_or_else(|| {
@@ -522,7 +588,7 @@ impl Watcher {
     fn belong_to(&mut self, clients: Clients, version: u64) {
         self.clients = clients;
         let mut index = self.watchers.lock();
-        for (authority, id) in &mut self.asked {
+        for (authority, id) in self.asked.lock().iter_mut() {
             let (new, _) = index.ask(self.id, &self.clients, authority);
             index.leave(self.id, std::mem::replace(id, new));
         }
@@ -553,7 +619,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         // Everybody waits for the index, and there may be thousands.
-        let ids: Vec<u64> = self.asked.values().copied().collect();
+        let ids: Vec<u64> = self.asked.lock().values().copied().collect();
         for ids in ids.chunks(AT_ONCE) {
             let mut index = self.watchers.lock();
             ids.iter().for_each(|id| index.leave(self.id, *id));

@@ -1,7 +1,7 @@
 //! The proxies that are connected, and what each of them holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::written::rfc3339;
 use crate::{
     metrics::Metrics,
-    snapshot::{Standing, held::Held},
+    snapshot::{Authorities, Standing, held::Held},
 };
 
 /// Something of a stream that its conversation changes and others look at. Cheap to clone; all clones are one, so that a
@@ -105,7 +105,7 @@ pub struct Proxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub svid: Option<Svid>,
     /// What it asked for.
-    pub authorities: Live<BTreeSet<Arc<str>>>,
+    pub authorities: Authorities,
     /// What it holds, by name, with versions.
     pub holds: Live<Held>,
     /// The configuration version that it is up to date with.

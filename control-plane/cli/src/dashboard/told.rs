@@ -1,9 +1,10 @@
 //! What one replica tells for pages: what its admin port answers at `/dashboard/facts`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 use selvedge_control_plane::{
     problem::{Problem, Severity},
+    snapshot::Authorities,
     status::{Config, HistorySeen, Overview, SeenTraffic, ServicesShown, TrafficSeen},
 };
 use selvedge_model::{Mesh, WorkloadName};
@@ -119,7 +120,7 @@ impl Told {
             ("who may call whom", |told| told.matrix = None),
             ("what proxies have asked for", |told| {
                 // Not theirs, which streams go on using.
-                told.config.proxies.iter_mut().for_each(|proxy| proxy.authorities = BTreeSet::new().into());
+                told.config.proxies.iter_mut().for_each(|proxy| proxy.authorities = Authorities::default());
             }),
             ("who has called whom", |told| told.seen.workloads.clear()),
             ("what was when in the last hour", |told| told.history.lines.clear()),

@@ -1,7 +1,7 @@
 //! What one proxy has said, and what it has been told. It does no I/O.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -23,7 +23,7 @@ use tonic::Status;
 
 use crate::{
     snapshot::{
-        Encoded, News, Snapshot, Standing, Store, Watcher,
+        ALWAYS, Encoded, News, Snapshot, Standing, Store, Watcher,
         diff::{self, Difference, Pace, Refused},
         held::{Changes, Held},
         view::{Part, Subject},
@@ -70,8 +70,7 @@ pub(super) struct Session {
     pub(super) peer: Arc<Peer>,
     pub(super) workload: WorkloadName,
     pub(super) proxy_version: String,
-    pub(super) authorities: Live<BTreeSet<Arc<str>>>,
-    /// Is told of changes to what it holds.
+    /// Is told of changes to what it holds; what it asks for is kept there.
     pub(super) watcher: Watcher,
     pub(super) held: Live<Held>,
     pub(super) refused: Refused,
@@ -183,12 +182,13 @@ impl Applicant {
         // A name that we do not know is a newer control plane's; we will never change what it stands for.
         let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
         let held: Held = hello.held.into_iter().filter(within).filter_map(known).collect();
+        // The mesh has the same name, which is shared by all who have it.
+        let workload = snapshot.mesh().workloads.get(&workload).map_or(workload, |known| known.name.clone());
         let session = Session {
             peer,
             watcher: store.watch(&workload, snapshot.mesh().clients(&workload)),
             workload,
             proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
-            authorities: Live::default(),
             held: held.into(),
             refused: Refused::new(),
             pace: Pace::default(),
@@ -265,10 +265,12 @@ impl Session {
     /// Also asks for `authority`.
     pub(super) fn add(&mut self, authority: String) -> Result<(), Status> {
         check_authority(&authority)?;
-        let authority = self.watcher.ask(&Arc::from(authority));
-        let mut authorities = self.authorities.lock();
-        authorities.insert(authority);
-        if authorities.len() > MAX_AUTHORITIES {
+        if !self.watcher.ask(&Arc::from(authority)) {
+            return Err(Status::resource_exhausted(format!(
+                "more than {ALWAYS} subscriptions, while all proxies together ask for very many different names"
+            )));
+        }
+        if self.watcher.authorities().len() > MAX_AUTHORITIES {
             return Err(too_many_subscriptions());
         }
         Ok(())
@@ -362,8 +364,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, authority: &str) {
         // What it never asked for is no reason to look.
-        if self.authorities.lock().remove(authority) {
-            self.watcher.leave(authority);
+        if self.watcher.leave(authority) {
             self.refused.remove(&Subject::Authority(Arc::from(authority)));
             (self.due, self.settled) = (true, None);
         }
@@ -484,7 +485,7 @@ impl Session {
             proxy_version: self.proxy_version.clone(),
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,
-            authorities: self.authorities.clone(),
+            authorities: self.watcher.authorities().clone(),
             holds: self.held.clone(),
             configuration_version: None,
             acknowledged: None,

@@ -290,7 +290,8 @@ impl Client {
     }
 
     fn ask(&mut self, authority: &str) {
-        self.authorities.insert(self.watcher.ask(&Arc::from(authority)));
+        assert!(self.watcher.ask(&Arc::from(authority)));
+        self.authorities.insert(Arc::from(authority));
         (self.seen, self.settled) = (None, None);
     }
 
@@ -514,7 +515,7 @@ fn a_view_is_made_once_for_all_who_ask() {
     let snapshot = store.current().unwrap();
     let parts = [0, 1].map(|index| {
         let mut client = Client::new(&store, index);
-        client.watcher.ask(&Arc::from("reviews.shop"));
+        assert!(client.watcher.ask(&Arc::from("reviews.shop")));
         let workload = &snapshot.mesh().workloads[&client.workload];
         let (parts, _) = client.watcher.parts(&snapshot, workload);
         (client, parts)
@@ -536,4 +537,22 @@ async fn of_many_all_are_woken_in_the_end() {
     for client in &clients {
         client.watcher.changed().await;
     }
+}
+
+#[test]
+fn of_very_many_names_who_asks_for_a_thousand_gets_no_more_that_nobody_else_asks_for() {
+    let (store, _) = shop();
+    let [mut greedy, mut other] = [0, 1].map(|index| Client::new(&store, index));
+    for number in 0..MOST_VIEWS {
+        greedy.ask(&format!("a{number}.example.com:80"));
+    }
+    assert!(!greedy.watcher.ask(&Arc::from("more.example.com")));
+
+    for number in 0..ALWAYS {
+        other.ask(&format!("b.example.com:{number}"));
+    }
+    assert!(!other.watcher.ask(&Arc::from("more.example.com")));
+    assert!(other.watcher.ask(&Arc::from("b.example.com:7")), "it has that");
+    assert!(other.watcher.ask(&Arc::from("a7.example.com:80")), "that is there already");
+    assert_eq!(other.watcher.authorities().len(), ALWAYS + 1);
 }
