@@ -28,6 +28,11 @@ const MAX_DEPTH: usize = 32;
 /// One file's size in bytes. Kubernetes stops at 3 MiB for one object.
 const MAX_FILE_SIZE: u64 = 16 << 20;
 
+/// What all files have together, in bytes. A file may be sparse, so that very many large ones take no room on their disk.
+const MOST_TEXT: u64 = if cfg!(test) { 3 * MAX_FILE_SIZE } else { 1 << 30 };
+/// Files and directories below the root that may have to do with the configuration.
+const MOST_ENTRIES: usize = if cfg!(test) { 100 } else { 1_000_000 };
+
 /// Links on the way to one file, as for the kernel.
 const MOST_LINKS: usize = 40;
 
@@ -110,6 +115,7 @@ pub(super) fn scan(root: &Path, known: &mut Known) -> io::Result<Scan> {
         root: fs::canonicalize(root).ok(),
         scan: Scan::default(),
         visited: HashSet::new(),
+        room: (MOST_TEXT, MOST_ENTRIES),
         before,
         known: Known::default(),
     };
@@ -162,6 +168,7 @@ impl Known {
         let now = SystemTime::now();
         let seen = match before {
             Some((_, text)) => FileState::Text(text),
+            None if is_too_large(metadata) => too_large(),
             None => read(path),
         };
         if let FileState::Text(text) = &seen
@@ -179,6 +186,8 @@ struct DirectoryWalk {
     scan: Scan,
     /// Device and inode of every directory.
     visited: HashSet<(u64, u64)>,
+    /// How many bytes and entries there may still be.
+    room: (u64, usize),
     before: Known,
     known: Known,
 }
@@ -196,7 +205,19 @@ impl DirectoryWalk {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            entries.push((entry.path(), entry.file_type().is_ok_and(|kind| kind.is_symlink())));
+            let (path, kind) = (entry.path(), entry.file_type().ok());
+            let is_other = kind.is_some_and(|kind| kind.is_file()) && !is_configuration(&path);
+            if is_other || is_hidden(path.file_name()) {
+                continue;
+            }
+            let Some(left) = self.room.1.checked_sub(1) else {
+                return Err(io::Error::other(format!(
+                    "with this directory there are more than {MOST_ENTRIES} files and directories; remove some, or divide them among \
+                     control planes"
+                )));
+            };
+            self.room.1 = left;
+            entries.push((path, kind.is_some_and(|kind| kind.is_symlink())));
         }
         entries.sort();
         for (entry, is_link) in entries {
@@ -206,9 +227,6 @@ impl DirectoryWalk {
     }
 
     fn entry(&mut self, path: PathBuf, is_link: bool, depth: usize) {
-        if is_hidden(path.file_name()) {
-            return;
-        }
         let wanted = is_configuration(&path);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => {
@@ -230,6 +248,10 @@ impl DirectoryWalk {
                         "leads out of the configuration directory, so it is not read; put it there itself"
                             .to_owned(),
                     ),
+                    false if !self.has_room(&metadata) => FileState::Unreadable(format!(
+                        "is left out: with it all files are larger than {} MiB together; remove some",
+                        MOST_TEXT >> 20
+                    )),
                     false => self.file(&path, &metadata),
                 };
                 self.scan.files.insert(path, seen);
@@ -254,6 +276,14 @@ impl DirectoryWalk {
                 self.scan.unreadable.insert(path, error.to_string());
             }
         }
+    }
+
+    /// Takes room for a file with this `metadata`; whether there was as much. One that is too large by itself is not read.
+    fn has_room(&mut self, metadata: &fs::Metadata) -> bool {
+        let needed = if is_too_large(metadata) { 0 } else { metadata.len() };
+        let left = self.room.0.checked_sub(needed);
+        self.room.0 = left.unwrap_or(self.room.0);
+        left.is_some()
     }
 
     /// Whether the file at `path` is below the root, whatever links lead there.
@@ -369,6 +399,15 @@ fn has_one_of(path: &Path, extensions: &[&str]) -> bool {
     path.extension().and_then(OsStr::to_str).is_some_and(is_wanted)
 }
 
+/// Whether a file has more than [`MAX_FILE_SIZE`], as far as it says how large it is.
+fn is_too_large(metadata: &fs::Metadata) -> bool {
+    metadata.len() > MAX_FILE_SIZE
+}
+
+fn too_large() -> FileState {
+    FileState::Unreadable(format!("is larger than {} MiB; split it", MAX_FILE_SIZE >> 20))
+}
+
 fn read(path: &Path) -> FileState {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -377,9 +416,8 @@ fn read(path: &Path) -> FileState {
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE_SIZE => {
-            FileState::Unreadable(format!("is larger than {} MiB; split it", MAX_FILE_SIZE >> 20))
-        }
+        // It may have grown meanwhile.
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE_SIZE => too_large(),
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => FileState::Text(Arc::from(text)),
             Err(_) => FileState::Unreadable("is not UTF-8 text".to_owned()),
@@ -394,6 +432,58 @@ mod tests {
     use rustix::fs::{Mode, mkfifoat};
 
     use super::*;
+
+    /// Why files of these names below `root` are not read.
+    fn unread(root: &Path) -> (BTreeMap<String, String>, Scan) {
+        let scan = scan(root, &mut Known::default()).unwrap();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let unread = scan.files.iter().filter_map(|(path, state)| match state {
+            FileState::Unreadable(why) => Some((name(path), why.clone())),
+            _ => None,
+        });
+        (unread.collect(), scan)
+    }
+
+    #[test]
+    fn sparse_files_take_no_more_than_there_is_room_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let sparse = |name: &str, size: u64| {
+            let file = fs::File::create(directory.path().join(name)).unwrap();
+            file.set_len(size).unwrap();
+        };
+        sparse("0.yaml", 1 << 40);
+        for number in 1..=4 {
+            sparse(&format!("{number}.yaml"), MAX_FILE_SIZE);
+        }
+        fs::write(directory.path().join("small.yaml"), "a: b").unwrap();
+
+        let (unread, scan) = unread(directory.path());
+
+        assert!(unread["0.yaml"].contains("larger than 16 MiB; split it"), "{unread:?}");
+        assert!(unread["4.yaml"].contains("larger than 48 MiB together"), "{unread:?}");
+        assert!(unread["small.yaml"].contains("is left out"), "{unread:?}");
+        assert_eq!((unread.len(), scan.files.len()), (3, 6));
+    }
+
+    #[test]
+    fn of_very_many_files_those_that_come_last_are_not_looked_at_and_others_do_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |path: &str| fs::write(directory.path().join(path), "a: b").unwrap();
+        for number in 0..2 * MOST_ENTRIES {
+            write(&format!("{number}.txt"));
+        }
+        write("a.yaml");
+        for below in ["b", "c"] {
+            fs::create_dir(directory.path().join(below)).unwrap();
+            (0..MOST_ENTRIES / 2).for_each(|number| write(&format!("{below}/{number}.yaml")));
+        }
+
+        let (unread, scan) = unread(directory.path());
+
+        assert_eq!((unread.len(), scan.files.len()), (0, 1 + MOST_ENTRIES / 2));
+        let why = &scan.unreadable[&directory.path().join("c")];
+        assert!(why.contains("more than 100 files and directories"), "{why}");
+    }
 
     #[test]
     fn what_has_come_in_a_files_place_meanwhile_is_not_waited_for() {
