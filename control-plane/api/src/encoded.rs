@@ -37,23 +37,34 @@ pub struct Transaction {
 /// Resources that are smaller are copied into one frame with their neighbours; a larger one is a frame by itself, which all
 /// streams share. HTTP/2 keeps a place for each frame that has ever waited on a connection, so that many small ones would
 /// cost each proxy more for as long as it is connected than their copies do for a moment.
-const SHARED: usize = 16 << 10;
+const SHARED: usize = 12 << 10;
+/// The longest frame of copies. It is shorter than what an allocator may take from the kernel for each stream, which would have to
+/// clear it (the control plane's does from 16,000 bytes on), and than a frame of HTTP/2 and a record of TLS, which it fits into.
+const COPIED: usize = 15_000;
 
 impl Transaction {
     /// The gRPC message as frames. Each lives until it is written, and no longer.
     pub fn into_frames(self) -> VecDeque<Bytes> {
         let upserts = self.upserts;
         let rest = Self { upserts: Vec::new(), ..self };
-        let field = |bytes: &Bytes| key_len(UPSERTS) + encoded_len_varint(bytes.len() as u64) + bytes.len();
-        let length = rest.encoded_len() + upserts.iter().map(field).sum::<usize>();
-        let small = upserts.iter().filter(|bytes| bytes.len() < SHARED).map(field).sum::<usize>();
+        let head = |bytes: &Bytes| key_len(UPSERTS) + encoded_len_varint(bytes.len() as u64);
+        let length =
+            rest.encoded_len() + upserts.iter().map(|bytes| head(bytes) + bytes.len()).sum::<usize>();
+        let copied = |bytes: &Bytes| head(bytes) + if bytes.len() < SHARED { bytes.len() } else { 0 };
+        let mut left: usize = upserts.iter().map(copied).sum();
+        let first = GRPC_HEADER + rest.encoded_len();
         let mut frames = VecDeque::new();
-        let mut frame = BytesMut::with_capacity(GRPC_HEADER + rest.encoded_len() + small + 16);
+        let mut frame = BytesMut::with_capacity((first + left).min(COPIED).max(first));
         frame.put_u8(0);
         // 32 MiB are the most that a proxy takes.
         frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         rest.encode_raw(&mut frame);
         for bytes in upserts {
+            if frame.len() + copied(&bytes) > frame.capacity() {
+                let full = std::mem::replace(&mut frame, BytesMut::with_capacity(left.min(COPIED)));
+                frames.extend(Some(full.freeze()).filter(|full| !full.is_empty()));
+            }
+            left -= copied(&bytes);
             encode_key(UPSERTS, WireType::LengthDelimited, &mut frame);
             encode_varint(bytes.len() as u64, &mut frame);
             if bytes.len() < SHARED {
@@ -120,7 +131,15 @@ mod tests {
             let body = Some(wire::resource::Body::Bundle(wire::Bundle { roots, ..Default::default() }));
             wire::Resource { name: "bundle".into(), version: "1".into(), body }
         };
-        for sizes in [vec![], vec![1], vec![SHARED * 2], vec![1, SHARED, 5, 6, SHARED * 9], vec![SHARED, 1]] {
+        for sizes in [
+            vec![],
+            vec![1],
+            vec![SHARED * 2],
+            vec![1, SHARED, 5, 6, SHARED * 9],
+            vec![SHARED, 1],
+            vec![4_000; 10],
+            vec![11_000, SHARED, 11_000, 3_900, SHARED, SHARED, 11_000],
+        ] {
             let upserts: Vec<_> = sizes.iter().map(|size| resource(*size)).collect();
             let plain = wire::Transaction {
                 nonce: 300,
@@ -145,6 +164,12 @@ mod tests {
 
             let shared = |bytes: &Bytes| frames.iter().any(|frame| frame.as_ptr() == bytes.as_ptr());
             assert!(large.iter().all(shared), "{sizes:?}");
+            let copies =
+                frames.iter().filter(|frame| !large.iter().any(|one| one.as_ptr() == frame.as_ptr()));
+            let copies: Vec<usize> = copies.map(Bytes::len).collect();
+            assert!(copies.iter().all(|length| (1..=COPIED).contains(length)), "{copies:?}");
+            let all: usize = copies.iter().sum();
+            assert!(copies.len() <= all / (COPIED - SHARED) + 1 + large.len(), "as few as that: {copies:?}");
             let whole: Vec<u8> = frames.iter().flatten().copied().collect();
             assert_eq!(whole[0], 0);
             assert_eq!(
