@@ -1,11 +1,15 @@
 //! The cryptography that everything here is done with. It is chosen here and nowhere else.
 
+mod remembered;
+
 use std::sync::{Arc, LazyLock};
 
 use rustls::{
     CipherSuite,
     crypto::{CryptoProvider, aws_lc_rs},
 };
+
+pub(crate) use self::remembered::algorithms;
 
 /// The one crypto provider: aws-lc-rs, post-quantum hybrid first.
 pub fn provider() -> Arc<CryptoProvider> {

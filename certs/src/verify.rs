@@ -245,10 +245,9 @@ impl Anchors {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
         };
-        let algorithms = crypto::provider().signature_verification_algorithms.all;
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
         EndEntityCert::try_from(leaf)?
-            .verify_for_usage(algorithms, &self.roots, intermediates, now, usage, None, None)
+            .verify_for_usage(crypto::algorithms(), &self.roots, intermediates, now, usage, None, None)
             .map(drop)
     }
 
