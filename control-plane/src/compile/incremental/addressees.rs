@@ -33,7 +33,10 @@ fn follow(
     settings: &MeshSettings,
 ) -> bool {
     let Changes { workloads, routes, .. } = changes;
-    if !routes.virtual_services.changed.is_empty() || !routes.destination_rules.changed.is_empty() {
+    let are_for_others = !routes.virtual_services.changed.is_empty()
+        || !routes.destination_rules.changed.is_empty()
+        || !workloads.service_entries.changed.is_empty();
+    if are_for_others {
         *addressees = Addressees::new(resources, settings);
         return true;
     }
@@ -79,17 +82,20 @@ impl Changes {
         fn any<T>(edits: &Edits<T>, is_meant: &impl Fn(&str) -> bool) -> bool {
             both(&edits.changed).any(|document| is_meant(&document.name.namespace))
         }
-        let Self { workloads, authorizations, authentications, network, routes } = self;
-        let ChangedWorkloads { entries, pods, slices, services, peer_authentications } = workloads;
+        let Self { workloads, authorizations, authentications, limits, network, routes } = self;
+        let ChangedWorkloads { entries, pods, slices, services, service_entries, peer_authentications } =
+            workloads;
         let ChangedNetwork { kubernetes, calico } = network;
         let ChangedRoutes { virtual_services, http_routes, tcp_routes, destination_rules } = routes;
         any(entries, &is_meant)
             || any(pods, &is_meant)
             || any(slices, &is_meant)
             || any(services, &is_meant)
+            || any(service_entries, &is_meant)
             || any(peer_authentications, &is_meant)
             || any(authorizations, &is_meant)
             || any(authentications, &is_meant)
+            || any(limits, &is_meant)
             || any(kubernetes, &is_meant)
             || any(calico, &is_meant)
             || any(virtual_services, &is_meant)

@@ -153,7 +153,8 @@ pub(in super::super) struct Routed {
 impl Found {
     /// All of it, in the order of files and lines.
     pub(in super::super) fn sorted(&self) -> Vec<Problem> {
-        let Self { others, policies, of_each_policy, tokens, limits, network, gateways, addressees, routed } = self;
+        let Self { others, policies, of_each_policy, tokens, limits, network, gateways, addressees, routed } =
+            self;
         let Routed { of_all, of_hosts, .. } = routed;
         let found = [others, policies, tokens, limits, network, gateways, addressees, of_all];
         let parts = || found.into_iter().chain(of_hosts.values());
