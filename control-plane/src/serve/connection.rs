@@ -277,7 +277,7 @@ impl Open {
                 drop(to.send(Ok(connection)).await);
             }
             Err(error @ HandshakeError::Full(_)) => {
-                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(left_out) = said.says(self.port.name, Instant::now()) {
                     tracing::warn!(%address, %error, left_out, "{} refused a connection", self.port.name);
                 }
