@@ -218,6 +218,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "services",
         "places",
         "clients",
+        "addressees",
         "destination_rules",
         "certificates",
         "policy_targets",
