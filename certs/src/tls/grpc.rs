@@ -20,9 +20,9 @@ use crate::{control_plane_identity, crypto::preferring_aes_128, facts::Fingerpri
 /// How many replicas' sessions a workload remembers.
 const REMEMBERED_REPLICAS: usize = 8;
 
-/// The longest record that the control plane sends. A frame of HTTP/2 of 16 KiB takes three of them; and what is shorter than a
-/// buffer that has pages of its own needs no memory from the kernel for each record, which it would have to clear.
-pub const GRPC_RECORD: usize = 7 << 10;
+/// The longest record that the control plane sends. A frame of HTTP/2 of 16 KiB takes two of them in any case, with its head; and
+/// what is shorter than a buffer of that size needs no memory from the kernel for each record, which it would have to clear.
+pub const GRPC_RECORD: usize = 15 << 10;
 
 /// gRPC is HTTP/2.
 pub const ALPN_GRPC: &[u8] = b"h2";

@@ -17,6 +17,9 @@ type VirtualService = Document<VirtualServiceSpec>;
 /// such: each is compared with workloads that have one of them.
 const MOST_ASKED: usize = 1_000;
 
+/// How many of these may begin with the same label: each workload that has it is compared with all of them.
+const MOST_ALIKE: usize = 32;
+
 /// To how many namespaces a document may be exported that it is told by these whether it asks for somebody, and not by all.
 const MOST_NAMESPACES: usize = 16;
 
@@ -52,11 +55,14 @@ impl Asked {
         if self.places.contains_key(labels) || self.all.len() == MOST_ASKED {
             return;
         }
+        let alike = self.by_first.entry(name.clone()).or_default().entry(value.clone()).or_default();
+        if alike.len() == MOST_ALIKE {
+            return;
+        }
         let place = self.all.len();
+        alike.push(place);
         self.all.push((labels.clone(), 0));
         self.places.insert(labels.clone(), place);
-        let first = self.by_first.entry(name.clone()).or_default();
-        first.entry(value.clone()).or_default().push(place);
     }
 
     /// Notes that a workload with these `labels` is there, or no longer. Whether it is the first or was the last of a sort.
@@ -133,6 +139,11 @@ impl Addressees {
     /// Whether `namespace` is one of these.
     pub(super) fn ask_for(&self, namespace: &str) -> bool {
         self.undeclared.contains(namespace)
+    }
+
+    /// Finds out anew which namespaces `exportTo` names of which there is no `Namespace`.
+    pub(super) fn look_for_namespaces(&mut self, resources: &Resources, settings: &MeshSettings) {
+        self.undeclared = undeclared(resources, settings);
     }
 
     /// Notes whether documents tell which namespaces there are, now that they are `resources`. Whether that is news.
@@ -257,6 +268,11 @@ fn asking(document: &VirtualService) -> impl Iterator<Item = (String, &Labels, O
         })
     });
     of_requests.chain(of_connections)
+}
+
+/// Whether a match of `document` asks for labels of clients.
+pub(super) fn asks_for_labels(document: &VirtualService) -> bool {
+    asking(document).next().is_some()
 }
 
 /// In which namespaces the clients are of whom a match of `document` asks something that may be for `namespace` alone; `None`: in

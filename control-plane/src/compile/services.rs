@@ -94,13 +94,8 @@ impl Below {
             }
         }
         for (port, spoken) in &host.ports {
-            if self.at.len() == MOST_NUMBERS && !self.at.contains_key(port) {
-                self.has_more = true;
+            if !self.add_port(*port, *spoken) {
                 break;
-            }
-            let here = self.at.entry(*port).or_default();
-            if !here.contains(spoken) {
-                here.push(*spoken);
             }
         }
         match self.first.get_mut(host.namespace) {
@@ -108,6 +103,34 @@ impl Below {
             Some(first) => *first = Arc::clone(&host.host),
             None => drop(self.first.insert(host.namespace.to_owned(), Arc::clone(&host.host))),
         }
+    }
+
+    /// Notes what is `spoken` at `port` of one of them; whether there is room for that.
+    fn add_port(&mut self, port: u16, spoken: Protocol) -> bool {
+        if self.at.len() == MOST_NUMBERS && !self.at.contains_key(&port) {
+            self.has_more = true;
+            return false;
+        }
+        let here = self.at.entry(port).or_default();
+        if !here.contains(&spoken) {
+            here.push(spoken);
+        }
+        true
+    }
+
+    /// Notes the ports that `other` ones have, too, and nothing else of them.
+    pub(super) fn add_ports(&mut self, other: &Self) {
+        self.has_more |= other.has_more;
+        for (port, spoken) in &other.at {
+            if !spoken.iter().all(|spoken| self.add_port(*port, *spoken)) {
+                break;
+            }
+        }
+    }
+
+    /// Whether it is not known which ports they have.
+    pub(super) fn has_unknown_ports(&self) -> bool {
+        self.at.is_empty() || self.has_more
     }
 
     /// Whether there is none.

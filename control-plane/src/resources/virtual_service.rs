@@ -174,7 +174,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     let hosts: Vec<String> = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     let mut tcp = tcp::read(yaml.tls, Layer::Tls, &hosts, reading)?;
     tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, &hosts, reading)?);
-    shadowed::report(&http, reading);
+    shadowed::report(&http, hosts.is_empty(), reading);
     shadowed::report_opaque(&tcp, reading);
     Ok(VirtualServiceSpec { export_to, hosts, followed_by: followed_by.unwrap_or_default(), http, tcp })
 }

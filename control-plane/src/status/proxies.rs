@@ -153,12 +153,16 @@ struct Inner {
     connected: BTreeMap<u64, (Live<Proxy>, Standing)>,
     /// When a proxy of each workload was connected last, of those that have ended.
     left: BTreeMap<WorkloadName, SystemTime>,
+    /// When those were forgotten who left long ago.
+    tidied_at: Option<SystemTime>,
 }
 
 /// The most workloads of which it is known when their proxies have left.
 const MOST_LEFT: usize = 10_000;
 /// Where there are more, for how long it is known.
 const LEFT_KEPT: Duration = Duration::from_secs(3_600);
+/// How long it takes at least until it is looked anew who left long ago. A whole fleet may leave at once, and each waits for the others.
+const TIDIED_EVERY: Duration = Duration::from_secs(60);
 
 impl Proxies {
     /// No proxy is connected yet.
@@ -212,8 +216,13 @@ impl Inner {
     /// A proxy of `workload` has left at `now`. Another one of it may still be there.
     fn leave(&mut self, workload: WorkloadName, now: SystemTime) {
         if self.left.len() >= MOST_LEFT && !self.left.contains_key(&workload) {
-            let is_recent = |at: &SystemTime| now.duration_since(*at).is_ok_and(|ago| ago < LEFT_KEPT);
-            self.left.retain(|_, at| is_recent(at));
+            let is_within =
+                |at: SystemTime, time: Duration| now.duration_since(at).is_ok_and(|ago| ago < time);
+            if self.tidied_at.is_some_and(|at| is_within(at, TIDIED_EVERY)) {
+                return;
+            }
+            self.tidied_at = Some(now);
+            self.left.retain(|_, at| is_within(*at, LEFT_KEPT));
             if self.left.len() >= MOST_LEFT {
                 return;
             }

@@ -8,11 +8,10 @@ pub fn resident() -> Option<u64> {
 }
 
 /// Blocks from this size on come from the kernel itself, so that of a buffer that is never filled only the pages count that
-/// are: HTTP/2 has one of 16 KiB and one of 8 KiB for each connection, and mostly uses the first 100 bytes of the one, and few of
-/// the other.
-pub const OWN_PAGES: i32 = 8_000;
-/// The most such blocks, which is enough for 16,000 connections: Linux lets a process have 65,530 mappings by default
-/// (`vm.max_map_count`). Beyond, blocks come from where all others do.
+/// are: HTTP/2 has one of 16 KiB for each connection, and mostly uses its first 100 bytes.
+pub const OWN_PAGES: i32 = 16_000;
+/// The most such blocks: Linux lets a process have 65,530 mappings by default (`vm.max_map_count`). Beyond, blocks come from
+/// where all others do.
 const MOST_MAPPINGS: i32 = 32_768;
 
 /// For a process with thousands of connections: has the allocator take large blocks from the kernel one by one. To be called

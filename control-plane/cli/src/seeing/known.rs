@@ -146,8 +146,14 @@ fn likeness_to_workload(party: &Party, namespace: &str, name: &str) -> (f64, Str
     }
 }
 
+/// Longer names are like none: a URL may have any text, and each of its letters is compared with each of all names.
+const LONGEST: usize = 253;
+
 /// Those of `all` that are like `name`, the nearest first.
 pub(crate) fn near<'a>(name: &str, all: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    if name.len() > LONGEST {
+        return Vec::new();
+    }
     let likeness = all.into_iter().map(|one| (like(name, one), one));
     let mut near: Vec<(f64, &str)> = likeness.filter(|(likeness, _)| *likeness >= NEAR).collect();
     near.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));

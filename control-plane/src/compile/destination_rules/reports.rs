@@ -170,7 +170,7 @@ fn report_http_blocks(
 
 /// How often a subset of a host may be compared with the labels of an endpoint, all of its subsets together. There may be very many
 /// of both; beyond, nothing is told.
-const MOST_COMPARED: usize = 1_000_000;
+const MOST_COMPARED: usize = 100_000;
 
 /// The labels of endpoints, different ones alone.
 #[derive(Default)]

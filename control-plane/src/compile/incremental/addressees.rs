@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    super::{MeshSettings, Problems, addressees::Addressees, clients::Labels},
+    super::{
+        MeshSettings, Problems,
+        addressees::{Addressees, asks_for_labels},
+        clients::Labels,
+    },
     Last,
     changes::{ChangedRoutes, ChangedWorkloads, Changes},
     edits::{Edits, Pair},
@@ -33,14 +37,19 @@ fn follow(
     settings: &MeshSettings,
 ) -> bool {
     let Changes { workloads, routes, .. } = changes;
-    let are_for_others = !routes.virtual_services.changed.is_empty()
-        || !routes.destination_rules.changed.is_empty()
-        || !workloads.service_entries.changed.is_empty();
-    if are_for_others {
+    if both(&routes.virtual_services.changed).any(asks_for_labels) {
         *addressees = Addressees::new(resources, settings);
         return true;
     }
     let mut is_news = addressees.note_known(resources);
+    // Who is asked for by labels stays the same, so that not all workloads are looked at.
+    let may_be_exported_otherwise = !routes.virtual_services.changed.is_empty()
+        || !routes.destination_rules.changed.is_empty()
+        || !workloads.service_entries.changed.is_empty();
+    if may_be_exported_otherwise {
+        addressees.look_for_namespaces(resources, settings);
+        is_news = true;
+    }
     if addressees.ask_for_namespaces() {
         is_news |= changes.are_in(|namespace| addressees.ask_for(namespace));
     }

@@ -23,12 +23,15 @@ use crate::resources::{
     service_entry::{EntryEndpoints, Resolution},
 };
 
+/// How often a changed `ServiceEntry` may be compared with a pod, all together. To compile everything takes less then.
+const MOST_COMPARED: usize = 1_000_000;
+
 /// By what `ServiceEntry`s have to do with each other, and with names of `Service`s.
 pub(super) struct Names<'a> {
     /// How many times each host is named.
     hosts: HashMap<&'a str, usize>,
-    /// The suffixes of wildcards.
-    suffixes: Vec<&'a str>,
+    /// The suffixes of wildcards, by their lengths: there may be very many, and each host is asked for all.
+    suffixes: HashMap<usize, HashSet<&'a str>>,
     /// How many documents have each namespace and name.
     documents: HashMap<(&'a str, &'a str), usize>,
     /// What `Service`s of the type `ExternalName` stand for.
@@ -39,7 +42,7 @@ impl<'a> Names<'a> {
     pub(super) fn new(all: &'a Resources) -> Self {
         let mut names = Self {
             hosts: HashMap::new(),
-            suffixes: Vec::new(),
+            suffixes: HashMap::new(),
             documents: HashMap::with_capacity(all.service_entries.len()),
             external: HashSet::new(),
         };
@@ -47,7 +50,9 @@ impl<'a> Names<'a> {
             *names.documents.entry((&document.name.namespace, &document.name.name)).or_default() += 1;
             for host in &document.spec.hosts {
                 *names.hosts.entry(host).or_default() += 1;
-                names.suffixes.extend(host.strip_prefix('*'));
+                if let Some(suffix) = host.strip_prefix('*') {
+                    names.suffixes.entry(suffix.len()).or_default().insert(suffix);
+                }
             }
         }
         let external = all.services.iter().filter_map(|service| service.spec.external_name.as_ref()?.name());
@@ -67,12 +72,20 @@ impl<'a> Names<'a> {
             && spec.hosts.iter().all(|host| self.is_own(host, index))
     }
 
+    /// Whether a wildcard is above `host`.
+    fn is_below_wildcard(&self, host: &str) -> bool {
+        self.suffixes.iter().any(|(length, here)| {
+            let end = host.len().checked_sub(*length).and_then(|start| host.get(start..));
+            end.is_some_and(|end| here.contains(end))
+        })
+    }
+
     /// Whether nobody else has to do with `host`.
     fn is_own(&self, host: &str, index: &Index) -> bool {
         self.hosts.get(host) == Some(&1)
             && !host.starts_with('*')
             && host.parse::<IpAddr>().is_err()
-            && !self.suffixes.iter().any(|suffix| host.ends_with(suffix))
+            && !self.is_below_wildcard(host)
             && !self.external.contains(host)
             && namespace_of(host, index.cluster_domain()).is_none()
             && !index.has_service(&format!("{host}.svc.{}", index.cluster_domain()))
@@ -113,8 +126,18 @@ pub(super) fn is_of_endpoints_alone((old, new): &Pair<ServiceEntrySpec>) -> bool
 
 impl ChangedWorkloads {
     /// # Errors
+    /// These `ServiceEntry`s select too much to look for pods among it.
+    fn select_little(&self, index: &Index) -> Result<(), Everything> {
+        let selecting = both(&self.service_entries.changed)
+            .filter(|one| matches!(one.spec.endpoints, EntryEndpoints::Selected(_)))
+            .count();
+        if selecting.saturating_mul(index.pods.len()) <= MOST_COMPARED { Ok(()) } else { Err(Everything) }
+    }
+
+    /// # Errors
     /// There is more to one of these `ServiceEntry`s than itself, of which `index` knows, and of which endpoints alone have changed.
     pub(super) fn have_plain_endpoints(&self, index: &Index) -> Result<(), Everything> {
+        self.select_little(index)?;
         let is_plain = |one: &Document<ServiceEntrySpec>| {
             index.service_entries.contains_key(&key(&one.name))
                 && are_at_addresses(&one.spec.endpoints)
@@ -134,6 +157,7 @@ impl ChangedWorkloads {
         if changed.is_empty() {
             return Ok(());
         }
+        self.select_little(index)?;
         let (before, after) = (Names::new(old), Names::new(new));
         let is_plain = |names: &Names<'_>, one: Option<&Arc<Document<ServiceEntrySpec>>>| {
             one.is_none_or(|one| names.is_plain(one, index) && !index.selects_a_pod(one))
@@ -141,7 +165,8 @@ impl ChangedWorkloads {
         // A route that may not know of a host does not say which one it names.
         let is_seen_as_before = |one: &ServiceEntrySpec, other: Option<&ServiceEntrySpec>| {
             let same = |other: &ServiceEntrySpec| {
-                one.export_to == other.export_to && one.hosts.iter().all(|host| other.hosts.contains(host))
+                let hosts: HashSet<&str> = other.hosts.iter().map(String::as_str).collect();
+                one.export_to == other.export_to && one.hosts.iter().all(|host| hosts.contains(host.as_str()))
             };
             one.export_to.is_everywhere() || other.is_some_and(same)
         };

@@ -1,9 +1,6 @@
 //! What matches of a `VirtualService` ask for that is not there: ports of its hosts, and gateways.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_model::Protocol;
 
@@ -13,7 +10,7 @@ use super::{
 };
 use crate::resources::{
     Resources,
-    virtual_service::{FollowedBy, Follower, GatewayRef, PortMatch},
+    virtual_service::{FollowedBy, GatewayRef, PortMatch},
 };
 
 /// The ports of every Istio `Gateway`'s servers, by its namespace and name.
@@ -29,6 +26,25 @@ struct Asked<'d> {
     /// Whether it asks for requests, or else for opaque connections.
     is_http: bool,
 }
+
+/// The gateways that follow a document.
+struct Following<'d> {
+    /// Each once, by its namespace and name.
+    gateways: BTreeMap<(&'d str, &'d str), &'d GatewayRef>,
+    /// The ports at which they serve; `None`: one of them is unknown.
+    ports: Option<BTreeSet<u16>>,
+}
+
+/// What the hosts of a document have together, all of which are known.
+struct Hosts {
+    first: String,
+    /// What to write instead of a port that the first one does not have.
+    remedy: String,
+    all: Below,
+}
+
+/// So many ports at gateways are named at most.
+const MOST_NAMED: usize = 10;
 
 impl<'a> GatewayPorts<'a> {
     pub(super) fn new(resources: &'a Resources) -> Self {
@@ -46,17 +62,18 @@ impl<'a> GatewayPorts<'a> {
     /// Reports the gateways that matches of `document` name and that do not follow it there.
     pub(super) fn report(&self, document: &VirtualService, problems: &mut Problems) {
         let of_document = &document.spec.followed_by;
+        let known: BTreeSet<_> = of_document.gateways.iter().map(named).collect();
         // Those to which others delegate are followed by whoever follows these.
         let is_delegate = document.spec.hosts.is_empty();
         for Asked { field, followed_by, .. } in matches(document) {
-            let Some(named) = followed_by else { continue };
-            if named.sidecars && !of_document.sidecars && !is_delegate {
+            let Some(asked) = followed_by else { continue };
+            if asked.sidecars && !of_document.sidecars && !is_delegate {
                 let message = "names mesh, and spec.gateways does not, so no sidecar follows this; add mesh there, or remove it";
                 problems.warning(document, &format!("{field}.gateways"), message);
             }
-            for gateway in &named.gateways {
+            for gateway in &asked.gateways {
                 // One that the document names, too, is told there.
-                if of_document.includes(Follower::Gateway(&gateway.namespace, &gateway.name)) {
+                if known.contains(&named(gateway)) {
                     continue;
                 }
                 let called = format!("{}/{}", gateway.namespace, gateway.name);
@@ -75,17 +92,50 @@ impl<'a> GatewayPorts<'a> {
         }
     }
 
-    /// The ports at which the gateways that follow `asked` serve; `None`: one of them is unknown.
-    fn of_all(&self, document: &VirtualService, asked: &Asked<'_>) -> Option<BTreeSet<u16>> {
-        let mut ports = BTreeSet::new();
+    /// The gateways that follow `document`, each once.
+    fn following<'d>(&self, document: &'d VirtualService) -> Following<'d> {
+        let mut gateways = BTreeMap::new();
         for gateway in &document.spec.followed_by.gateways {
-            let follower = Follower::Gateway(&gateway.namespace, &gateway.name);
-            if asked.followed_by.is_none_or(|followed_by| followed_by.includes(follower)) {
-                ports.extend(self.of(gateway)?);
-            }
+            gateways.entry(named(gateway)).or_insert(gateway);
         }
-        Some(ports)
+        let ports = gateways.values().map(|gateway| self.of(gateway)).collect::<Option<Vec<_>>>();
+        let ports = ports.map(|all| all.into_iter().flatten().copied().collect());
+        Following { gateways, ports }
     }
+
+    /// Whether one of those of `following` that follow `asked` serves at `port`; `None`: one of them is unknown.
+    fn serve(&self, following: &Following<'_>, asked: &Asked<'_>, port: u16) -> Option<bool> {
+        let Some(followed_by) = asked.followed_by else {
+            return Some(following.ports.as_ref()?.contains(&port));
+        };
+        let mut does_any = false;
+        for gateway in followed_by.gateways.iter().filter(|gateway| following.includes(gateway)) {
+            does_any |= self.of(gateway)?.contains(&port);
+        }
+        Some(does_any)
+    }
+
+    /// Some of the ports at which those of `following` serve that follow `asked`, in words; `None`: nobody follows it.
+    fn some_ports(&self, following: &Following<'_>, asked: &Asked<'_>) -> Option<String> {
+        let Some(followed_by) = asked.followed_by else {
+            return some_of(following.ports.iter().flatten().take(MOST_NAMED));
+        };
+        let gateways = followed_by.gateways.iter().filter(|gateway| following.includes(gateway));
+        let ports = gateways.take(MOST_NAMED).filter_map(|gateway| self.of(gateway));
+        let ports: BTreeSet<u16> = ports.flat_map(|ports| ports.iter().copied().take(MOST_NAMED)).collect();
+        some_of(ports.iter().take(MOST_NAMED))
+    }
+}
+
+impl Following<'_> {
+    fn includes(&self, gateway: &GatewayRef) -> bool {
+        self.gateways.contains_key(&named(gateway))
+    }
+}
+
+/// The namespace and name of `gateway`.
+fn named(gateway: &GatewayRef) -> (&str, &str) {
+    (&gateway.namespace, &gateway.name)
 }
 
 impl Routing<'_> {
@@ -97,21 +147,20 @@ impl Routing<'_> {
         gateways: &GatewayPorts<'_>,
         problems: &mut Problems,
     ) {
-        let mut hosts: Option<Vec<(String, Rc<Below>)>> = None;
+        // There may be very many matches, hosts and gateways: what is known of these is put together once.
+        let mut known: Option<(Following<'_>, Option<Hosts>)> = None;
         for asked in matches(document) {
             let Some(port) = asked.port else { continue };
-            let Some(of_gateways) = gateways.of_all(document, &asked) else { continue };
-            if of_gateways.contains(&port) {
+            let (following, hosts) =
+                known.get_or_insert_with(|| (gateways.following(document), self.hosts_of(document)));
+            if gateways.serve(following, &asked, port) != Some(false) {
                 continue;
             }
             let by_sidecars = document.spec.followed_by.sidecars
                 && asked.followed_by.is_none_or(|followed_by| followed_by.sidecars);
             let why = match by_sidecars {
-                true => {
-                    let hosts = hosts.get_or_insert_with(|| self.hosts_of(document));
-                    lacking(hosts, port, asked.is_http)
-                }
-                false => some_of(&of_gateways).map(|ports| {
+                true => hosts.as_ref().and_then(|hosts| hosts.lacking(port, asked.is_http)),
+                false => gateways.some_ports(following, &asked).map(|ports| {
                     format!("no gateway that follows this match has a server at port {port}, so it never holds; use one of {ports}")
                 }),
             };
@@ -121,34 +170,45 @@ impl Routing<'_> {
         }
     }
 
-    /// The hosts of `document`, each with what is below it.
-    fn hosts_of(&self, document: &VirtualService) -> Vec<(String, Rc<Below>)> {
-        let hosts = document.spec.hosts.iter();
-        let hosts = hosts.map(|host| resolve(host, &document.name.namespace, &self.settings.cluster_domain));
-        hosts.map(|host| (host.clone(), self.catalog.below(&host))).collect()
+    /// What the hosts of `document` have together. `None`: there are none, or one is not known, which is told elsewhere.
+    fn hosts_of(&self, document: &VirtualService) -> Option<Hosts> {
+        let mut hosts: Option<Hosts> = None;
+        for host in &document.spec.hosts {
+            let host = resolve(host, &document.name.namespace, &self.settings.cluster_domain);
+            let below = self.catalog.below(&host);
+            if below.is_empty() || below.has_unknown_ports() {
+                return None;
+            }
+            let hosts = hosts.get_or_insert_with(|| Hosts {
+                first: host,
+                remedy: below.port_remedy(),
+                all: Below::default(),
+            });
+            hosts.all.add_ports(&below);
+            if hosts.all.has_unknown_ports() {
+                return None;
+            }
+        }
+        hosts
     }
 }
 
-/// Why a match for `port` of `hosts` never holds, if that is so, and what to do.
-fn lacking(hosts: &[(String, Rc<Below>)], port: u16, is_http: bool) -> Option<String> {
-    // Of a host that is not known it is told that it is not.
-    let (first, below) = hosts.iter().find(|(_, below)| !below.is_empty())?;
-    let may_be_asked =
-        |spoken: Protocol| if is_http { spoken != Protocol::Tcp } else { may_be_opaque(spoken) };
-    let lacks = |(_, below): &(String, Rc<Below>)| below.lacks(port);
-    let speaks_other = |(_, below): &(String, Rc<Below>)| below.speaks_none_at(port, may_be_asked);
-    if hosts.iter().all(lacks) {
-        return Some(format!(
-            "{first} has no port {port}, so this match never holds; {}",
-            below.port_remedy()
-        ));
+impl Hosts {
+    /// Why a match for `port` of them never holds, if that is so, and what to do.
+    fn lacking(&self, port: u16, is_http: bool) -> Option<String> {
+        let Self { first, remedy, all } = self;
+        let may_be_asked =
+            |spoken: Protocol| if is_http { spoken != Protocol::Tcp } else { may_be_opaque(spoken) };
+        if all.lacks(port) {
+            return Some(format!("{first} has no port {port}, so this match never holds; {remedy}"));
+        }
+        let (speaks, remedy) = match is_http {
+            true => ("does not speak HTTP", "name the port http, or write a tcp route"),
+            false => ("speaks HTTP", "name the port tcp, or write an http route"),
+        };
+        let message = || format!("{first} {speaks} at port {port}, so this match never holds; {remedy}");
+        all.speaks_none_at(port, may_be_asked).then(message)
     }
-    let (speaks, remedy) = match is_http {
-        true => ("does not speak HTTP", "name the port http, or write a tcp route"),
-        false => ("speaks HTTP", "name the port tcp, or write an http route"),
-    };
-    let message = || format!("{first} {speaks} at port {port}, so this match never holds; {remedy}");
-    hosts.iter().all(|host| lacks(host) || speaks_other(host)).then(message)
 }
 
 /// Every match of `document`.

@@ -31,9 +31,12 @@ struct Taken {
     prefixes_folded: Prefixes,
 }
 
-/// Prefixes, each with who has it.
+/// Prefixes, each with who has it. One that another one begins with has come later than that, or it would have taken it.
 #[derive(Debug, Default)]
 struct Prefixes(BTreeMap<String, Place>);
+
+/// So many prefixes are looked at for one path. Of very many that are made for it, each would be as long as the path is.
+const MOST_LOOKED_AT: usize = 64;
 
 /// What a match asks of the path.
 enum Path<'m> {
@@ -43,25 +46,20 @@ enum Path<'m> {
 }
 
 impl Prefixes {
-    /// The first who has a prefix of `text`.
+    /// The first who has a prefix of `text`: the longest one that there is.
     fn first(&self, text: &str) -> Option<Place> {
-        let (mut rest, mut first) = (text, None::<Place>);
-        loop {
+        let mut rest = text;
+        for _ in 0..MOST_LOOKED_AT {
             // Whoever comes next by the alphabet is a prefix, or says how long one can be.
             let up_to = (Bound::Unbounded, Bound::Included(rest));
-            let Some((prefix, place)) = self.0.range::<str, _>(up_to).next_back() else { return first };
+            let (prefix, place) = self.0.range::<str, _>(up_to).next_back()?;
+            if rest.starts_with(prefix.as_str()) {
+                return Some(*place);
+            }
             let same = prefix.bytes().zip(rest.bytes()).take_while(|(one, other)| one == other).count();
-            let end = if same == prefix.len() {
-                first = Some(first.map_or(*place, |first| first.min(*place)));
-                match same.checked_sub(1) {
-                    Some(shorter) => shorter,
-                    None => return first,
-                }
-            } else {
-                same
-            };
-            rest = &rest[..rest.floor_char_boundary(end)];
+            rest = &rest[..rest.floor_char_boundary(same)];
         }
+        None
     }
 
     fn add(&mut self, prefix: String, place: Place) {
@@ -139,8 +137,9 @@ fn scope<C>(one: &PortMatch<C>) -> String {
     }
 }
 
-/// Reports those of `routes` and their matches that requests never reach.
-pub(super) fn report(routes: &[HttpRoute], reading: &mut Reading<'_>) {
+/// Reports those of `routes` and their matches that requests never reach. `is_delegate`: other documents leave requests to them, and
+/// may exclude a match that is wider than their own, so that only a route without one is sure to take something.
+pub(super) fn report(routes: &[HttpRoute], is_delegate: bool, reading: &mut Reading<'_>) {
     let mut taken: HashMap<Asked, Taken> = HashMap::new();
     for route in routes {
         let everything = [PortMatch { index: 0, port: None, followed_by: None, condition: Match::default() }];
@@ -165,7 +164,7 @@ pub(super) fn report(routes: &[HttpRoute], reading: &mut Reading<'_>) {
             let first = wider.iter().filter_map(|asked| taken.get(asked)?.first(&path, ignores_case)).min();
             if let Some(place) = first {
                 before.push((one.index, place));
-            } else if route.delegate.is_none() {
+            } else if route.delegate.is_none() && !(is_delegate && are_written) {
                 // Which of its requests another document takes is said there.
                 let place = (route.index, are_written.then_some(one.index));
                 taken.entry(asked).or_default().add(&path, ignores_case, place);

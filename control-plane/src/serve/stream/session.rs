@@ -88,6 +88,8 @@ pub(super) struct Session {
     /// The configuration has changed since the last look, which therefore waits for nothing.
     pub(super) has_changed: bool,
     pub(super) greeted: bool,
+    /// Whether it has asked for names that it does not look at, because everybody together asks for too many.
+    pub(super) is_left_without: bool,
     /// When the next report is due, if reports come as often as they may.
     pub(super) report_at: Instant,
     /// The same of all other messages.
@@ -200,6 +202,7 @@ impl Applicant {
             due: true,
             has_changed: false,
             greeted: false,
+            is_left_without: false,
             report_at: Instant::now(),
             message_at: Instant::now(),
             takes_taps: hello.takes_taps,
@@ -266,9 +269,15 @@ impl Session {
     pub(super) fn add(&mut self, authority: String) -> Result<(), Status> {
         check_authority(&authority)?;
         if !self.watcher.ask(&Arc::from(authority)) {
-            return Err(Status::resource_exhausted(format!(
-                "more than {ALWAYS} subscriptions, while all proxies together ask for very many different names"
-            )));
+            // The stream goes on. Without it the proxy would come back with the same names, and keep old policies meanwhile.
+            if !std::mem::replace(&mut self.is_left_without, true) {
+                tracing::warn!(
+                    workload = %self.workload,
+                    "asks for more than {ALWAYS} names, while all proxies together ask for very many different ones; what else it asks \
+                     for is not answered until it connects again: look with selvedge status for workloads that ask for too much"
+                );
+            }
+            return Ok(());
         }
         if self.watcher.authorities().len() > MAX_AUTHORITIES {
             return Err(too_many_subscriptions());

@@ -107,7 +107,8 @@ impl Client {
     }
 
     fn put_in_force(&mut self) -> Work {
-        // A policy does not wait until the endpoints of others are bound, which may take long.
+        // What we let in does not wait until the endpoints of others are bound, which may take long. Whom we may call does: whoever
+        // may be called no longer is in no table then to which requests could go.
         if let Some(table) = self.discovery.binder.policies(&self.held) {
             self.discovery.store.publish(table);
         }

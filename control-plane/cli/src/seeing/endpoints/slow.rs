@@ -38,7 +38,14 @@ pub(crate) struct Slow {
 
 /// Marks those of one service's endpoints that are slow.
 pub(super) fn mark(rows: &mut [Row]) {
-    let found: Vec<Option<Slow>> = (0..rows.len()).map(|place| find(rows, place)).collect();
+    // There may be ten thousand of them, so they are sorted once, and not for each.
+    let measures = COMPARED.map(|(_, fewest, time)| {
+        let mut times: Vec<f64> =
+            rows.iter().filter_map(|row| measure(row.requests.as_ref()?, fewest, time)).collect();
+        times.sort_by(f64::total_cmp);
+        times
+    });
+    let found: Vec<Option<Slow>> = rows.iter().map(|row| find(row, &measures)).collect();
     for (row, slow) in rows.iter_mut().zip(found) {
         if slow.is_some() && row.state == State::Healthy {
             row.state = State::Slow;
@@ -47,28 +54,32 @@ pub(super) fn mark(rows: &mut [Row]) {
     }
 }
 
-fn find(rows: &[Row], place: usize) -> Option<Slow> {
-    let own = rows[place].requests.as_ref()?;
-    let siblings = || {
-        let others = rows.iter().enumerate().filter(move |(other, _)| *other != place);
-        let requests = others.filter_map(|(_, row)| row.requests.as_ref());
-        requests.filter(|one| one.success_percent >= WELL)
-    };
-    COMPARED.into_iter().find_map(|(percent, fewest, time)| {
+/// The time by which siblings are judged; `None`: it says nothing of them.
+fn measure(one: &Requests, fewest: u64, time: TimeOf) -> Option<f64> {
+    (one.success_percent >= WELL && one.count >= fewest).then(|| time(one))
+}
+
+/// By how much the endpoint of `row` is slower than its siblings, where `measures` are the times of all that are a measure, the
+/// shortest first.
+fn find(row: &Row, measures: &[Vec<f64>; COMPARED.len()]) -> Option<Slow> {
+    let own = row.requests.as_ref()?;
+    COMPARED.into_iter().zip(measures).find_map(|((percent, fewest, time), measures)| {
         if own.count < fewest {
             return None;
         }
-        let siblings_ms = median(siblings().filter(|one| one.count >= fewest).map(time).collect())?;
+        let siblings_ms = median_without(measures, measure(own, fewest, time))?;
         let own_ms = time(own);
         let is_slow = own_ms >= siblings_ms * TIMES && own_ms >= siblings_ms + MORE_MS;
         is_slow.then_some(Slow { percent, own_ms, siblings_ms })
     })
 }
 
-/// Of an even number the smaller one in the middle.
-fn median(mut times: Vec<f64>) -> Option<f64> {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len().checked_sub(1)? / 2).copied()
+/// The median of `sorted` without one that is `left_out`. Of an even number the smaller one in the middle.
+fn median_without(sorted: &[f64], left_out: Option<f64>) -> Option<f64> {
+    let Some(left_out) = left_out else { return sorted.get(sorted.len().checked_sub(1)? / 2).copied() };
+    let place = sorted.partition_point(|one| one.total_cmp(&left_out).is_lt());
+    let middle = sorted.len().checked_sub(2)? / 2;
+    sorted.get(if place <= middle { middle + 1 } else { middle }).copied()
 }
 
 #[cfg(test)]
@@ -123,6 +134,24 @@ mod tests {
             "nor does another one that is slow hide it"
         );
         assert_eq!(slow(&[(500, 5.0, 9.0), (500, 6.0, 900.0)]), [None, Some(95)], "every tenth request is");
+    }
+
+    #[test]
+    fn the_median_is_that_of_the_others() {
+        let sorted = [1.0, 2.0, 2.0, 4.0, 5.0];
+        for (left_out, median) in [
+            (None, Some(2.0)),
+            (Some(1.0), Some(2.0)),
+            (Some(2.0), Some(2.0)),
+            (Some(4.0), Some(2.0)),
+            (Some(5.0), Some(2.0)),
+        ] {
+            assert_eq!(median_without(&sorted, left_out), median, "{left_out:?}");
+        }
+        assert_eq!(median_without(&sorted[3..], Some(4.0)), Some(5.0));
+        assert_eq!(median_without(&sorted[3..], Some(5.0)), Some(4.0));
+        assert_eq!(median_without(&sorted[4..], Some(5.0)), None);
+        assert_eq!(median_without(&[], None), None);
     }
 
     #[test]

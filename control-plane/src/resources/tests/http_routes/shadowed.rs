@@ -107,6 +107,18 @@ fn a_route_that_is_left_to_another_document_hides_nothing() {
 }
 
 #[test]
+fn of_a_document_to_which_others_delegate_only_a_route_without_a_match_takes_something() {
+    for (first, fields) in [("match: [{uri: {prefix: /}}]", &[][..]), ("name: all", &["spec.http[1]"][..])] {
+        let decoded = only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  http:\n  - {first}\n    \
+             route: [{{destination: {{host: a}}}}]\n  - match: [{{uri: {{prefix: /a/b}}}}]\n    route: [{{destination: {{host: a}}}}]\n"
+        ));
+        let told: Vec<&str> = told(&decoded).into_iter().map(|(field, ..)| field).collect();
+        assert_eq!(told, fields, "the root may exclude {first}");
+    }
+}
+
+#[test]
 fn opaque_routes_that_ask_for_the_very_same_are_told() {
     let decoded = only(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n  hosts: [a]\n  tcp:\n  \
