@@ -106,12 +106,7 @@ impl Known {
         }
         let services = services.map(|(host, port)| likeness_to_service(party, host, *port));
         let workloads = workloads.map(|(namespace, name)| likeness_to_workload(party, namespace, name));
-        let mut near: Vec<(f64, String)> =
-            services.chain(workloads).filter(|(likeness, _)| *likeness >= NEAR).collect();
-        near.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
-        near.dedup_by(|(_, a), (_, b)| a == b);
-        let near = near.into_iter().take(MOST_NEAR).map(|(_, name)| name).collect();
-        Some(NotKnown { name: party.to_string(), kinds, near })
+        Some(NotKnown { name: party.to_string(), kinds, near: nearest(services.chain(workloads)) })
     }
 }
 
@@ -154,9 +149,14 @@ pub(crate) fn near<'a>(name: &str, all: impl IntoIterator<Item = &'a str>) -> Ve
     if name.len() > LONGEST {
         return Vec::new();
     }
-    let likeness = all.into_iter().map(|one| (like(name, one), one));
-    let mut near: Vec<(f64, &str)> = likeness.filter(|(likeness, _)| *likeness >= NEAR).collect();
+    nearest(all.into_iter().map(|one| (like(name, one), one)))
+}
+
+/// Those of `all` that are near, each with how like it is, the nearest first.
+fn nearest<N: Ord>(all: impl Iterator<Item = (f64, N)>) -> Vec<N> {
+    let mut near: Vec<(f64, N)> = all.filter(|(likeness, _)| *likeness >= NEAR).collect();
     near.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
+    near.dedup_by(|(_, a), (_, b)| a == b);
     near.into_iter().take(MOST_NEAR).map(|(_, name)| name).collect()
 }
 
