@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::certificates;
 use crate::field::Field;
 use crate::hosts::{self, Taken};
+use crate::instructions::{self, Counted};
 use crate::load::{Load, Turn};
 use crate::netspace::Redirects;
 use crate::pairs::{Behind, EdgeProxy, Kind, Site};
@@ -93,6 +94,9 @@ pub(crate) enum Part {
     Start,
     /// System calls per request of the keep-alive load.
     SystemCalls,
+    /// Instructions in user space for a request of the keep-alive load, of what `growth` measures, or of the product at the edge.
+    /// Only if it is asked for by name, since callgrind makes everything slow.
+    Instructions,
     /// The product with a thousand routes, ten thousand endpoints, a second worker, no retry policy, and so on.
     Growth,
     /// A thousand hosts with a certificate each: memory, the time of a start and until a new certificate is shown (`--edge`).
@@ -123,6 +127,11 @@ impl Args {
     /// System calls are counted over this many requests.
     fn traced_requests(&self) -> u64 {
         if self.quick { 1_000 } else { 10_000 }
+    }
+
+    /// Instructions are counted over this many requests.
+    fn counted_requests(&self) -> u64 {
+        if self.quick { 2_000 } else { 30_000 }
     }
 
     fn turn(&self) -> anyhow::Result<Turn> {
@@ -166,6 +175,17 @@ impl Args {
         }
     }
 
+    /// The product, and itself with one thing changed: as long as nothing is asked for by name. Then only what is, and what that
+    /// is compared with.
+    fn grown(&self) -> Vec<Kind> {
+        let asked: Vec<&str> = self.only.iter().map(|kind| kind.name()).collect();
+        let is_base = |kind: &Kind| asked.iter().any(|name| base_of(name) == kind.name());
+        let wanted = |kind: &Kind| {
+            asked.is_empty() || *kind == Kind::GROWTH[0] || asked.contains(&kind.name()) || is_base(kind)
+        };
+        Kind::GROWTH.into_iter().filter(wanted).collect()
+    }
+
     fn idle(&self) -> [usize; 2] {
         let counts = if self.opaque { IDLE_OPAQUE } else { IDLE };
         if self.quick { counts.map(|count| count / 10) } else { counts }
@@ -206,7 +226,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         host(args, &mut hosting, &mut hosts, &site);
     }
 
-    let broken = [&field.broken[..], &growth.broken, &slow.broken, &hosting.broken].concat();
+    let (mut counting, mut instructions) = (Field::default(), Vec::new());
+    if args.load.contains(&Part::Instructions) && !args.opaque {
+        count(args, &mut counting, &mut instructions, &site);
+    }
+
+    let broken =
+        [&field.broken[..], &growth.broken, &slow.broken, &hosting.broken, &counting.broken].concat();
     let report = Report {
         conditions: Conditions::now(args.label.clone(), turn, args.rounds(), began.elapsed())?,
         skipped: field
@@ -215,11 +241,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             .chain(growth.skipped.drain(..))
             .chain(slow.skipped.drain(..))
             .chain(hosting.skipped.drain(..))
+            .chain(counting.skipped.drain(..))
             .collect(),
         subjects: field.subjects(),
         growth: growth.subjects(),
         slow: slow.subjects(),
         hosts,
+        instructions,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.summary())?);
@@ -252,13 +280,7 @@ fn compare(args: &Args, turn: Turn, loads: &[Load], field: &mut Field, app: &Run
 
 /// The product, and itself with one thing changed.
 fn grow(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) {
-    // As long as nothing is asked for by name: then only what is, and what that is compared with.
-    let asked: Vec<&str> = args.only.iter().map(|kind| kind.name()).collect();
-    let is_base = |kind: &Kind| asked.iter().any(|name| base_of(name) == kind.name());
-    let wanted = |kind: &Kind| {
-        asked.is_empty() || *kind == Kind::GROWTH[0] || asked.contains(&kind.name()) || is_base(kind)
-    };
-    let kinds: Vec<Kind> = Kind::GROWTH.into_iter().filter(wanted).collect();
+    let kinds = args.grown();
     if kinds.len() < 2 {
         return;
     }
@@ -280,6 +302,29 @@ fn avoid(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site)
     }
     field.each("warming up", |contender| contender.warm_up(2_000));
     field.rounds(args.rounds(), &[Load::Steady], turn, app);
+}
+
+/// The instructions of each, alone.
+fn count(args: &Args, field: &mut Field, all: &mut Vec<Counted>, site: &Site) {
+    if let Some(why) = instructions::missing() {
+        field.skipped.push(Skipped { name: "instructions", why });
+        return;
+    }
+    let behind = if args.meshed { Behind::Mesh } else { Behind::App };
+    let kinds = if args.edge { vec![Kind::Edge(EdgeProxy::Selvedge, behind)] } else { args.grown() };
+    // A directory of its own, since the others have been started once already.
+    let site = Site { directory: site.directory.join("instructions"), ..site.clone() };
+    for kind in kinds {
+        if let Some(why) = kind.missing(&site) {
+            field.skipped.push(Skipped { name: kind.name(), why });
+            continue;
+        }
+        eprintln!("counting the instructions of {}", kind.name());
+        match instructions::take(kind, &site, args.counted_requests()) {
+            Ok(counted) => all.push(counted),
+            Err(error) => field.leave(kind.name(), &error.context("counting instructions")),
+        }
+    }
 }
 
 /// Each proxy with many hosts, alone.
@@ -305,9 +350,15 @@ fn prepare(
     let mut app = Command::new(std::env::current_exe()?);
     app.args(["app", "--exit-on-stdin-close"]);
     let mut app = Running::start("app", app, directory)?;
-    let site = Site { directory: directory.to_owned(), app: app.address_of("app")?, selvedge, redirects };
+    let site = Site {
+        directory: directory.to_owned(),
+        app: app.address_of("app")?,
+        selvedge,
+        redirects,
+        counts_instructions: false,
+    };
     let certificates = site.certificates();
-    for directory in [&certificates, &directory.join("growth")] {
+    for directory in [&certificates, &directory.join("growth"), &directory.join("instructions")] {
         std::fs::create_dir_all(directory)?;
     }
     certificates::write(&certificates)?;

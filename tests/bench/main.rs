@@ -10,6 +10,7 @@ mod field;
 mod fleet;
 mod floor;
 mod hosts;
+mod instructions;
 mod kubernetes;
 mod load;
 mod measure;

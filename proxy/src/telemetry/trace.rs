@@ -157,30 +157,40 @@ pub(super) fn leave(headers: &mut HeaderMap) {
 
 /// Which headers may say something of a trace.
 #[derive(Debug, Clone, Copy, Default)]
-struct Found {
-    w3c: bool,
+struct Found<'h> {
+    /// `traceparent`, where there is one and no other.
+    w3c: Option<&'h HeaderValue>,
     b3: bool,
     b3_multi: bool,
 }
 
-impl Found {
+impl<'h> Found<'h> {
     /// Those of `headers`. Asked once: most requests that a proxy is the first to see have none, and most others have one.
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut found = Self::default();
-        for name in headers.keys().map(HeaderName::as_str) {
-            match name {
-                "traceparent" => found.w3c = true,
-                "b3" => found.b3 = true,
-                _ => found.b3_multi |= name.starts_with("x-b3-"),
+    fn of(headers: &'h HeaderMap) -> Option<Self> {
+        let (mut found, mut parents) = (Self::default(), 0);
+        for (name, value) in headers {
+            let name = name.as_str();
+            // Most names are of another length.
+            match name.len() {
+                11 if name == "traceparent" => {
+                    parents += 1;
+                    found.w3c = Some(value);
+                }
+                2 => found.b3 |= name == "b3",
+                6.. => found.b3_multi |= name.starts_with("x-b3-"),
+                _ => {}
             }
         }
-        (found.w3c || found.b3 || found.b3_multi).then_some(found)
+        if parents > 1 {
+            found.w3c = None;
+        }
+        (parents > 0 || found.b3 || found.b3_multi).then_some(found)
     }
 }
 
 /// What `headers` say. What is malformed says nothing, as the standards have it.
-fn parent(headers: &HeaderMap, found: Found) -> Option<Parent> {
-    let w3c = if found.w3c { w3c(headers) } else { None };
+fn parent(headers: &HeaderMap, found: Found<'_>) -> Option<Parent> {
+    let w3c = found.w3c.and_then(w3c);
     let single = if found.b3 { single(headers) } else { None };
     let multi = if found.b3_multi { multi(headers) } else { None };
     let first = w3c.or(single).or(multi)?;
@@ -206,20 +216,17 @@ pub(super) fn kept(headers: &HeaderMap) -> Option<[u8; 16]> {
     if !matches!(flags, b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f') {
         return None;
     }
-    w3c(headers).filter(|parent| parent.sampled == Some(true)).map(|parent| parent.trace)
+    let parent = Found::of(headers)?.w3c.and_then(w3c);
+    parent.filter(|parent| parent.sampled == Some(true)).map(|parent| parent.trace)
 }
 
-/// Every request behind one that has decided has such a field: so it is read by its places.
-fn w3c(headers: &HeaderMap) -> Option<Parent> {
-    let (said, more) = get_rare(headers, &TRACEPARENT)?.as_bytes().split_first_chunk::<W3C>()?;
+/// What a `traceparent` says. Every request behind one that has decided has such a field: so it is read by its places.
+fn w3c(value: &HeaderValue) -> Option<Parent> {
+    let (said, more) = value.as_bytes().split_first_chunk::<W3C>()?;
     let [version] = hex::<1>(&said[..2])?;
     // Of a later version more may follow; of the one that we know nothing may.
     let may_follow = more.is_empty() || (version != 0 && more[0] == b'-');
     if version == 0xff || !may_follow || [said[2], said[35], said[52]] != [b'-'; 3] {
-        return None;
-    }
-    // Without fields that are there twice, this one is not.
-    if headers.len() != headers.keys_len() && headers.get_all(TRACEPARENT).iter().count() > 1 {
         return None;
     }
     let [flags] = hex::<1>(&said[53..])?;

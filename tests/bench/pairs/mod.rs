@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::floor::{Carrier, Half};
+use crate::instructions;
 use crate::load::Load;
 use crate::load::generator::{Generator, Target};
 use crate::netspace::Redirects;
@@ -219,12 +220,22 @@ pub(crate) struct Site {
     pub(crate) selvedge: PathBuf,
     /// Opaque TCP only: addresses from which clients are redirected to the pairs.
     pub(crate) redirects: Option<Arc<Redirects>>,
+    /// The product's proxies run under callgrind.
+    pub(crate) counts_instructions: bool,
 }
 
 impl Site {
     /// The binary that images run as sidecars, and nothing larger.
     fn sidecar(&self) -> PathBuf {
         self.selvedge.with_file_name("selvedge-proxy")
+    }
+
+    /// What starts it.
+    fn proxy(&self) -> Command {
+        if self.counts_instructions {
+            return instructions::counting(&self.sidecar(), &self.directory);
+        }
+        Command::new(self.sidecar())
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {

@@ -320,7 +320,7 @@ impl Sidecar {
     }
 
     fn start(&self, admin: Option<SocketAddr>) -> anyhow::Result<Running> {
-        let mut command = Command::new(self.site.sidecar());
+        let mut command = self.site.proxy();
         command.args(&self.args).arg("--exit-on-stdin-close");
         command.args(["--admin", &admin.map_or_else(|| "127.0.0.1:0".to_owned(), |admin| admin.to_string())]);
         command.env("SELVEDGE_TOKEN", &self.token);

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::hosts::Taken;
+use crate::instructions::Counted;
 use crate::load::{Load, Sample, Turn};
 use crate::once::Footprint;
 
@@ -67,6 +68,7 @@ pub(crate) struct Report {
     pub(crate) growth: Vec<Subject>,
     pub(crate) slow: Vec<Subject>,
     pub(crate) hosts: Vec<Taken>,
+    pub(crate) instructions: Vec<Counted>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -159,6 +161,17 @@ impl Subject {
         median(clean.filter_map(|(one, two)| combine(one, two)).collect())
     }
 
+    /// By how much a run like this one may be wrong about [`cpu_ratio`](Self::cpu_ratio): the standard error of a median, from
+    /// the median of what single rounds differ from it (for a normal distribution 1.4826 of that is its standard deviation, and
+    /// a median's error is 1.2533 of a mean's).
+    fn cpu_error(&self, other: &Self, load: Load) -> Option<f64> {
+        let ratio = self.cpu_ratio(other, load)?;
+        let rounds =
+            self.of(load).iter().zip(other.of(load)).filter(|(one, two)| one.is_clean() && two.is_clean());
+        let differences = self.paired(other, load, |one, other| Some((one.cpu / other.cpu - ratio).abs()))?;
+        Some(1.2533 * 1.4826 * differences / (rounds.count() as f64).sqrt())
+    }
+
     /// CPU time as a multiple of another's.
     fn cpu_ratio(&self, other: &Self, load: Load) -> Option<f64> {
         self.paired(other, load, |one, other| Some(one.cpu / other.cpu))
@@ -189,6 +202,8 @@ pub(crate) struct Summary<'a> {
     slow: Vec<Row<'a>>,
     /// Many hosts at the edge.
     hosts: &'a [Taken],
+    /// In user space, for a request.
+    instructions: &'a [Counted],
     skipped: &'a [Skipped],
 }
 
@@ -245,6 +260,8 @@ struct Growth<'a> {
     /// CPU time per request, as a multiple of the product's without the change; of an algorithm of balancing, of
     /// `LEAST_REQUEST`.
     ratio: Option<f64>,
+    /// The standard error of that.
+    error: Option<f64>,
     row: Row<'a>,
 }
 
@@ -260,6 +277,7 @@ impl Report {
             growth: self.growth(),
             slow: self.slow.iter().map(|subject| row(subject, Load::Steady, None)).collect(),
             hosts: &self.hosts,
+            instructions: &self.instructions,
             skipped: &self.skipped,
         }
     }
@@ -288,6 +306,7 @@ impl Report {
         let grown = self.growth.iter().map(|subject| Growth {
             name: subject.name,
             ratio: base(subject).and_then(|base| subject.cpu_ratio(base, Load::KeepAlive)),
+            error: base(subject).and_then(|base| subject.cpu_error(base, Load::KeepAlive)),
             row: row(subject, Load::KeepAlive, None),
         });
         grown.collect()
@@ -358,6 +377,19 @@ mod tests {
         let ratio = one.cpu_ratio(&other, LOAD).unwrap();
 
         assert!((ratio - 1.1).abs() < 1e-9, "{ratio}");
+    }
+
+    #[test]
+    fn the_error_of_a_ratio_is_what_rounds_differ_by_and_shrinks_with_their_number() {
+        let rounds = |times: usize| {
+            let one = [9.0, 10.0, 10.0, 11.0].map(|cpu| sample(cpu, 0.0));
+            let one = subject("selvedge-h1", one.iter().cycle().take(4 * times).cloned().collect());
+            let other = subject("floor-h1", vec![sample(10.0, 0.0); 4 * times]);
+            one.cpu_error(&other, LOAD).unwrap()
+        };
+
+        assert!((rounds(1) - 1.2533 * 1.4826 * 0.05 / 2.0).abs() < 1e-9, "{}", rounds(1));
+        assert!((rounds(1) / rounds(4) - 2.0).abs() < 1e-9);
     }
 
     #[test]

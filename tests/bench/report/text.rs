@@ -16,6 +16,7 @@ impl fmt::Display for Summary<'_> {
         self.growth(f)?;
         self.slow(f)?;
         self.hosts(f)?;
+        self.instructions(f)?;
         self.warnings(f)
     }
 }
@@ -120,12 +121,12 @@ impl Summary<'_> {
             return Ok(());
         }
         writeln!(f, "\ngrowth: the keep-alive load, on the product with one thing changed\n")?;
-        writeln!(f, "| selvedge-h1 with      | requests/s | CPU us/r | ratio |")?;
-        writeln!(f, "|-----------------------|-----------:|---------:|------:|")?;
+        writeln!(f, "| selvedge-h1 with      | requests/s | CPU us/r | ratio, with its error |")?;
+        writeln!(f, "|-----------------------|-----------:|---------:|----------------------:|")?;
         for growth in &self.growth {
             let (rate, cpu) = (number(growth.row.rate, 0), number(growth.row.cpu, 1));
-            let ratio = number(growth.ratio, 2);
-            writeln!(f, "| {:21} | {rate:>10} | {cpu:>8} | {ratio:>5} |", growth.name)?;
+            let ratio = format!("{} ± {}", number(growth.ratio, 2), number(growth.error, 2));
+            writeln!(f, "| {:21} | {rate:>10} | {cpu:>8} | {ratio:>21} |", growth.name)?;
         }
         Ok(())
     }
@@ -171,6 +172,21 @@ impl Summary<'_> {
                 mib(taken.kib_used),
                 taken.control_plane_kib.map_or_else(|| "-".into(), mib)
             )?;
+        }
+        Ok(())
+    }
+
+    fn instructions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.instructions.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\ninstructions: in user space, for a request of the keep-alive load, by callgrind\n")?;
+        writeln!(f, "|                       | the client's half + the server's | ratio |")?;
+        writeln!(f, "|-----------------------|---------------------------------:|------:|")?;
+        for counted in self.instructions {
+            let proxies: Vec<String> = counted.proxies.iter().map(|count| format!("{count:.0}")).collect();
+            let ratio = number(counted.ratio(self.instructions), 3);
+            writeln!(f, "| {:21} | {:>32} | {ratio:>5} |", counted.name, proxies.join(" + "))?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl<'a> Hosting<'a> {
         match self.proxy {
             EdgeProxy::Selvedge => {
                 let (_, grpc, token) = self.control_plane.as_ref().context("no control plane")?;
-                let mut command = Command::new(self.site.sidecar());
+                let mut command = self.site.proxy();
                 command.args([
                     "--gateway",
                     "--workload",

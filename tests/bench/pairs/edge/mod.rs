@@ -90,14 +90,14 @@ fn gateway(
     let (control_plane, grpc) = selvedge::control_plane(name, &config, &data, site)?;
     let mut beside = vec![control_plane];
     if behind == Behind::Mesh {
-        let mut command = Command::new(site.sidecar());
+        let mut command = site.proxy();
         command.args(["--workload", "bench/app", "--app", &site.app.to_string()]);
         command.args(["--outbound", "127.0.0.1:0", "--inbound", "127.0.0.1:0"]);
         let mut sidecar = join(command, &format!("{name}-app"), ("app", grpc), &data, site)?;
         std::fs::write(config.join("app.yaml"), app(Some(sidecar.address_of("inbound")?)))?;
         beside.push(sidecar);
     }
-    let mut command = Command::new(site.sidecar());
+    let mut command = site.proxy();
     command.args(["--gateway", "--workload", "bench/edge"]);
     // As many as the others are told to take (a quarter of the places is for mesh peers), and all of them from one address.
     command.args(["--max-connections", "16000", "--max-connections-per-client", "0"]);
