@@ -7,6 +7,7 @@
 mod assembly;
 mod named;
 mod patch;
+mod told;
 
 use std::{
     cell::RefCell,
@@ -34,6 +35,7 @@ use crate::{
 use assembly::Assembly;
 use named::{Filled, NamedFiles};
 use patch::{Changes, Simplicity};
+use told::{Stage, Told};
 
 /// How a directory is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct Directory {
     /// Whether the root could be read at least once.
     started: bool,
     files: BTreeMap<PathBuf, File>,
+    /// Those that wait to count.
+    waiting: BTreeSet<PathBuf>,
     /// What was read of them.
     known: Known,
     /// The directories in which a change may change what there is.
@@ -110,6 +114,8 @@ pub struct Directory {
     loaded: Arc<Loaded>,
     /// How `loaded` was put together.
     simplicity: Simplicity,
+    /// What of it was told of single documents, and what stands in for those that cannot be used.
+    told: Told,
 }
 
 /// One file, as it counts.
@@ -118,6 +124,8 @@ struct File {
     counted: FileState,
     /// What the last look saw, if that does not count yet, and since when looks see it.
     pending: Option<(FileState, Instant)>,
+    /// Whether it has made way for others since it counted last.
+    has_waited: bool,
     documents: Vec<Decoded>,
 }
 
@@ -158,6 +166,11 @@ impl Patience {
     }
 }
 
+/// A text from this size on makes way for smaller ones, in bytes.
+const LARGE: usize = 64 << 10;
+/// For how long, from when it would have counted: until what is smaller is compiled and sent.
+const MAKES_WAY: Duration = Duration::from_millis(100);
+
 /// Documents with a time come first, oldest first; then by file and place.
 type Precedence = (bool, Option<OffsetDateTime>, PathBuf, usize);
 
@@ -171,6 +184,7 @@ impl Directory {
             looked: false,
             started: false,
             files: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             known: Known::default(),
             directories: BTreeMap::from([(root.to_owned(), Holds { is_walked: true, ..Holds::default() })]),
             has_unseen: false,
@@ -182,6 +196,7 @@ impl Directory {
             expressions: Budgets::default(),
             loaded: Arc::new(Loaded::default()),
             simplicity: Simplicity::default(),
+            told: Told::default(),
         }
     }
 
@@ -210,14 +225,11 @@ impl Directory {
         patience: Patience,
     ) -> Result<Option<Arc<Loaded>>, NotOnlyFiles> {
         let now = Instant::now();
-        let waiting = self.files.iter().filter(|(_, file)| file.pending.is_some());
-        paths.extend(waiting.map(|(path, _)| path.clone()));
+        paths.extend(self.waiting.iter().cloned());
         let files = files_at(paths, &mut self.known)?;
         self.due = None;
         let mut changes = Changes::default();
-        for (path, seen) in files {
-            self.count_file(&path, seen, (now, patience), &mut changes);
-        }
+        self.count_files(files.into_iter(), (now, patience), &mut changes);
         Ok(self.take_over(&changes).then(|| Arc::clone(&self.loaded)))
     }
 
@@ -289,9 +301,7 @@ impl Directory {
             changes.is_more = true;
         } else {
             let gone = gone.into_iter().map(|path| (path, FileState::Gone));
-            for (path, seen) in scan.files.into_iter().chain(gone) {
-                self.count_file(&path, seen, (now, patience), changes);
-            }
+            self.count_files(scan.files.into_iter().chain(gone), (now, patience), changes);
         }
         self.unreadable = unreadable;
     }
@@ -306,10 +316,49 @@ impl Directory {
                 }
                 _ => Vec::new(),
             };
-            (path, File { counted, pending: None, documents })
+            (path, File { counted, pending: None, has_waited: false, documents })
         };
         let there = files.into_iter().filter(|(_, seen)| *seen != FileState::Gone).collect();
         self.files = in_parallel(there, read).into_iter().collect();
+    }
+
+    /// Takes over what was seen of `files`. Where small ones are others in what they say and nothing else, large ones count a moment
+    /// later: to read what has become of ten thousand endpoints, and to compile it, takes a hundred times as long.
+    fn count_files(
+        &mut self,
+        files: impl Iterator<Item = (PathBuf, FileState)>,
+        (now, patience): (Instant, Patience),
+        changes: &mut Changes,
+    ) {
+        let is_large = |(_, seen): &(PathBuf, FileState)| match seen {
+            FileState::Text(text) => text.len() >= LARGE,
+            FileState::Gone | FileState::Unreadable(_) => false,
+        };
+        let (large, small): (Vec<_>, Vec<_>) = files.partition(is_large);
+        for (path, seen) in small {
+            self.count_file(&path, seen, (now, patience), changes);
+        }
+        // A document that moves from one file to another is in one of them all the time: then both count together.
+        let are_apart = changes.any() && changes.keep_places(|path| Some(&*self.files.get(path)?.documents));
+        for (path, seen) in large {
+            if !(are_apart && self.makes_way(&path, &seen, (now, patience))) {
+                self.count_file(&path, seen, (now, patience), changes);
+            }
+        }
+    }
+
+    /// Has the file at `path`, which would count now, wait once for a moment; whether it does.
+    fn makes_way(&mut self, path: &Path, seen: &FileState, (now, patience): (Instant, Patience)) -> bool {
+        let Some(file) = self.files.get_mut(path) else { return false };
+        let Some((pending, since)) = &mut file.pending else { return false };
+        let long_enough = patience.with(seen);
+        if file.has_waited || *pending != *seen || now.duration_since(*since) < long_enough {
+            return false;
+        }
+        let due = now + MAKES_WAY;
+        (*since, file.has_waited) = (due.checked_sub(long_enough).unwrap_or(now), true);
+        self.due = Some(self.due.map_or(due, |first| first.min(due)));
+        true
     }
 
     fn count_file(
@@ -327,7 +376,8 @@ impl Directory {
             file.counted = seen;
             return;
         }
-        let fresh = || File { counted: FileState::Gone, pending: None, documents: Vec::new() };
+        let fresh =
+            || File { counted: FileState::Gone, pending: None, has_waited: false, documents: Vec::new() };
         let file = self.files.entry(path.to_owned()).or_insert_with(fresh);
         let was_going = file.is_going();
         let since = match file.pending.take() {
@@ -335,9 +385,11 @@ impl Directory {
             _ => None,
         };
         let long_enough = patience.with(&seen);
-        let counts = since.is_some_and(|since| now.duration_since(since) >= long_enough);
+        let waited = since.and_then(|since| now.checked_duration_since(since));
+        let counts = waited.is_some_and(|waited| waited >= long_enough);
         if file.counted == seen {
             file.counted = seen;
+            file.has_waited = false;
             // What was found elsewhere meanwhile was taken for its documents, which had moved.
             changes.is_more |= was_going && self.simplicity.has_going;
         } else if counts {
@@ -351,7 +403,7 @@ impl Directory {
                 }
                 _ => None,
             };
-            file.counted = seen;
+            (file.counted, file.has_waited) = (seen, false);
             match before {
                 Some(before) => changes.texts.push((path.to_owned(), before)),
                 None => changes.is_more = true,
@@ -362,9 +414,19 @@ impl Directory {
             self.due = Some(self.due.map_or(due, |first| first.min(due)));
             file.pending = Some((seen, since));
         }
-        if file.counted == FileState::Gone && file.pending.is_none() {
+        let (waits, is_gone) = (file.pending.is_some(), file.counted == FileState::Gone);
+        match waits {
+            true => drop(self.waiting.insert(path.to_owned())),
+            false => drop(self.waiting.remove(path)),
+        }
+        if is_gone && !waits {
             self.files.remove(path);
         }
+    }
+
+    /// Whether the last look did not see a file any more, which does not count yet.
+    fn has_going(&self) -> bool {
+        self.waiting.iter().any(|path| self.files.get(path).is_some_and(File::is_going))
     }
 
     /// Puts together what is in use now, from what counts and from last good versions.
@@ -394,43 +456,49 @@ impl Directory {
         documents.sort_by(|(a, _), (b, _)| a.cmp(b));
         // Of several of one name, the first counts.
         let mut objects: Vec<Object> = Vec::new();
-        let mut told: BTreeSet<&DocumentName> = BTreeSet::new();
+        let mut met: BTreeSet<&DocumentName> = BTreeSet::new();
+        whole.told.before = whole.problems.len();
         for (place, document) in documents {
-            if let Some(object) = document.object.as_ref().filter(|object| told.insert(&object.name)) {
+            if let Some(object) = document.object.as_ref().filter(|object| met.insert(&object.name)) {
                 objects.push(object.clone());
+            }
+            if !document.problems.is_empty() {
+                whole.told.documents.push((place.clone(), document.problems.len()));
             }
             whole.add(place, document);
         }
         whole.keep_unnamed();
-        whole.has_failed |= !unread.is_empty();
+        whole.has_lost |= !unread.is_empty();
         for (path, why) in unread {
             whole.problems.push(Problem::with_path(Severity::Error, path, why));
             // Of what was never read nobody knows whether it holds a policy. Without the root there is no mesh at all.
             whole.keep_below(path);
             if !whole.holds_below(path) && path != self.root {
                 let [first, others @ ..] = unusable::of_path(path);
-                whole.stand_in(whole.problems.len() - 1, first);
-                whole.stand_ins.extend(others.map(|other| other.resource));
+                let place = (Stage::Unread, (true, None, path.to_owned(), 0));
+                whole.stand_in(whole.problems.len() - 1, first, place.clone());
+                let others = others.map(|other| (place.clone(), other.resource));
+                whole.told.stand_ins.extend(others);
             }
         }
         let mut simplicity = Simplicity {
             has_namesakes: whole.has_namesakes,
-            has_failed: whole.has_failed,
-            has_going: self.files.values().any(File::is_going),
+            has_lost: whole.has_lost,
+            has_going: self.has_going(),
             is_unsaved: false,
         };
-        let (mut resources, mut problems, kept) = whole.finish();
+        let (mut resources, mut problems, told, kept) = whole.finish();
         let before = problems.len();
         self.filled = filled.into_inner();
         self.expressions.apply(&mut resources, &mut problems);
         // Until the root has been read once, nothing says that a saved document is gone.
+        simplicity.has_lost |= !self.started || problems.len() > before;
         if self.started {
             let unsaved = self.last_good.replace(kept, &self.root);
             simplicity.is_unsaved = !unsaved.is_empty();
             problems.extend(unsaved);
         }
-        simplicity.has_failed |= !self.started || problems.len() > before;
-        self.simplicity = simplicity;
+        (self.simplicity, self.told) = (simplicity, told);
         problems.append(&mut self.last_good_problems.clone());
         self.loaded = Arc::new(Loaded { resources, problems, objects: Arc::new(objects) });
     }
@@ -438,7 +506,7 @@ impl Directory {
     /// What is in files that are there, if others seem to have gone. A document that is in both has moved: it is not two of one
     /// name until the old file counts as gone.
     fn elsewhere(&self) -> BTreeSet<&DocumentName> {
-        if !self.files.values().any(File::is_going) {
+        if !self.has_going() {
             return BTreeSet::new();
         }
         let staying = self.files.values().filter(|file| !file.is_going());

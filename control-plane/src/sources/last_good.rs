@@ -224,7 +224,7 @@ impl LastGood {
     }
 
     /// Writes what the disk does not say yet, if documents are kept there. What cannot be written is tried again the next time:
-    /// the disk may have been full.
+    /// the disk may have been full. While it is, one document is tried each time, however many wait.
     fn save(&mut self, root: &Path) -> Vec<Problem> {
         let Self { directory, documents, unsaved, in_texts, texts, .. } = self;
         let Some(directory) = directory.as_deref() else {
@@ -233,13 +233,19 @@ impl LastGood {
         };
         let shared = shared_texts(unsaved.iter().filter_map(|name| documents.get(name)));
         let mut failed: Option<io::Error> = None;
+        let mut is_full = false;
         unsaved.retain(|name| {
             let used = documents.get(name);
+            // What goes makes room, and needs none.
+            if is_full && used.is_some() {
+                return true;
+            }
             let text = used.and_then(|used| shared.get(&Arc::as_ptr(&used.chunk.text)));
             let saved = match used {
                 Some(used) => save_document(directory, name, used, (text, &mut *texts), root),
                 None => remove_saved(directory, name),
             };
+            is_full = saved.as_ref().is_err_and(|error| has_no_room(error));
             let is_saved = saved.is_ok();
             if is_saved {
                 text.into_iter().for_each(|text| texts.name(text));
@@ -259,6 +265,11 @@ impl LastGood {
         );
         vec![Problem::with_path(Severity::Warning, directory, message)]
     }
+}
+
+/// Whether `error` is that of a disk on which there is no room.
+fn has_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn remove_saved(directory: &Path, name: &DocumentName) -> io::Result<()> {

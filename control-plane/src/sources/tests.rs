@@ -180,6 +180,23 @@ fn a_vanished_directory_deletes_nothing_and_is_reported() {
 }
 
 #[test]
+fn what_has_no_room_at_a_first_start_may_hold_a_policy_and_refuses_everything() {
+    let bench = Bench::new(&[("z.yaml", service("z", 1))]);
+    // Somebody else's, which come first and take all the room.
+    for number in 0..3 {
+        let file = fs::File::create(bench.path(&format!("a{number}.pem"))).unwrap();
+        file.set_len(16 << 20).unwrap();
+    }
+
+    let loaded = bench.directory().poll().unwrap();
+
+    let told = errors(&loaded);
+    assert!(told.len() == 1 && told[0].contains("z.yaml") && told[0].contains("is left out"), "{told:?}");
+    let denials = loaded.resources.authorization_policies.iter().filter(|policy| policy.unusable);
+    assert_eq!((denials.count(), services(&loaded)), (1, vec![]));
+}
+
+#[test]
 fn of_two_documents_of_one_name_the_first_counts() {
     let bench = Bench::new(&[("a.yaml", service("a", 1)), ("b.yaml", service("a", 2))]);
     let mut directory = bench.directory();

@@ -1,10 +1,7 @@
 //! What is in use of all documents, put together: of two of one name the first, of a document that fails its last good
 //! version, and of one that never was good what it is taken for.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     super::{
@@ -13,10 +10,11 @@ use super::{
     },
     Precedence,
     named::NamedFiles,
+    told::{Stage, StoodIn, Told},
 };
 use crate::{
     problem::{DocumentName, Fault, Problem, Severity},
-    resources::{DecodeOutcome, Decoded, Resource, Resources, StandIn, secret, unusable},
+    resources::{DecodeOutcome, Decoded, Resources, StandIn, secret, unusable},
 };
 
 /// What is in use, while it is being put together.
@@ -29,14 +27,14 @@ pub(super) struct Assembly<'a> {
     /// Where each name was first met, whether understood or not.
     taken: BTreeMap<DocumentName, String>,
     /// Files with a malformed document that nobody can name, the problem that says so, and what it is taken for.
-    unnamed: Vec<(PathBuf, usize, Option<StandIn>)>,
-    /// What stands in for documents that cannot be used and have no last good version.
-    pub(super) stand_ins: Vec<Resource>,
+    unnamed: Vec<(Precedence, usize, Option<StandIn>)>,
     pub(super) problems: Vec<Problem>,
+    /// What was told of documents, and what stands in for those that cannot be used and have no last good version.
+    pub(super) told: Told,
     /// Whether two documents have one name.
     pub(super) has_namesakes: bool,
-    /// Whether a document or a file cannot be used.
-    pub(super) has_failed: bool,
+    /// Whether documents are in use that are in no file that can be read.
+    pub(super) has_lost: bool,
 }
 
 /// A document that is in use.
@@ -56,10 +54,10 @@ impl<'a> Assembly<'a> {
             is_out_of_order: false,
             taken: BTreeMap::new(),
             unnamed: Vec::new(),
-            stand_ins: Vec::new(),
             problems: Vec::new(),
+            told: Told::default(),
             has_namesakes: false,
-            has_failed: false,
+            has_lost: false,
         }
     }
 
@@ -68,7 +66,6 @@ impl<'a> Assembly<'a> {
         let first = document.name.as_ref().and_then(|name| self.taken.get(name));
         let counts = !matches!(document.outcome, DecodeOutcome::NotActedOn);
         self.has_namesakes |= counts && first.is_some();
-        self.has_failed |= matches!(document.outcome, DecodeOutcome::Failed);
         match (&document.outcome, first) {
             (DecodeOutcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
             (DecodeOutcome::Understood(resource), Some(first)) => {
@@ -86,7 +83,7 @@ impl<'a> Assembly<'a> {
                 });
                 let first = self.chosen.get(name).map(|chosen| &chosen.used.resource);
                 if let Some(stand_in) = unusable::of_passed_over(first, resource) {
-                    self.stand_in(self.problems.len() - 1, stand_in);
+                    self.stand_in(self.problems.len() - 1, stand_in, (Stage::Named, place));
                 }
             }
             (DecodeOutcome::Understood(resource), None) => {
@@ -110,15 +107,19 @@ impl<'a> Assembly<'a> {
         let start = self.problems.len();
         self.problems.extend_from_slice(&document.problems);
         let Some(name) = &document.name else {
-            self.unnamed.push((place.2, start, document.stand_in.clone()));
+            self.unnamed.push((place, start, document.stand_in.clone()));
             return;
         };
         if self.taken.contains_key(name) {
             // Another one of its name is in use, which does not make up for a policy.
             let policy = document.stand_in.clone().filter(|stand_in| unusable::is_policy(&stand_in.resource));
-            return policy.into_iter().for_each(|stand_in| self.stand_in(start, stand_in));
+            if let Some(policy) = policy {
+                self.stand_in(start, policy, (Stage::Named, place));
+            }
+            return;
         }
         self.taken.insert(name.clone(), here);
+        self.told.failed.insert(name.clone());
         let kept = self.last_good.find(name).map(|kept| self.still(kept));
         let good = kept.as_ref().map(|kept| &kept.resource);
         if let Some(problem) = self.problems.get_mut(start) {
@@ -126,7 +127,9 @@ impl<'a> Assembly<'a> {
         }
         match (kept, &document.stand_in) {
             (Some(kept), _) => self.choose(name.clone(), place, kept),
-            (None, Some(stand_in)) => self.stand_ins.push(stand_in.resource.clone()),
+            (None, Some(stand_in)) => {
+                self.told.stand_ins.push(((Stage::Named, place), stand_in.resource.clone()));
+            }
             (None, None) => {}
         }
     }
@@ -138,18 +141,18 @@ impl<'a> Assembly<'a> {
         UsedDocument { resource, chunk: kept.chunk.clone() }
     }
 
-    /// Takes `stand_in` into use, and says so where the problem is told.
-    pub(super) fn stand_in(&mut self, problem: usize, stand_in: StandIn) {
+    /// Takes `stand_in` into use for what is at `place`, and says so where the problem is told.
+    pub(super) fn stand_in(&mut self, problem: usize, stand_in: StandIn, place: (Stage, Precedence)) {
         if let Some(problem) = self.problems.get_mut(problem) {
             problem.message.push_str(&format!("; {}", stand_in.words));
         }
-        self.stand_ins.push(stand_in.resource);
+        self.told.stand_ins.push((place, stand_in.resource));
     }
 
     /// Keeps what a malformed document may have been: all that its file once held and no longer names.
     pub(super) fn keep_unnamed(&mut self) {
-        for (path, problem, stand_in) in std::mem::take(&mut self.unnamed) {
-            let names = self.keep_below(&path);
+        for (place, problem, stand_in) in std::mem::take(&mut self.unnamed) {
+            let names = self.keep_below(&place.2);
             if let Some(problem) = self.problems.get_mut(problem).filter(|_| !names.is_empty()) {
                 let listed: Vec<_> = names.iter().map(ToString::to_string).collect();
                 problem.message.push_str(&format!("; {} stays in use as it was", listed.join(", ")));
@@ -157,7 +160,7 @@ impl<'a> Assembly<'a> {
             if let Some(stand_in) = stand_in
                 && !names.iter().any(|name| name.kind == stand_in.resource.name().kind)
             {
-                self.stand_in(problem, stand_in);
+                self.stand_in(problem, stand_in, (Stage::Unnamed, place));
             }
         }
     }
@@ -172,7 +175,7 @@ impl<'a> Assembly<'a> {
                 let created = kept.resource.metadata().created;
                 let place = (created.is_none(), created, file.to_path_buf(), location.index);
                 self.taken.insert(name.clone(), location.to_string());
-                self.is_out_of_order = true;
+                (self.is_out_of_order, self.has_lost) = (true, true);
                 self.choose(name.clone(), place, self.still(kept));
                 names.push(name.clone());
             }
@@ -190,7 +193,7 @@ impl<'a> Assembly<'a> {
         self.chosen.values().any(|chosen| chosen.place.2.starts_with(path))
     }
 
-    pub(super) fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, UsedDocument>) {
+    pub(super) fn finish(self) -> (Resources, Vec<Problem>, Told, BTreeMap<DocumentName, UsedDocument>) {
         let mut in_order: Vec<&Chosen> = self.chosen.values().collect();
         match self.is_out_of_order {
             true => in_order.sort_by(|one, other| one.place.cmp(&other.place)),
@@ -198,10 +201,11 @@ impl<'a> Assembly<'a> {
         }
         let mut resources = Resources::default();
         let in_use = in_order.into_iter().map(|chosen| chosen.used.resource.clone());
-        for resource in in_use.chain(self.stand_ins) {
+        let stand_ins = self.told.stand_ins.iter().map(|(_, resource): &StoodIn| resource.clone());
+        for resource in in_use.chain(stand_ins) {
             resources.push(resource);
         }
         let kept = self.chosen.into_iter().map(|(name, chosen)| (name, chosen.used)).collect();
-        (resources, self.problems, kept)
+        (resources, self.problems, self.told, kept)
     }
 }

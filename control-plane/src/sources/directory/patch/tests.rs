@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::sources::{
-    directory::{Options, Patience},
+    directory::{LARGE, MAKES_WAY, Options, Patience},
     files::{Known, scan},
 };
 
@@ -92,6 +92,12 @@ fn entry(name: &str, rest: &str) -> String {
     )
 }
 
+fn policy(name: &str, rule: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}}}\nspec: {{rules: [{rule}]}}\n"
+    )
+}
+
 #[test]
 fn what_stands_alone_is_patched_and_nothing_else_is() {
     let two = service("a", 1) + &entry("w", "");
@@ -102,8 +108,15 @@ fn what_stands_alone_is_patched_and_nothing_else_is() {
         (service("a", 1) + &entry("w", "") + &entry("v", ""), true),
         (entry("w", "") + &service("a", 1), true),
         (service("b", 1), true),
-        (service("a", 1) + &entry("w", ", wait: 5"), false),
-        (service("a", 0) + &entry("w", ""), false),
+        (service("a", 1) + &entry("w", ", wait: 5"), true),
+        (service("a", 0) + &entry("w", ""), true),
+        (service("a", 0) + &entry("w", ", wait: 5"), true),
+        (service("c", 0) + &entry("w", ""), true),
+        (entry("w", "") + &service("a", 0), false),
+        (service("a", 2) + "---\nkind: Service\nmetadata: [\n" + &entry("w", ""), true),
+        (service("a", 2) + "---\nkind: Service\nmetadata: [\n", false),
+        (policy("p", "{from: 5}") + &two, true),
+        (policy("p", "{from: [}") + &two, true),
         (service("a", 1) + &entry("x", ""), false),
         (service("a", 1) + &service("a", 1), false),
         (
@@ -153,6 +166,83 @@ fn what_cannot_be_saved_is_told_of_until_it_can_be() {
     assert_eq!(change(&mut bench, "b", 3).problems, []);
     let text = |name: &str| fs::read_to_string(saved.join(name)).unwrap();
     assert!(text("a").contains("port: 2") && text("b").contains("port: 3"));
+}
+
+#[test]
+fn a_document_that_breaks_again_and_again_is_patched_each_time() {
+    let others = [("a.yaml", service("a", 1)), ("z.yaml", service("z", 1) + &policy("z", "{from: 5}"))];
+    let mut bench = Bench::new(&others);
+    let good = policy("p", "");
+    let of_five = policy("p", "{to: 5}");
+    let broken = ["kind: Service\nmetadata: [\n", "kind: AuthorizationPolicy\nspec: {\n", of_five.as_str()];
+    for _ in 0..2 {
+        assert!(!bench.change("m.yaml", Some(broken[0])), "a new file");
+        for text in broken {
+            bench.change("m.yaml", Some(&format!("# a word\n{text}")));
+            assert!(bench.change("m.yaml", Some(&format!("{text}# a word\n"))), "{text}");
+        }
+        for text in [&good, &service("m", 0), &good, &of_five, &service("m", 1)] {
+            assert!(bench.change("m.yaml", Some(text)), "{text}");
+        }
+        assert!(!bench.change("m.yaml", Some(broken[0])), "it may be what was there");
+        bench.change("m.yaml", None);
+    }
+    assert!(bench.change("a.yaml", Some(&(service("a", 2) + &service("b", 1)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_file_makes_way_once_for_a_small_one_that_comes_at_the_same_time() {
+    let large = |port: u16| (0..2_000).map(|number| service(&format!("l{number}"), port)).collect::<String>();
+    assert!(large(1).len() >= LARGE);
+    let mut bench =
+        Bench::new(&[("a.yaml", large(1)), ("b.yaml", service("b", 1)), ("c.yaml", service("c", 1))]);
+    let write =
+        |bench: &Bench, name: &str, text: &str| fs::write(bench.root.path().join(name), text).unwrap();
+    let ports = |loaded: &Loaded| -> Vec<u16> {
+        let services = loaded.resources.services.iter();
+        let first = services.filter(|service| ["l0", "b", "c"].contains(&&*service.name.name));
+        first.map(|service| service.spec.ports[0].port).collect()
+    };
+
+    write(&bench, "a.yaml", &large(2));
+    write(&bench, "b.yaml", &service("b", 2));
+    assert!(bench.directory.poll().is_none());
+    assert_eq!(ports(&bench.directory.poll().unwrap()), [1, 2, 1], "it waits");
+    assert_eq!(bench.directory.due(), Some(Instant::now() + MAKES_WAY));
+    tokio::time::advance(MAKES_WAY / 2).await;
+    write(&bench, "c.yaml", &service("c", 2));
+    assert!(bench.directory.poll().is_none());
+    tokio::time::advance(MAKES_WAY / 2).await;
+    assert_eq!(ports(&bench.directory.poll().unwrap()), [2, 2, 2], "whatever else there is");
+
+    // What may have moved from one to the other is one change.
+    write(&bench, "a.yaml", &(large(3) + &service("d", 1)));
+    write(&bench, "b.yaml", &(service("b", 3) + &service("e", 1)));
+    assert!(bench.directory.poll().is_none());
+    assert_eq!(ports(&bench.directory.poll().unwrap()), [3, 3, 2]);
+    assert_eq!(bench.directory.due(), None);
+}
+
+#[test]
+fn while_the_disk_is_full_changes_are_patched_all_the_same() {
+    let mut bench = Bench::new(&[("a.yaml", service("a", 1)), ("b.yaml", service("b", 1))]);
+    let full = bench.data.path().join("last-good/.writing");
+    // Whatever is written to it has no room.
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+
+    for port in 2..5 {
+        for name in ["a", "b"] {
+            assert!(bench.change(&format!("{name}.yaml"), Some(&service(name, port))), "{name} {port}");
+            let [problem] = &bench.directory.loaded.problems[..] else { panic!("it is told once") };
+            assert!(problem.message.contains("cannot be saved"), "{problem}");
+        }
+    }
+
+    fs::remove_file(&full).unwrap();
+    assert!(bench.change("a.yaml", Some(&service("a", 7))));
+    assert_eq!(bench.directory.loaded.problems, []);
+    let saved = bench.saved();
+    assert!(saved[0].1.contains("port: 7") && saved[1].1.contains("port: 4"), "{saved:?}");
 }
 
 #[test]
