@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod connection;
 mod exchange;
 pub mod own;
+mod restless;
 pub mod stream;
 #[cfg(test)]
 mod tests;
