@@ -177,7 +177,7 @@ mod tests {
 
         let delta = sent(&encodings, Some(&before), &after);
 
-        let resource = wire::Resource::decode(delta.bytes().clone()).unwrap();
+        let resource = wire::Resource::decode(delta.bytes()).unwrap();
         let Some(Body::EndpointsDelta(body)) = resource.body else { panic!("{resource:?}") };
         assert_eq!(
             (body.base.as_str(), resource.version.as_str()),

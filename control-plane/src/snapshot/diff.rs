@@ -70,13 +70,14 @@ impl Difference {
         let mut message = Transaction { nonce, ..Transaction::default() };
         let mut size = 0;
         for resource in self.upserts {
-            if size > 0 && size + resource.bytes().len() > CHUNK {
+            let bytes = resource.bytes();
+            if size > 0 && size + bytes.len() > CHUNK {
                 let next = Transaction { nonce, ..Transaction::default() };
                 messages.push(Transaction { more: true, ..std::mem::replace(&mut message, next) });
                 size = 0;
             }
-            size += resource.bytes().len();
-            message.upserts.push(resource.bytes().clone());
+            size += bytes.len();
+            message.upserts.push(bytes);
         }
         message.removals = self.removals.iter().map(ToString::to_string).collect();
         messages.push(message);

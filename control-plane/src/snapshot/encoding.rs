@@ -55,6 +55,8 @@ enum Form {
     List { endpoints: Weak<Endpoints>, fingerprints: Arc<Fingerprints> },
     /// What has changed in a list of endpoints.
     Delta,
+    /// All of a workload, of which only its own proxy is told, and mostly once: it is encoded when that happens, and not kept.
+    Own(Arc<Workload>),
 }
 
 impl Encoded {
@@ -66,6 +68,13 @@ impl Encoded {
         let bytes = Bytes::from(message.encode_to_vec());
         let stamp = Arc::new(Stamp { name, version: Arc::from(message.version) });
         Self(Arc::new(Resource { stamp, bytes, form: Form::Whole }))
+    }
+
+    /// The resource `self` of `workload`.
+    fn of_workload(workload: &Arc<Workload>) -> Self {
+        let whole = Self::new(ResourceName::Own, Body::Self_((&**workload).into()));
+        let (stamp, form) = (Arc::clone(whole.stamp()), Form::Own(Arc::clone(workload)));
+        Self(Arc::new(Resource { stamp, bytes: Bytes::new(), form }))
     }
 
     /// Encodes the list of endpoints that this comes from.
@@ -126,8 +135,17 @@ impl Encoded {
     }
 
     /// A `selvedge.v1.Resource`, as it is written on the wire.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0.bytes
+    pub fn bytes(&self) -> Bytes {
+        let Resource { stamp, bytes, form } = &*self.0;
+        match form {
+            Form::Own(workload) => encoded(&stamp.name, &stamp.version, Body::Self_((&**workload).into())),
+            Form::Whole | Form::List { .. } | Form::Delta => bytes.clone(),
+        }
+    }
+
+    /// How often it holds what it was made from.
+    fn holds(&self) -> usize {
+        usize::from(matches!(self.0.form, Form::Own(_)))
     }
 }
 
@@ -156,8 +174,7 @@ pub struct Encodings {
 impl Encodings {
     /// The resource `self` of this workload.
     pub fn workload(&self, workload: &Arc<Workload>) -> Encoded {
-        self.workloads
-            .find_or(workload, |workload| Encoded::new(ResourceName::Own, Body::Self_(workload.into())))
+        self.workloads.find_or(workload, |_| Encoded::of_workload(workload))
     }
 
     /// The resource of this service, as one class of clients sees it.
@@ -279,7 +296,7 @@ impl<T> Parts<T> {
 
     fn forget_unused(&self) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.retain(|_, (part, _)| Arc::strong_count(part) > 1);
+        parts.retain(|_, (part, encoded)| Arc::strong_count(part) > 1 + encoded.holds());
     }
 }
 
@@ -313,8 +330,23 @@ mod tests {
 
         assert_eq!(encodings.endpoints(&same).version(), &version);
         assert_ne!(encodings.endpoints(&other).version(), &version);
-        let sent = wire::Resource::decode(encodings.endpoints(&one).bytes().clone()).unwrap();
+        let sent = wire::Resource::decode(encodings.endpoints(&one).bytes()).unwrap();
         assert_eq!((sent.name.as_str(), sent.version.as_str()), ("endpoints/a:80", &*version));
+    }
+
+    #[test]
+    fn what_only_one_is_told_is_not_kept_as_it_is_sent() {
+        let encodings = Encodings::default();
+        let mut mesh = testing::mesh();
+        testing::add_workload(&mut mesh, "shop/a", "a");
+        let name: selvedge_model::WorkloadName = "shop/a".parse().unwrap();
+        let workload = mesh.workloads.get(&name).unwrap();
+
+        let own = encodings.workload(workload);
+
+        assert!(own.0.bytes.is_empty());
+        let whole = Encoded::new(ResourceName::Own, Body::Self_((&**workload).into()));
+        assert_eq!((own.version(), own.bytes()), (whole.version(), whole.bytes()));
     }
 
     #[test]

@@ -480,7 +480,8 @@ impl Session {
         self.watcher.standing()
     }
 
-    pub(super) fn shown(&self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {
+    /// What others see of it. What it says that it is is kept there alone.
+    pub(super) fn shown(&mut self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {
         Proxy {
             workload: self.workload.clone(),
             identity: self.peer.identity.clone(),
@@ -491,7 +492,7 @@ impl Session {
             svid: None,
             memory_bytes: None,
             configuration_at: None,
-            proxy_version: self.proxy_version.clone(),
+            proxy_version: std::mem::take(&mut self.proxy_version),
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,
             authorities: self.watcher.authorities().clone(),
