@@ -75,13 +75,14 @@ impl<'a> RateLimits<'a> {
         };
         let grants = Grants::new(resources);
         let there = There::new(resources, settings);
+        let servers = global::Servers::new(resources, settings);
         for document in &resources.rate_limits {
             let (namespace, spec) = (&*document.name.namespace, &document.spec);
             report_missing(document, &there, problems);
             let services = (!spec.targets.is_empty()).then_some(&*spec.services);
             let name = Arc::from(document.name.to_string());
             limits.index(document, settings);
-            let server = global::host(document, resources, settings);
+            let server = servers.host(document);
             let global = server.as_deref();
             let global = global.and_then(|host| global::global(document, host, settings, &grants, problems));
             limits.all.push(Compiled {

@@ -1,7 +1,8 @@
 //! The servers that `RateLimit`s name, and which documents may name them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -42,31 +43,66 @@ pub(super) fn global(
     })
 }
 
-/// The full name of the server that `document` names, if it names one: the one that is found where the proxy calls it by
-/// what is written, so that whoever is checked here is who is asked there.
-pub(super) fn host(document: &Written, resources: &Resources, settings: &MeshSettings) -> Option<String> {
-    let server = &document.spec.global.as_ref()?.server;
-    let domain = &settings.cluster_domain;
-    let services = || resources.services.iter().map(|service| (&service.name, &service.spec));
-    if let Some(namespace) = &server.namespace {
-        return Some(service_host(&server.host, namespace, domain));
+/// By what servers may be found that `RateLimit`s name. It is made for the first of these that needs it: most need nothing, and
+/// there may be as many of them as Services.
+pub(super) struct Servers<'a> {
+    resources: &'a Resources,
+    settings: &'a MeshSettings,
+    known: OnceCell<Known<'a>>,
+}
+
+#[derive(Default)]
+struct Known<'a> {
+    /// The full names of Services.
+    services: HashSet<String>,
+    /// Those of the first Service at each address.
+    at: HashMap<IpAddr, String>,
+    /// The hosts of `ServiceEntry`s.
+    entries: HashSet<&'a str>,
+}
+
+impl<'a> Servers<'a> {
+    pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings) -> Self {
+        Self { resources, settings, known: OnceCell::new() }
     }
-    let host = server.host.trim_end_matches('.');
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        let mut at = services().filter(|(_, spec)| spec.addresses.contains(&ip));
-        let full = at.next().map(|(name, _)| service_host(&name.name, &name.namespace, domain));
-        return Some(full.unwrap_or_else(|| host.to_owned()));
+
+    fn known(&self) -> &Known<'a> {
+        self.known.get_or_init(|| {
+            let mut known = Known::default();
+            for service in &self.resources.services {
+                let (name, domain) = (&service.name, &self.settings.cluster_domain);
+                let full = service_host(&name.name, &name.namespace, domain);
+                for address in &service.spec.addresses {
+                    known.at.entry(*address).or_insert_with(|| full.clone());
+                }
+                known.services.insert(full);
+            }
+            let hosts = self.resources.service_entries.iter().flat_map(|entry| &entry.spec.hosts);
+            known.entries = hosts.map(String::as_str).collect();
+            known
+        })
     }
-    let Some(full) = completed(host, &document.name.namespace, domain) else { return Some(host.to_owned()) };
-    // A ServiceEntry may have a name as short, and counts where no service has the full one.
-    let has = |wanted: &str| {
-        let mut entries = resources.service_entries.iter().flat_map(|entry| &entry.spec.hosts);
-        entries.any(|host| **host == *wanted)
-    };
-    let is_service = || {
-        services().any(|(name, _)| service_host(&name.name, &name.namespace, domain) == full) || has(&full)
-    };
-    Some(if host.contains('.') && has(host) && !is_service() { host.to_owned() } else { full })
+
+    /// The full name of the server that `document` names, if it names one: the one that is found where the proxy calls it by
+    /// what is written, so that whoever is checked here is who is asked there.
+    pub(super) fn host(&self, document: &Written) -> Option<String> {
+        let server = &document.spec.global.as_ref()?.server;
+        let domain = &self.settings.cluster_domain;
+        if let Some(namespace) = &server.namespace {
+            return Some(service_host(&server.host, namespace, domain));
+        }
+        let host = server.host.trim_end_matches('.');
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Some(self.known().at.get(&ip).map_or_else(|| host.to_owned(), String::clone));
+        }
+        let Some(full) = completed(host, &document.name.namespace, domain) else {
+            return Some(host.to_owned());
+        };
+        // A ServiceEntry may have a name as short, and counts where no service has the full one.
+        let is_entry = |host: &str| self.known().entries.contains(host);
+        let is_service = || self.known().services.contains(&full) || is_entry(&full);
+        Some(if host.contains('.') && is_entry(host) && !is_service() { host.to_owned() } else { full })
+    }
 }
 
 /// Whether `document` may name `host`. A sidecar may ask whom its own app may ask. A gateway asks for everybody: what it
