@@ -31,6 +31,11 @@ impl<'a> Described<'a> {
         self.location.path.is_some()
     }
 
+    /// Whether it is the very same.
+    pub(super) fn is(self, other: Self) -> bool {
+        std::ptr::eq(self.name, other.name)
+    }
+
     /// The namespace that it is in.
     pub(super) fn namespace(self) -> &'a str {
         &self.name.namespace

@@ -4,7 +4,11 @@
 //! how each is called ([`endpoints`]). If a document lists an address that another namespace owns, the owner decides how it
 //! is called.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use selvedge_model::{
     Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey, SpiffeId, WorkloadName,
@@ -256,7 +260,10 @@ fn as_declared(mut endpoint: NamedEndpoint, external: bool) -> NamedEndpoint {
 }
 
 fn plaintext(address: HostPort, labels: BTreeMap<String, String>) -> NamedEndpoint {
-    let (dial, labels) = (address.clone(), labels.into());
+    // Nearly all that documents list has none, and there may be ten thousands.
+    static NO_LABELS: LazyLock<Arc<BTreeMap<String, String>>> = LazyLock::new(Arc::default);
+    let labels = if labels.is_empty() { Arc::clone(&NO_LABELS) } else { labels.into() };
+    let dial = address.clone();
     NamedEndpoint {
         address,
         dial,

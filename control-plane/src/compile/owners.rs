@@ -13,7 +13,7 @@ use std::{
 };
 
 use selvedge_model::{
-    Host,
+    Host, HostPort,
     snapshot::{OwnedPorts, Owners as Before},
 };
 
@@ -155,36 +155,46 @@ impl<'a> Owners<'a> {
             let first = self.claims.get(host).and_then(|held| held.claims().first());
             first.is_some_and(|first| first.what == ClaimedBy::Pod)
         };
-        let mut claims: BTreeMap<(Seniority<'a>, Host), (Described<'a>, &'a str, BTreeSet<u16>)> =
+        let is_of_one = |one: &Candidate<'a>, other: &Candidate<'a>| {
+            let both = listed(one).zip(listed(other));
+            both.is_some_and(|((_, one, _), (_, other, _))| one.is(other))
+        };
+        let mut claims: BTreeMap<Seniority<'a>, (Described<'a>, BTreeMap<Host, BTreeSet<u16>>)> =
             BTreeMap::new();
         for (key, list) in candidates {
             if catalog.find(&key.host).is_none() {
                 continue;
             }
-            for candidate in list {
-                let (seniority, by, host_port) = match candidate {
-                    Candidate::Workload(..) => continue,
-                    Candidate::Sliced { slice, host_port, .. } => {
-                        (slice.seniority(), Described::from(*slice), host_port)
-                    }
-                    Candidate::Inline(document, _, host_port) => {
-                        (document.seniority(), Described::from(*document), host_port)
-                    }
-                    // It says nothing of what is there.
-                    Candidate::Name(..) => continue,
-                };
-                if is_a_pods(&host_port.host) {
-                    continue;
+            // There may be thousands of each document, of which the places take longest to compare.
+            for of_one in list.chunk_by(is_of_one) {
+                let Some((seniority, by, _)) = of_one.first().and_then(listed) else { continue };
+                let (_, here) = claims.entry(seniority).or_insert_with(|| (by, BTreeMap::new()));
+                let places = of_one.iter().filter_map(listed).map(|(.., place)| place);
+                for place in places.filter(|place| !is_a_pods(&place.host)) {
+                    here.entry(place.host.clone()).or_default().insert(place.port);
                 }
-                let namespace = by.namespace();
-                let entry = claims.entry((seniority, host_port.host.clone()));
-                entry.or_insert_with(|| (by, namespace, BTreeSet::new())).2.insert(host_port.port);
             }
         }
-        let claims = claims.into_iter().map(|((seniority, host), (by, namespace, ports))| {
-            let claim = Claim { namespace, by, what: ClaimedBy::Other, ports: Ports::These(ports) };
-            (seniority, Claimant::Endpoint(host, claim))
+        let claims = claims.into_iter().flat_map(|(seniority, (by, here))| {
+            here.into_iter().map(move |(host, ports)| {
+                let ports = Ports::These(ports);
+                let claim = Claim { namespace: by.namespace(), by, what: ClaimedBy::Other, ports };
+                (seniority, Claimant::Endpoint(host, claim))
+            })
         });
         claims.collect()
+    }
+}
+
+/// The document that lists `candidate`, and where that is; `None`: it says nothing of what is there.
+fn listed<'c, 'a>(candidate: &'c Candidate<'a>) -> Option<(Seniority<'a>, Described<'a>, &'c HostPort)> {
+    match candidate {
+        Candidate::Sliced { slice, host_port, .. } => {
+            Some((slice.seniority(), Described::from(*slice), host_port))
+        }
+        Candidate::Inline(document, _, host_port) => {
+            Some((document.seniority(), Described::from(*document), host_port))
+        }
+        Candidate::Workload(..) | Candidate::Name(..) => None,
     }
 }
