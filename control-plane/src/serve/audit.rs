@@ -2,6 +2,11 @@
 //!
 //! A line is on disk before the certificate is given away, so what is not in the file was not issued. Where it cannot be
 //! written, nothing is issued.
+//!
+//! A file is not kept for ever. So that nobody has what was issued to others forgotten by asking again and again, an identity has
+//! so many lines in an hour; the rest of its lines are in a second file, which is forgotten by itself.
+
+mod share;
 
 use std::{
     fs::{self, File},
@@ -18,10 +23,16 @@ use selvedge_certs::{
 };
 use serde::Serialize;
 
+use self::share::{Shares, Where};
+
 /// The file in the data directory.
 pub const FILE: &str = "certificates.jsonl";
 /// What it is called when it is full; the one that was called so before is removed.
 pub const OLD_FILE: &str = "certificates.1.jsonl";
+/// The file for lines of identities that have had their share of the first one.
+pub const MORE_FILE: &str = "certificates.more.jsonl";
+/// What that one is called when it is full.
+pub const OLD_MORE_FILE: &str = "certificates.more.1.jsonl";
 /// A file that is larger than this is full, in bytes. A line has about 300.
 const LARGEST: u64 = 16 << 20;
 
@@ -64,7 +75,7 @@ pub struct AuditError {
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
-    identity: String,
+    identity: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
     serial: String,
@@ -74,25 +85,51 @@ struct Line<'a> {
     token: Option<&'a str>,
 }
 
-/// The file, to add lines to.
+/// That lines of an identity are not in this file but in the second one.
+#[derive(Serialize)]
+struct LeftOut<'a> {
+    time: String,
+    identity: &'a str,
+    /// How many were in the hour that is over. Absent: it has just begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<u64>,
+    lines_in: &'a str,
+}
+
+/// The files, to add lines to.
 #[derive(Debug)]
 pub struct Audit {
+    file: Journal,
+    more: Journal,
+    /// Held by who writes.
+    shares: Mutex<Shares>,
+}
+
+/// A file, and the one that was full before.
+#[derive(Debug)]
+struct Journal {
     path: PathBuf,
     old_path: PathBuf,
     largest: u64,
-    /// Held by who writes.
-    turn: Mutex<()>,
 }
 
 impl Audit {
-    /// The file in `directory`. It is made with the first line.
+    /// The files in `directory`. Each is made with its first line.
     pub fn new(directory: &Path) -> Self {
         Self::with_size(directory, LARGEST)
     }
 
     fn with_size(directory: &Path, largest: u64) -> Self {
-        let (path, old_path) = (directory.join(FILE), directory.join(OLD_FILE));
-        Self { path, old_path, largest, turn: Mutex::default() }
+        let journal = |path: &str, old_path: &str| Journal {
+            path: directory.join(path),
+            old_path: directory.join(old_path),
+            largest,
+        };
+        Self {
+            file: journal(FILE, OLD_FILE),
+            more: journal(MORE_FILE, OLD_MORE_FILE),
+            shares: Mutex::default(),
+        }
     }
 
     /// Writes down that `certificate` was signed at `now`. It is on disk when this returns.
@@ -105,13 +142,43 @@ impl Audit {
         proof: ProofKind<'_>,
         now: SystemTime,
     ) -> Result<(), AuditError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = line(certificate, proof, now).and_then(|line| self.append(&line));
-        written.map_err(|source| AuditError { path: self.path.clone(), source })
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        for (identity, left_out) in shares.over(now) {
+            self.note(&identity, Some(left_out), now)?;
+        }
+        let read = line(certificate, proof, now).map_err(|source| self.file.error(source));
+        let (identity, line) = read?;
+        let place = if proof == ProofKind::Own { Where::First } else { shares.place(&identity, now) };
+        match place {
+            Where::First => self.file.append(&line),
+            Where::Second { is_first } => {
+                if is_first {
+                    self.note(&identity, None, now)?;
+                }
+                self.more.append(&line)
+            }
+        }
+    }
+
+    /// Says in the first file that lines of `identity` are in the second one.
+    fn note(&self, identity: &str, left_out: Option<u64>, now: SystemTime) -> Result<(), AuditError> {
+        let note = LeftOut { time: Utc(now).to_string(), identity, left_out, lines_in: MORE_FILE };
+        let line = ended(&note).map_err(|source| self.file.error(source))?;
+        self.file.append(&line)
+    }
+}
+
+impl Journal {
+    fn append(&self, line: &[u8]) -> Result<(), AuditError> {
+        self.write(line).map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: io::Error) -> AuditError {
+        AuditError { path: self.path.clone(), source }
     }
 
     /// The file is opened for each line: somebody may have moved it away.
-    fn append(&self, line: &[u8]) -> io::Result<()> {
+    fn write(&self, line: &[u8]) -> io::Result<()> {
         let mut file = self.open()?;
         let mut length = file.metadata()?.len();
         if length >= self.largest {
@@ -146,19 +213,30 @@ fn end_line(file: &mut File, length: u64) -> io::Result<()> {
     if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
-fn line(certificate: &CertificateDer<'_>, proof: ProofKind<'_>, now: SystemTime) -> io::Result<Vec<u8>> {
+/// The line of a certificate, and whose it is.
+fn line(
+    certificate: &CertificateDer<'_>,
+    proof: ProofKind<'_>,
+    now: SystemTime,
+) -> io::Result<(String, Vec<u8>)> {
     let facts = Facts::parse(certificate).map_err(io::Error::other)?;
     let identity = facts.identity().map_err(io::Error::other)?;
+    let identity = identity.to_string();
     let line = Line {
         time: Utc(now).to_string(),
-        identity: identity.to_string(),
+        identity: &identity,
         workload: facts.workload.as_ref().map(|workload| workload.name.to_string()),
         serial: facts.serial.to_string(),
         not_after: Utc(facts.not_after).to_string(),
         proof: proof.word(),
         token: if let ProofKind::JoinToken(id) = proof { Some(id) } else { None },
     };
-    let mut bytes = serde_json::to_vec(&line)?;
+    let line = ended(&line)?;
+    Ok((identity, line))
+}
+
+fn ended(line: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -236,6 +314,43 @@ mod tests {
         let (now, old) = (f.lines(FILE), f.lines(OLD_FILE));
         assert_eq!((now.len(), old.len()), (1, 1));
         assert!(now[0].contains("\"certificate\"") && old[0].contains("kubernetes-token"), "{now:?} {old:?}");
+    }
+
+    #[test]
+    fn who_asks_again_and_again_has_only_his_own_lines_forgotten() {
+        let f = Fixture::new();
+        let audit = Audit::with_size(f.directory.path(), 1 << 20);
+        let hour = Duration::from_secs(3600);
+        let now = SystemTime::now();
+        let [quiet, loud] = ["quiet", "loud"].map(|account| {
+            let identity = testing::identity("shop", account);
+            f.authority.issue(&identity, &[], hour, now).unwrap().chain[0].clone()
+        });
+        let more = 5;
+        audit.record(&quiet, ProofKind::Certificate, now).unwrap();
+        for _ in 0..share::LINES + more {
+            audit.record(&loud, ProofKind::Certificate, now).unwrap();
+        }
+        audit.record(&quiet, ProofKind::Certificate, now).unwrap();
+
+        assert_eq!(f.lines(MORE_FILE).len() as u64, more, "none is lost");
+        let lines = f.lines(FILE);
+        assert_eq!(lines.len() as u64, share::LINES + 3);
+        let of_quiet = lines.iter().filter(|line| line.contains("/sa/quiet")).count();
+        assert_eq!(of_quiet, 2);
+        let note: Value = serde_json::from_str(&lines[lines.len() - 2]).unwrap();
+        assert_eq!((&note["lines_in"], &note["left_out"]), (&MORE_FILE.into(), &Value::Null));
+        assert_eq!(note["identity"], "spiffe://cluster.local/ns/shop/sa/loud");
+
+        audit.record(&loud, ProofKind::Certificate, now + hour).unwrap();
+        let lines = f.lines(FILE);
+        let [note, line] = [2, 1].map(|from_end| &lines[lines.len() - from_end]);
+        let note: Value = serde_json::from_str(note).unwrap();
+        assert_eq!((&note["left_out"], &note["lines_in"]), (&more.into(), &MORE_FILE.into()));
+        assert!(
+            line.contains("/sa/loud") && line.contains("serial"),
+            "the next hour has its own share: {line}"
+        );
     }
 
     #[test]
