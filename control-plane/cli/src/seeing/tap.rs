@@ -39,9 +39,10 @@ const REST: Duration = Duration::from_secs(2);
 /// With -o json each line is one JSON object.
 ///
 /// If the control plane goes away, as when it restarts, that is said on standard error, and requests are shown again when it is back.
+/// With --max and without --for it is waited for 45 seconds at most.
 ///
-/// Exit status: 0 after --max requests or the time of --for; 2 if the control plane does not answer when it is asked first, or
-/// when the time of --for is over; 130 by Ctrl-C.
+/// Exit status: 0 after --max requests or the time of --for; 2 if the control plane does not answer when it is asked first, for 45
+/// seconds with --max alone, or when the time of --for is over; 130 by Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only what this workload sends and gets, or all workloads of a namespace; default: of all
@@ -54,7 +55,7 @@ pub struct Args {
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// End after so many requests
+    /// End after so many requests; --for says how long to wait for them at most
     #[arg(long, value_name = "NUMBER")]
     max: Option<u64>,
 
@@ -219,7 +220,7 @@ fn limit(deadline: Option<Instant>) -> Duration {
 async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Result<()> {
     let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     let mut missing = NotShown { limited: 0, lost: 0, told_at: Instant::now() };
-    let mut answering = Answering::new();
+    let mut answering = Answering::new(args.max.is_some() && deadline.is_none());
     loop {
         let asked = args.place.ask::<TapAnswer>(path, limit(deadline));
         let answer = patiently_after(REST, asked).await;

@@ -23,9 +23,11 @@ const SECONDS: u64 = 15;
 ///
 /// While it runs, sidecars report every second. It is of the last 15 to 30 seconds. With -o json each line is one JSON object.
 ///
-/// If the control plane goes away, as when it restarts, that is said on standard error, and it goes on when it is back.
+/// If the control plane goes away, as when it restarts, that is said on standard error, and it goes on when it is back. With --max
+/// it is waited for 45 seconds at most.
 ///
-/// Exit status: 0 after --max; 2 if the control plane does not answer when it is asked first; 130 by Ctrl-C.
+/// Exit status: 0 after --max; 2 if the control plane does not answer when it is asked first, or with --max for 45 seconds; 130 by
+/// Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -73,7 +75,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
 }
 
 async fn watch(args: &Args) -> anyhow::Result<()> {
-    let (mut shown, mut answering) = (0, Answering::new());
+    let (mut shown, mut answering) = (0, Answering::new(args.max.is_some()));
     loop {
         let answer = patiently(look(args)).await;
         let Some(mut report) = answering.heard(answer, None).await? else { continue };
