@@ -19,7 +19,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -40,7 +40,7 @@ pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, 
 pub(crate) use self::session::stands_for;
 pub use self::session::{BoundSession, Carrier, Session};
 use crate::{
-    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health, Latency, Load},
+    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Flight, Health, Latency, Load},
     budget::RetryBudget,
     dns::DnsName,
     telemetry::Peer,
@@ -263,8 +263,8 @@ pub struct Target {
     pub tls: ClientTls,
     /// How it is told whose connection each is; `None`: it is not. Without a sidecar only.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Requests in flight, by all workers.
-    pub in_flight: AtomicU32,
+    /// Requests and connections in flight, by all workers, and how many have begun.
+    pub flight: Flight,
     /// Where connections may go instead.
     pub others: Others,
 }
@@ -288,7 +288,7 @@ impl Target {
 
 impl Candidate for BoundEndpoint {
     fn in_flight(&self) -> u32 {
-        self.target.in_flight.load(Ordering::Relaxed)
+        self.target.flight.now()
     }
 
     fn out_until(&self, now: Instant) -> Option<u64> {

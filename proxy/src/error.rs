@@ -8,6 +8,7 @@ mod reason;
 use std::{borrow::Cow, fmt};
 
 use http::StatusCode;
+use selvedge_model::traffic::FailureKind;
 
 pub use reason::{Reason, SaidBy};
 
@@ -26,6 +27,18 @@ pub struct Refusal {
     pub what: &'static str,
 }
 
+/// How a connection was not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unconnected {
+    /// There was one, or it is not known.
+    #[default]
+    Otherwise,
+    /// Nobody listens there.
+    Refused,
+    /// It took too long.
+    TimedOut,
+}
+
 /// One failure: its reason, and what failed in words for the person who reads them.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -37,6 +50,8 @@ pub struct Failure {
     pub undelivered: bool,
     /// Whether it ended what was in progress, so that this is tried again as what breaks off by itself.
     pub broke_off: bool,
+    /// How a connection was not made, where that is known.
+    pub unconnected: Unconnected,
     /// The gRPC status, if it is another than the reason's.
     grpc: Option<u8>,
     /// The HTTP status, if it is another than the reason's.
@@ -50,7 +65,23 @@ impl Failure {
     pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
         let (what, told_from) = (what.into(), 0);
         let undelivered = reason.proves_undelivered();
-        Self { reason, what, undelivered, broke_off: false, grpc: None, status: None, told_from }
+        let unconnected = Unconnected::Otherwise;
+        Self { reason, what, undelivered, broke_off: false, unconnected, grpc: None, status: None, told_from }
+    }
+
+    /// The same failure to connect, of which it is known how.
+    #[must_use]
+    pub fn unconnected(self, unconnected: Unconnected) -> Self {
+        Self { unconnected, ..self }
+    }
+
+    /// What it is as one of an attempt at an endpoint.
+    pub fn kind(&self) -> FailureKind {
+        match (self.reason, self.unconnected) {
+            (Reason::ConnectFailure, Unconnected::Refused) => FailureKind::ConnectRefused,
+            (Reason::ConnectFailure, Unconnected::TimedOut) => FailureKind::ConnectTimeout,
+            (reason, _) => reason.kind(),
+        }
     }
 
     /// The same failure, of which the client is told only what ends `what`: the last `told` bytes. Logs have all of it.

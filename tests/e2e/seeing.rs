@@ -245,6 +245,124 @@ async fn an_endpoint_that_is_ejected_is_shown_with_who_ejects_it_and_why() {
 }
 
 #[tokio::test]
+async fn the_endpoint_is_found_that_fails_for_its_clients_and_how_and_since_when() {
+    let mut mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let address = mesh.workload("reviews-v2").app.to_string();
+    let (mut failed, mut well) = (0, 0);
+    while failed < 4 || well < 4 {
+        // Those of the first version do well, and every other one of the second does not.
+        match answering(&mesh, 200).await.expect("an answer").as_str() {
+            "reviews-v2" => well += 1,
+            _ => continue,
+        }
+        if let Ok(pod) = answering(&mesh, 500).await {
+            failed += u64::from(pod == "reviews-v2");
+        }
+    }
+    let words = ["endpoints", "reviews"];
+    let failing = |said: &Value, of: &str| {
+        let all = said["endpoints"].as_array().expect("a list").iter();
+        let one = all.clone().find(|one| (one["address"] == address.as_str()) == (of == "v2"));
+        one.expect("it is there")["failing"].clone()
+    };
+    let in_5xx = |said: &Value| failing(said, "v2")["reasons"]["5xx"].clone();
+    let (said, _) = until(&mesh, &words, &failed.into(), in_5xx).await;
+    let seen = failing(&said, "v2");
+    assert_eq!((&seen["clients"], &seen["most_by"][0]["client"]), (&1.into(), &"default/caller".into()));
+    assert!(seen["attempts"].as_u64() >= Some(failed + well), "{said:#}");
+    assert!(seen["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{said:#}");
+    let all = said["endpoints"].as_array().expect("a list").iter();
+    let bad = all.clone().find(|one| one["address"] == address.as_str()).expect("it is there");
+    assert_eq!(bad["state"], "failing", "{said:#}");
+
+    // What its own sidecar cannot tell.
+    mesh.kill_sidecar("reviews-v2").await.expect("it dies");
+    let sending = async {
+        loop {
+            drop(answering(&mesh, 200).await);
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused =
+        |said: &Value| (failing(said, "v2")["reasons"]["connect-refused"].as_u64() > Some(0)).into();
+    let is_so = true.into();
+    let (said, _) = tokio::select! {
+        said = until(&mesh, &words, &is_so, refused) => said,
+        () = sending => unreachable!(),
+    };
+    assert!(failing(&said, "v1")["reasons"]["connect-refused"].is_null(), "{said:#}");
+    let page = mesh.control_plane_admin(&format!("/dashboard/service/{SERVICE}?since=1h")).await;
+    let page = page.expect("an answer").text();
+    for words in ["fails for 1 client since ", "connect-refused ", "(default/caller)"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_has_just_started_waits_for_sidecars_before_it_calls_one_gone() {
+    let mut mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let address = mesh.workload("reviews-v2").app.to_string();
+    mesh.kill_control_plane().await.expect("it dies");
+    mesh.kill_sidecar("reviews-v2").await.expect("it dies");
+    mesh.start_control_plane().await.expect("it starts");
+
+    let words = ["endpoints", "reviews"];
+    let state = |said: &Value| {
+        let all = said["endpoints"].as_array().into_iter().flatten();
+        all.clone()
+            .find(|one| one["address"] == address.as_str())
+            .map_or(Value::Null, |one| one["state"].clone())
+    };
+    let (said, status) = until(&mesh, &words, &"awaited".into(), state).await;
+    assert_eq!(status, Some(3), "{said:#}");
+    assert!(said["starting_seconds"].as_u64() > Some(0), "{said:#}");
+    let page = async |path: &str| mesh.control_plane_admin(path).await.expect("an answer").text();
+    let proxies = page("/dashboard/proxies").await;
+    assert!(proxies.contains("may still be coming back, for "), "{proxies}");
+
+    let (said, status) = until(&mesh, &words, &"not-connected".into(), state).await;
+    assert_eq!((status, &said["starting_seconds"]), (Some(1), &Value::Null), "{said:#}");
+    let proxies = page("/dashboard/proxies").await;
+    assert!(
+        !proxies.contains("may still be coming back") && proxies.contains("default/reviews-v2"),
+        "{proxies}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_to_end_by_itself_does_not_wait_for_good_for_a_control_plane_that_is_gone() {
+    let mut mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let admin = mesh.control_plane_admin_address().to_string();
+    let start = |words: &[&str]| {
+        let mut command = tokio::process::Command::new(SELVEDGE);
+        command.args(words).args(["-o", "json", "--admin", &admin]).kill_on_drop(true);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().expect("it runs")
+    };
+    let mut top = start(&["top", "--max", "1000", "--every", "1s"]);
+    let mut tap = start(&["tap", "--max", "1000"]);
+    let mut line = String::new();
+    let mut shown = tokio::io::BufReader::new(top.stdout.take().expect("a pipe"));
+    shown.read_line(&mut line).await.expect("a line");
+    let mut said = tokio::io::BufReader::new(tap.stderr.take().expect("a pipe"));
+    said.read_line(&mut line).await.expect("a line");
+    assert!(line.contains("showing requests"), "{line}");
+
+    mesh.kill_control_plane().await.expect("it dies");
+
+    let rest = async { said.read_to_string(&mut line).await.expect("text") };
+    let (top, tap, _) = tokio::join!(top.wait_with_output(), tap.wait(), rest);
+    let top = top.expect("it ends");
+    assert_eq!((top.status.code(), tap.expect("it ends").code()), (Some(2), Some(2)));
+    for said in [&*String::from_utf8_lossy(&top.stderr), &line] {
+        let words = "the control plane has not answered for 45 s: look whether it runs";
+        assert!(said.contains("trying again for 45 s at most") && said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_whose_sidecar_was_killed_is_not_called_healthy() {
     let mut mesh = mesh().await;
     in_force(&mesh, ROUTES).await;

@@ -4,13 +4,17 @@
 //! What is told is what has happened since the last time, and it is added up from there. What is said of a workload's
 //! traffic is only as true as its own sidecar is.
 
+mod failure;
 mod latency;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::latency::{BUCKETS, Latencies, bucket_of};
+pub use self::{
+    failure::FailureKind,
+    latency::{BUCKETS, Latencies, bucket_of},
+};
 use crate::{BackendName, SpiffeId};
 
 /// The most edges that one sidecar tells of at a time. What there is of others is counted, and not told apart.
@@ -27,6 +31,10 @@ pub const MOST_AT_ONCE: u64 = 1 << 40;
 pub const LONGEST_OUT: Duration = Duration::from_secs(24 * 3_600);
 /// The most endpoints that one sidecar tells of that get no requests.
 pub const MOST_OUT: usize = 256;
+/// The most endpoints with failures that one report tells of.
+pub const MOST_FAILING: usize = 64;
+/// The most of them of one backend.
+pub const MOST_FAILING_OF_ONE: usize = 32;
 /// The longest words about why an endpoint gets none, in bytes.
 pub const LONGEST_WHY: usize = 256;
 
@@ -247,6 +255,26 @@ pub struct Out {
     pub last_failure: Arc<str>,
 }
 
+/// What attempts at one endpoint have come to, as its client's sidecar sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtEndpoint {
+    /// The backend that has it.
+    pub backend: BackendName,
+    /// Where its app listens.
+    pub address: SocketAddr,
+    /// How many have begun, through whichever backend: one for each request, retry and opaque connection.
+    pub attempts: u64,
+    /// How many of this backend's have failed, and how.
+    pub failures: Vec<(FailureKind, u64)>,
+}
+
+impl AtEndpoint {
+    /// How many have failed.
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+}
+
 /// What one sidecar tells at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
@@ -260,12 +288,16 @@ pub struct Told {
     pub left_out: u64,
     /// All endpoints that get no requests. `None`: the same as last time.
     pub out: Option<Vec<Out>>,
+    /// What attempts at endpoints with failures have come to since they were last told of; at most [`MOST_FAILING`].
+    pub at_endpoints: Vec<AtEndpoint>,
+    /// How many more endpoints have failures, which are told later.
+    pub endpoints_left_out: u32,
 }
 
 impl Told {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.left_out == 0 && self.out.is_none()
+        self.counts.is_empty() && self.left_out == 0 && self.out.is_none() && self.at_endpoints.is_empty()
     }
 }
 

@@ -101,6 +101,7 @@ impl Shared {
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
             is_in_cluster,
+            readiness: readiness.clone(),
         };
         let metrics = Arc::clone(&self.metrics);
         let metrics = Arc::new(move || metrics.encode());

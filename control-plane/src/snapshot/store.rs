@@ -126,6 +126,11 @@ impl Snapshot {
         &self.trusted.workload_roots
     }
 
+    /// When this run's first mesh was published.
+    pub fn since(&self) -> SystemTime {
+        self.members.since
+    }
+
     /// Whether `workload` is in the mesh, or was.
     pub fn membership(&self, workload: &WorkloadName) -> Membership {
         if self.mesh.workloads.contains_key(workload) {

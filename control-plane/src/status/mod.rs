@@ -28,11 +28,13 @@ pub use self::{
     problems::{Problems, Verdicts},
     proxies::{Live, Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
-    services::{AbsentShown, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
+    services::{
+        AbsentShown, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown, Starting,
+    },
     taps::{TapAnswer, TapSeen, Taps},
     traffic::{
-        EdgeTraffic, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime, Traffic, TrafficSeen,
-        WorkloadTraffic,
+        EdgeTraffic, EndpointTraffic, HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime,
+        Traffic, TrafficSeen, WorkloadTraffic,
     },
 };
 pub(crate) use self::{

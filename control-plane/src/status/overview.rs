@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::SystemTime,
 };
 
 use axum::{
@@ -12,13 +13,13 @@ use axum::{
     routing::get,
 };
 use selvedge_model::WorkloadName;
-use selvedge_ops::LogLevel;
+use selvedge_ops::{LogLevel, Readiness};
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
     AbsentShown, Config, HistorySeen, LevelAnswer, LevelQuestion, Levels, OwnCertificates, Problems, Proxies,
-    Seen, SeenTraffic, ServicesShown, Summary, TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
+    Seen, SeenTraffic, ServicesShown, Starting, Summary, TapAnswer, TapQuestion, Taps, Traffic, TrafficSeen,
 };
 use crate::{
     problem::Problem,
@@ -57,6 +58,8 @@ pub struct Overview {
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
     pub(crate) is_in_cluster: bool,
+    /// Whose remarks say that proxies come faster than they are let in.
+    pub(crate) readiness: Readiness,
 }
 
 impl Overview {
@@ -170,7 +173,15 @@ impl Overview {
 
     /// What services there are: the answer of `/services`.
     pub fn services(&self) -> ServicesShown {
-        let Some(snapshot) = self.store.current() else { return ServicesShown::default() };
+        let now = SystemTime::now();
+        let Some(snapshot) = self.store.current() else {
+            return ServicesShown {
+                is_in_cluster: self.is_in_cluster,
+                starting: Starting::of(now, false, now),
+                ..ServicesShown::default()
+            };
+        };
+        let is_crowded = !self.readiness.remarks().is_empty();
         let connected = self.proxies.connected();
         let there: BTreeSet<&WorkloadName> = connected.iter().map(|proxy| &proxy.workload).collect();
         let shown = ServicesShown::of(snapshot.mesh(), self.traffic.out(), |name| there.contains(name));
@@ -178,6 +189,7 @@ impl Overview {
         ServicesShown {
             absent: absent.map(|(workload, since)| AbsentShown { workload, since }).collect(),
             is_in_cluster: self.is_in_cluster,
+            starting: Starting::of(snapshot.since(), is_crowded, now),
             ..shown
         }
     }

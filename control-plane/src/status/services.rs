@@ -1,7 +1,12 @@
 //! The answer of `/services`: what each service's rules and endpoints are by the documents, and which endpoints get no requests
 //! as the sidecars of this replica tell it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use selvedge_model::{
     Endpoints, Mesh, Protocol, Service, ServiceKey, SpiffeId, WeightedBackend, WorkloadName, traffic::Out,
@@ -23,6 +28,42 @@ pub struct ServicesShown {
     /// Whether there may be other replicas.
     #[serde(default)]
     pub is_in_cluster: bool,
+    /// Whether it has started so lately that sidecars may still be coming back. Absent: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting: Option<Starting>,
+    /// Whether there may be replicas that were not asked: those who are absent here may be connected there.
+    #[serde(skip)]
+    pub is_partial: bool,
+}
+
+/// A control plane that has just started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Starting {
+    /// Since when it has had a configuration, so that sidecars can connect.
+    #[serde(with = "rfc3339")]
+    pub at: SystemTime,
+    /// How much longer sidecars may take to come back, in seconds.
+    pub seconds_left: u64,
+}
+
+/// For so long after its start a control plane waits for sidecars: they are told to come back within 10 s, wait 5 s at most between two
+/// attempts, and an attempt may take 15 s.
+const WAITED: Duration = Duration::from_secs(30);
+/// So much longer while they come faster than they are let in.
+const WAITED_IN_TURN: Duration = Duration::from_secs(5);
+/// But no longer than this.
+const WAITED_AT_MOST: Duration = Duration::from_secs(600);
+
+impl Starting {
+    /// That of a control plane that has had a configuration since `at`; `is_crowded`: sidecars come faster than they are let in.
+    /// `None`: it has not just started.
+    pub(super) fn of(at: SystemTime, is_crowded: bool, now: SystemTime) -> Option<Self> {
+        let age = now.duration_since(at).unwrap_or_default();
+        let left = WAITED.saturating_sub(age);
+        let left = if is_crowded && age < WAITED_AT_MOST { left.max(WAITED_IN_TURN) } else { left };
+        let seconds_left = left.as_millis().div_ceil(1_000).try_into().unwrap_or_default();
+        (!left.is_zero()).then_some(Self { at, seconds_left })
+    }
 }
 
 /// A workload with a sidecar that is not connected.
@@ -150,14 +191,33 @@ impl ServicesShown {
         Self {
             services: mesh.services.iter().map(service).collect(),
             out: out.map(|(by, out)| OutShown::new(by, out)).collect(),
-            absent: Vec::new(),
-            is_in_cluster: false,
+            ..Self::default()
         }
+    }
+
+    /// Whether somebody who is `absent` may only not have come back yet, because a replica has just started.
+    pub fn is_awaited(&self, absent: &AbsentShown) -> bool {
+        // Who has left another replica since then has done so for another reason.
+        self.starting.is_some_and(|starting| absent.since.is_none_or(|since| since < starting.at))
+    }
+
+    /// Those who are absent from all replicas for certain.
+    pub fn surely_absent(&self) -> &[AbsentShown] {
+        if self.is_partial { &[] } else { &self.absent }
     }
 
     /// Adds what another replica says: the documents are the same for all, and each knows of its own sidecars.
     pub fn add(&mut self, other: Self, is_first: bool) {
-        let Self { services, out, absent, is_in_cluster } = other;
+        let Self { services, out, absent, is_in_cluster, starting, is_partial } = other;
+        self.is_partial |= is_partial;
+        self.starting = match (self.starting, starting) {
+            // Whoever was connected to the one that has started last comes back last.
+            (Some(one), Some(other)) => Some(Starting {
+                at: one.at.max(other.at),
+                seconds_left: one.seconds_left.max(other.seconds_left),
+            }),
+            (one, other) => one.or(other),
+        };
         if self.services.is_empty() {
             self.services = services;
         }
@@ -243,6 +303,30 @@ fn shares(service: &Service, backends: &[WeightedBackend]) -> Vec<ShareShown> {
 mod tests {
     use super::*;
     use crate::testing::{self, add_service, add_workload};
+
+    #[test]
+    fn sidecars_are_waited_for_while_they_may_be_coming_back_and_no_longer() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let left = |age: u64, is_crowded| {
+            let starting = Starting::of(at, is_crowded, at + Duration::from_secs(age));
+            starting.map(|starting| starting.seconds_left)
+        };
+        assert_eq!([left(0, false), left(29, false), left(30, false)], [Some(30), Some(1), None]);
+        assert_eq!([left(0, true), left(100, true), left(600, true)], [Some(30), Some(5), None]);
+
+        let started = |at| Some(Starting { at, seconds_left: 9 });
+        let absent = |since| AbsentShown { workload: "a/b".parse().unwrap(), since };
+        let one = |starting| ServicesShown { starting, ..ServicesShown::default() };
+        let (before, after) = (Some(at - Duration::from_secs(5)), Some(at + Duration::from_secs(5)));
+        assert!(!one(None).is_awaited(&absent(None)));
+        for (since, is_awaited) in [(None, true), (before, true), (after, false)] {
+            assert_eq!(one(started(at)).is_awaited(&absent(since)), is_awaited, "{since:?}");
+        }
+        // It is enough that one replica has just started.
+        let mut all = one(None);
+        all.add(one(started(at)), false);
+        assert!(all.is_awaited(&absent(before)));
+    }
 
     #[test]
     fn rules_and_endpoints_are_shown_with_what_is_out_by_those_who_are_there() {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -120,7 +120,7 @@ fn endpoint_state(
         node: place.and_then(|place| place.node.clone()),
         priority: share.map(|share| share.place),
         priority_percent: share.map(|share| share.percent),
-        in_flight: endpoint.target.in_flight.load(Ordering::Relaxed),
+        in_flight: endpoint.target.flight.now(),
         ejected: ejected.is_some(),
         ejected_until: ejected.map(|left| utc(SystemTime::now() + left)),
         ejected_for_seconds: ejected.map(|left| left.as_secs_f64()),

@@ -4,8 +4,38 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU32, Ordering},
+    atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
+
+/// How many requests and connections an endpoint has in flight, and how many have begun, in one number: whoever begins one adds
+/// once for both.
+#[derive(Debug, Default)]
+pub struct Flight(AtomicU64);
+
+/// What stands for one that has begun: the higher half counts those, the lower one those in flight.
+const BEGUN: u64 = 1 << 32;
+
+impl Flight {
+    /// One more.
+    pub fn begin(&self) {
+        self.0.fetch_add(BEGUN + 1, Ordering::Relaxed);
+    }
+
+    /// One less. It was begun.
+    pub fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many are in flight.
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed) & (BEGUN - 1)).unwrap_or(u32::MAX)
+    }
+
+    /// How many have begun; it begins anew after the largest number.
+    pub fn begun(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed) >> 32).unwrap_or(u32::MAX)
+    }
+}
 
 /// What all endpoints of a group have in flight. Shared by all workers.
 #[derive(Debug, Default)]
@@ -79,6 +109,20 @@ impl Drop for Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_begun_is_counted_apart_from_what_is_in_flight() {
+        let flight = Flight::default();
+        for _ in 0..3 {
+            flight.begin();
+        }
+        flight.end();
+        assert_eq!((flight.now(), flight.begun()), (2, 3));
+
+        let long = Flight(AtomicU64::new((u64::from(u32::MAX) << 32) + 1));
+        long.begin();
+        assert_eq!((long.now(), long.begun()), (2, 0), "it begins anew, and what is in flight stays");
+    }
 
     #[test]
     fn all_have_what_each_has_that_has_not_left() {

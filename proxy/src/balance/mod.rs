@@ -19,6 +19,6 @@ pub use self::{
     },
     circuit::{Circuit, Copying, Counts, Held, Limit, MAX_COPIES},
     hedging::Hedging,
-    load::{Begun, Load, Total},
-    outlier::{Checked, Ejected, Ejection, Health, Outcome, Outlier, Requests, Why},
+    load::{Begun, Flight, Load, Total},
+    outlier::{Checked, Ejected, Ejection, FailureCounts, Health, Outcome, Outlier, Requests, Why},
 };

@@ -26,7 +26,7 @@ use self::compare::outliers;
 pub use self::{
     checked::Checked,
     compare::{Outlier, Requests},
-    health::{Ejected, Health, Outcome, Why},
+    health::{Ejected, FailureCounts, Health, Outcome, Why},
 };
 
 /// `Health::ejected_until` of an endpoint that is not ejected.

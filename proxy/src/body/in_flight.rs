@@ -1,6 +1,6 @@
 //! What is in flight at an endpoint, by which its load and its limits are known.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::{
     balance::{Begun, Held, Load},
@@ -37,7 +37,7 @@ impl InFlight {
 
     fn begun(endpoint: &Arc<BoundEndpoint>, admitted: Option<Held>) -> Self {
         let BoundEndpoint { target, load, .. } = &**endpoint;
-        target.in_flight.fetch_add(1, Ordering::Relaxed);
+        target.flight.begin();
         let begun = load.as_ref().map(Load::begin);
         let more = (admitted.is_some() || begun.is_some()).then(|| Box::new((admitted, begun)));
         Self { endpoint: Arc::clone(endpoint), is_unlimited: false, _more: more }
@@ -46,7 +46,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.endpoint.target.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.target.flight.end();
         if self.is_unlimited {
             self.endpoint.counts.end_unlimited();
         }

@@ -1,12 +1,11 @@
 //! The app beside us, as something to connect to.
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicU32},
-};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
-use crate::bind::{ClientTls, Others, Slot, Target};
+use crate::{
+    balance::Flight,
+    bind::{ClientTls, Others, Slot, Target},
+};
 
 /// The place that all ports share which are not known to be the app's.
 const UNKNOWN_PORTS: usize = 0;
@@ -34,7 +33,7 @@ impl Apps {
             permit: None,
             tls: ClientTls::ByIdentity,
             proxy_protocol: None,
-            in_flight: AtomicU32::new(0),
+            flight: Flight::default(),
             others: Others::default(),
         });
         if known {

@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::LocalSet};
 
 use super::*;
 use crate::{
-    balance::{Circuit, Counts, Limit},
+    balance::{Circuit, Counts, Flight, Limit},
     body::Local,
     budget::Budget,
     io::Liveness,
@@ -60,7 +60,7 @@ fn target(dial: SocketAddr) -> Arc<Target> {
         permit: None,
         tls: crate::bind::ClientTls::ByIdentity,
         proxy_protocol: None,
-        in_flight: AtomicU32::new(0),
+        flight: Flight::default(),
         others: crate::bind::Others::default(),
     })
 }

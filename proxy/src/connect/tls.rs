@@ -2,6 +2,7 @@
 //! every carrier.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     bind::{ClientTls, Other, Permit, Target, withdrawn},
-    error::{Failure, Reason},
+    error::{Failure, Reason, Unconnected},
     io::{ReadAhead, Stream},
     settings::Way,
     trust::{Part, Standing, lost, revoked},
@@ -155,7 +156,7 @@ pub async fn open(
             "no connection to {} within {limit:?}; a network policy that drops packets looks like this",
             target.dial
         );
-        Err(Failure::new(Reason::ConnectFailure, what))
+        Err(Failure::new(Reason::ConnectFailure, what).unconnected(Unconnected::TimedOut))
     })
 }
 
@@ -206,7 +207,14 @@ async fn tcp(
     keepalive: Option<TcpKeepalive>,
 ) -> Result<TcpStream, Failure> {
     settings.own.refuse_own(dial, way(target))?;
-    let failed = |error| Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}"));
+    let failed = |error: io::Error| {
+        let how = match error.kind() {
+            io::ErrorKind::ConnectionRefused => Unconnected::Refused,
+            io::ErrorKind::TimedOut => Unconnected::TimedOut,
+            _ => Unconnected::Otherwise,
+        };
+        Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}")).unconnected(how)
+    };
     let tcp = TcpStream::connect(dial).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     // An app beside us cannot be cut off from us.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod ended;
+mod failing;
 mod out;
 mod shown;
 
@@ -33,7 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 pub use self::out::count_out;
-use self::{ended::Ended, out::OutKey, shown::Samples};
+use self::{ended::Ended, failing::FailingTold, out::OutKey, shown::Samples};
 use super::{
     binder::Binder,
     held::{Draft, Recipient, Resources},
@@ -147,6 +148,8 @@ struct Client {
     told: Told,
     /// What was told of traffic, on whichever stream.
     traffic: TrafficTold,
+    /// What was told of endpoints with failures, on whichever stream.
+    failing: FailingTold,
     /// Which endpoints are out, as told on the open stream; `None`: nothing was told.
     out: Option<Vec<OutKey>>,
     /// Live requests, which somebody asks to see.
@@ -171,6 +174,7 @@ impl Client {
             sweep_at: Instant::now() + SWEEP_EVERY,
             told: Told::default(),
             traffic: TrafficTold::default(),
+            failing: FailingTold::default(),
             out: None,
             samples,
             report_at: Instant::now(),
@@ -301,6 +305,7 @@ impl Client {
         self.report_at = Instant::now() + self.report_every;
         let svid = self.discovery.has_agent.then(|| self.svid());
         let mut traffic = self.traffic.next(&self.discovery.metrics);
+        (traffic.at_endpoints, traffic.endpoints_left_out) = self.failing.next(&self.discovery.store, now());
         let (keys, out) = out::now(&self.discovery.store, now());
         if self.out.as_ref() != Some(&keys) {
             (self.out, traffic.out) = (Some(keys), Some(out));

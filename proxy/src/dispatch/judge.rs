@@ -2,11 +2,13 @@
 
 use std::{fmt, time::Instant};
 
+use selvedge_model::traffic::FailureKind;
+
 use crate::{
     balance::{Ejected, Outcome},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, Judge},
-    error::{Reason, SELVEDGE_ERROR, SaidBy},
+    error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
     fields::{get_rare, grpc_status, is_grpc},
     step::{Error, Response},
     telemetry::Metrics,
@@ -65,9 +67,35 @@ impl fmt::Display for Said<'_> {
     }
 }
 
+/// How an attempt ended that counts against its endpoint, in words and as what it is counted.
+pub(crate) trait Ending: fmt::Display {
+    /// What it is counted as.
+    fn kind(&self) -> FailureKind;
+}
+
+impl Ending for Failure {
+    fn kind(&self) -> FailureKind {
+        Self::kind(self)
+    }
+}
+
+impl Ending for Said<'_> {
+    fn kind(&self) -> FailureKind {
+        match self.0 {
+            Err(error) => error.failure.kind(),
+            Ok(response) => match response.facts.reason {
+                Some(reason) if reason.blames_endpoint(SaidBy::Peer) => reason.kind(),
+                _ if response.http.status().as_u16() >= 500 => FailureKind::Status5xx,
+                _ => FailureKind::GrpcStatus,
+            },
+        }
+    }
+}
+
 impl Judge for Worker {
     /// As in Envoy, it counts as an attempt without an answer, besides the answer's head.
     fn broke_off(&self, share: &BoundShare, endpoint: &BoundEndpoint, last: &str) {
+        endpoint.health.failed(FailureKind::Reset);
         record(self, &share.backend, endpoint, Outcome::NoAnswer, &last);
     }
 }
@@ -78,17 +106,18 @@ pub(crate) fn count(
     backend: &BoundBackend,
     endpoint: &BoundEndpoint,
     outcome: Outcome,
-    last: &dyn fmt::Display,
+    last: &dyn Ending,
 ) {
     if outcome == Outcome::Success {
         return succeeded(backend, endpoint);
     }
+    endpoint.health.failed(last.kind());
     if outcome == Outcome::NoAnswer
         && let Some(name) = &endpoint.dns_name
     {
         name.doubt();
     }
-    record(worker, backend, endpoint, outcome, last);
+    record(worker, backend, endpoint, outcome, &last);
 }
 
 /// Counts against an endpoint, where that is done.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::StatusCode;
-use selvedge_model::retry::Failure as Attempt;
+use selvedge_model::{retry::Failure as Attempt, traffic::FailureKind};
 use tonic::Code;
 
 /// Why the proxy answered itself.
@@ -405,6 +405,21 @@ impl Reason {
             Self::Reset => "UC",
             Self::Timeout => "UT",
             Self::BodyTooLarge | Self::Credentials | Self::Policy | Self::Token => "-",
+        }
+    }
+
+    /// What it is as a failure of an attempt at an endpoint.
+    pub const fn kind(self) -> FailureKind {
+        match self {
+            Self::AppUnreachable => FailureKind::AppUnreachable,
+            Self::ConnectFailure => FailureKind::ConnectFailure,
+            Self::Draining => FailureKind::Draining,
+            Self::Identity => FailureKind::Identity,
+            Self::Protocol => FailureKind::Protocol,
+            Self::Reset => FailureKind::Reset,
+            Self::Timeout => FailureKind::Timeout,
+            Self::Tls => FailureKind::Tls,
+            _ => FailureKind::Other,
         }
     }
 

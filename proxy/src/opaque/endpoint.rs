@@ -1,17 +1,13 @@
 //! The endpoint's side of an opaque connection: chosen, connected, and judged by how it went.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicU32},
-    time::Instant,
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use selvedge_model::{ConnectionLimits, facts::Connection};
 
 use super::{answer::Answered, outgoing::Outgoing};
 use crate::{
-    balance::{Held, Limit, Outcome},
+    balance::{Flight, Held, Limit, Outcome},
     bind::{Affinity, Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Others, Slot, Target},
     body::InFlight,
     connect::{Hold, Named, Opening, Tunnel},
@@ -158,7 +154,7 @@ fn at(
             return Err(Failure::new(Reason::NoEndpoint, what));
         }
     };
-    let (slot, identity, in_flight) = (Slot::None, None, AtomicU32::new(0));
+    let (slot, identity, flight) = (Slot::None, None, Flight::default());
     let permit = worker.view.with(|table| table.egress.permit(address, address, None));
     if let Some(denied) = permit.denied() {
         return Err(worker.denied(&denied));
@@ -174,7 +170,7 @@ fn at(
             permit: Some(permit),
             tls,
             proxy_protocol: backend.policy.proxy_protocol,
-            in_flight,
+            flight,
             others: Others::default(),
         }),
         address,

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use selvedge_model::{
     BackendName, ServiceKey,
     traffic::{
-        BUCKETS, Carried, Counts, Edge, LONGEST_NAME, LONGEST_OUT, LONGEST_REASON, LONGEST_WHY, MOST_AT_ONCE,
-        MOST_EDGES, MOST_OUT, MOST_OUTCOMES, Out, Outcome, OutcomeCount, Told, Way,
+        AtEndpoint, BUCKETS, Carried, Counts, Edge, FailureKind, LONGEST_NAME, LONGEST_OUT, LONGEST_REASON,
+        LONGEST_WHY, MOST_AT_ONCE, MOST_EDGES, MOST_FAILING, MOST_OUT, MOST_OUTCOMES, Out, Outcome,
+        OutcomeCount, Told, Way,
     },
 };
 
@@ -191,16 +192,61 @@ impl From<&Out> for wire::OutEndpoint {
     }
 }
 
+/// The backend that a proxy speaks of.
+fn backend(host: String, number: u32, subset: String) -> Result<BackendName, ConvertError> {
+    let host = text("length of a host's name", host, LONGEST_NAME)?;
+    let subset = text("length of a subset's name", subset, LONGEST_NAME)?;
+    let service = ServiceKey { host, port: if number == 0 { 0 } else { port("port of a backend", number)? } };
+    Ok(BackendName { service, subset: (!subset.is_empty()).then_some(subset) })
+}
+
+impl From<&AtEndpoint> for wire::EndpointAttempts {
+    fn from(one: &AtEndpoint) -> Self {
+        let BackendName { service, subset } = &one.backend;
+        let subset = subset.as_deref().map(|subset| within(subset, LONGEST_NAME));
+        Self {
+            host: within(&service.host, LONGEST_NAME),
+            port: service.port.into(),
+            subset: subset.unwrap_or_default(),
+            address: one.address.to_string(),
+            attempts: one.attempts,
+            kinds: one.failures.iter().map(|(kind, _)| *kind as i32).collect(),
+            failures: one.failures.iter().map(|(_, count)| *count).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::EndpointAttempts> for AtEndpoint {
+    type Error = ConvertError;
+
+    /// Kinds that this version does not know are one: other.
+    fn try_from(one: wire::EndpointAttempts) -> Result<Self, ConvertError> {
+        at_most("number of kinds of failures", one.kinds.len(), 4 * FailureKind::ALL.len())?;
+        let mut counts = [0_u64; FailureKind::ALL.len()];
+        for (number, count) in one.kinds.into_iter().zip(one.failures) {
+            let place = usize::try_from(number).ok().filter(|place| *place < counts.len());
+            let sum = &mut counts[place.unwrap_or(FailureKind::Other as usize)];
+            *sum = sum.saturating_add(plausible(count));
+        }
+        let failures = FailureKind::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+        let mut read = Self {
+            backend: backend(one.host, one.port, one.subset)?,
+            address: parse("address of an endpoint", &one.address)?,
+            attempts: 0,
+            failures: failures.collect(),
+        };
+        // What has failed has begun.
+        read.attempts = plausible(one.attempts).max(read.failed());
+        Ok(read)
+    }
+}
+
 impl TryFrom<wire::OutEndpoint> for Out {
     type Error = ConvertError;
 
     fn try_from(out: wire::OutEndpoint) -> Result<Self, ConvertError> {
-        let host = text("length of a host's name", out.host, LONGEST_NAME)?;
-        let subset = text("length of a subset's name", out.subset, LONGEST_NAME)?;
-        let service =
-            ServiceKey { host, port: if out.port == 0 { 0 } else { port("port of a backend", out.port)? } };
         Ok(Self {
-            backend: BackendName { service, subset: (!subset.is_empty()).then_some(subset) },
+            backend: backend(out.host, out.port, out.subset)?,
             address: parse("address of an endpoint", &out.address)?,
             left: out.milliseconds.map(|left| Duration::from_millis(left).min(LONGEST_OUT)),
             why: text("length of why an endpoint is out", out.why, LONGEST_WHY)?,
@@ -218,12 +264,15 @@ pub fn put(told: &Told, report: &mut wire::Report) {
         .out
         .as_ref()
         .map(|list| wire::OutEndpoints { list: list.iter().take(MOST_OUT).map(Into::into).collect() });
+    report.attempts = told.at_endpoints.iter().take(MOST_FAILING).map(Into::into).collect();
+    report.endpoints_left_out = told.endpoints_left_out;
 }
 
 /// What `report` says of traffic, which is taken out of it.
 pub(super) fn take(report: &mut wire::Report) -> Result<Told, ConvertError> {
     at_most("number of named edges", report.edge_names.len(), MOST_EDGES)?;
     at_most("number of edges", report.edges.len(), MOST_EDGES)?;
+    at_most("number of endpoints with failures", report.attempts.len(), MOST_FAILING)?;
     let out = report.out.take().map(|out| {
         at_most("number of endpoints that are out", out.list.len(), MOST_OUT)?;
         super::all(out.list)
@@ -237,6 +286,8 @@ pub(super) fn take(report: &mut wire::Report) -> Result<Told, ConvertError> {
         counts: super::all(std::mem::take(&mut report.edges))?,
         left_out: plausible(report.edges_left_out),
         out: out.transpose()?,
+        at_endpoints: super::all(std::mem::take(&mut report.attempts))?,
+        endpoints_left_out: report.endpoints_left_out,
     })
 }
 

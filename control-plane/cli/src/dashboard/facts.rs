@@ -7,7 +7,7 @@ use std::{
 };
 
 use selvedge_control_plane::status::{
-    Config, HistoryKey, HistoryPoint, HistorySeen, PieceOfTime, SeenTraffic, ServicesShown,
+    AbsentShown, Config, HistoryKey, HistoryPoint, HistorySeen, PieceOfTime, SeenTraffic, ServicesShown,
 };
 use selvedge_model::{WorkloadName, traffic::Carried};
 
@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) problems_left_out: usize,
     pub(super) seen: SeenTraffic,
     pub(super) matrix: Option<Vec<May>>,
+    /// Of whose services that no document declares some are shown as one, and how many.
+    pub(super) folded: Vec<(WorkloadName, usize)>,
     /// What some replica has left out, because its answer would be too long.
     pub(super) left_out: BTreeSet<String>,
 }
@@ -77,6 +79,7 @@ impl Facts {
             problems_left_out: 0,
             seen: SeenTraffic::default(),
             matrix: None,
+            folded: Vec::new(),
             left_out: BTreeSet::new(),
         };
         let (mut traffic, mut services) = (Vec::new(), Vec::new());
@@ -102,6 +105,7 @@ impl Facts {
         facts.problems.sort();
         facts.services = all_services(services.into_iter(), is_whole && unknown.is_empty());
         facts.traffic = Traffic::of(wanted.since, traffic, unknown);
+        facts.folded = facts.traffic.fold_undeclared(&facts.services);
         facts
     }
 
@@ -129,15 +133,13 @@ impl Facts {
     }
 
     /// Workloads that should be connected, and are to none of the replicas that were asked.
-    pub(super) fn missing(&self) -> BTreeSet<&WorkloadName> {
-        let connected: BTreeSet<&WorkloadName> = self
-            .replicas
-            .iter()
-            .flat_map(|replica| &replica.config.proxies)
-            .map(|proxy| &proxy.workload)
-            .collect();
-        let expected = self.replicas.iter().flat_map(|replica| &replica.config.expected);
-        expected.filter(|name| !connected.contains(name)).collect()
+    pub(super) fn absent(&self) -> Vec<&AbsentShown> {
+        self.services.absent.iter().filter(|one| !self.services.is_awaited(one)).collect()
+    }
+
+    /// Those that may still be coming back, because a replica has just started.
+    pub(super) fn awaited(&self) -> Vec<&AbsentShown> {
+        self.services.absent.iter().filter(|one| self.services.is_awaited(one)).collect()
     }
 }
 

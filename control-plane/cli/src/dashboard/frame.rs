@@ -107,6 +107,9 @@ fn windows(page: &Page, asked: &Asked) -> Markup {
     }
 }
 
+/// So many sidecars are named that tell of too many services.
+const MOST_FOLDED: usize = 3;
+
 /// What is not on the page, and why.
 fn missing(facts: &Facts) -> Markup {
     let missing = &facts.traffic.missing;
@@ -118,6 +121,13 @@ fn missing(facts: &Facts) -> Markup {
         }
         @if facts.history.left_out > 0 {
             p.note.warn { "Plots leave out " (facts.history.left_out) " pairs of a service and where a route leads: there are too many." }
+        }
+        @for (workload, services) in facts.folded.iter().take(MOST_FOLDED) {
+            p.note.warn { "The sidecar of " code { (workload.to_string()) } " names " (services)
+                " services more that no document declares: they are shown as one, " code { "unknown" } "." }
+        }
+        @if facts.folded.len() > MOST_FOLDED {
+            p.note.warn { "So do " (facts.folded.len() - MOST_FOLDED) " more sidecars." }
         }
         @if !facts.left_out.is_empty() {
             p.note.warn { "So much is known that a replica leaves a part of it out of its answer: "

@@ -42,7 +42,7 @@ impl Health {
             State::Failing | State::NotConnected => Self::Failing,
             State::Out | State::SomeFailures | State::Slow => Self::Strained,
             State::Healthy => Self::Well,
-            State::Idle | State::Unknown => Self::Silent,
+            State::Idle | State::Unknown | State::Awaited => Self::Silent,
         }
     }
 

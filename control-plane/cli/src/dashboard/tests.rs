@@ -166,7 +166,14 @@ fn large(count: usize) -> Told {
         }
         let name = workload(service);
         let identity = format!("spiffe://cluster.local/ns/{}/sa/svc-{service:02}", name.namespace());
-        let one = WorkloadTraffic { identity: identity.parse().unwrap(), seconds: 60, edges, left_out: 0 };
+        let one = WorkloadTraffic {
+            identity: identity.parse().unwrap(),
+            seconds: 60,
+            edges,
+            left_out: 0,
+            endpoints: Vec::new(),
+            endpoints_left_out: 0,
+        };
         workloads.insert(name, one);
     }
     let proxy = |service: usize| {
@@ -226,6 +233,7 @@ fn large(count: usize) -> Told {
         services: ServicesShown {
             services: (0..count).map(service_shown).collect(),
             out: vec![out],
+            absent: vec![AbsentShown { workload: workload(count), since: None }],
             ..ServicesShown::default()
         },
         config,

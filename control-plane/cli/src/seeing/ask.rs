@@ -1,9 +1,19 @@
 //! Asks every replica of the control plane, and adds up what they say.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+    time::Duration,
+};
 
-use selvedge_control_plane::status::{Config, EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
-use selvedge_model::WorkloadName;
+use selvedge_control_plane::status::{
+    Config, EdgeTraffic, EndpointTraffic, ServicesShown, TrafficSeen, WorkloadTraffic,
+};
+use selvedge_model::{
+    WorkloadName,
+    traffic::{Counts, Edge, Way},
+};
 use serde::Serialize;
 
 use super::known::{Known, NotKnown};
@@ -102,15 +112,13 @@ impl PlaceArgs {
 }
 
 /// What all who were asked have `told`; `is_whole`: they are all replicas that there are. Otherwise, in a cluster, a sidecar that
-/// is connected to none of them may be connected to another, and nobody is absent.
+/// is connected to none of them may be connected to another, and nobody is absent for certain.
 pub(crate) fn all_services(told: impl Iterator<Item = ServicesShown>, is_whole: bool) -> ServicesShown {
     let mut all = ServicesShown::default();
     for (place, one) in told.enumerate() {
         all.add(one, place == 0);
     }
-    if all.is_in_cluster && !is_whole {
-        all.absent.clear();
-    }
+    all.is_partial = all.is_in_cluster && !is_whole;
     all
 }
 
@@ -144,9 +152,92 @@ impl Traffic {
     }
 }
 
+/// So many services that no document declares are shown of what one sidecar tells: its busiest.
+const MOST_UNDECLARED: usize = 50;
+/// What proxies call a service that is in no configuration.
+const UNKNOWN: &str = "unknown";
+
+/// Which hosts documents declare.
+struct Declared<'a> {
+    hosts: BTreeSet<&'a str>,
+    /// What names below a wildcard end with.
+    endings: BTreeSet<&'a str>,
+}
+
+impl<'a> Declared<'a> {
+    fn of(services: &'a ServicesShown) -> Self {
+        let hosts: BTreeSet<&str> = services.services.iter().map(|one| &*one.host).collect();
+        let endings = hosts.iter().filter_map(|host| host.strip_prefix('*')).collect();
+        Self { hosts, endings }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let mut endings = host.match_indices('.').map(|(at, _)| &host[at..]);
+        host == UNKNOWN || self.hosts.contains(host) || endings.any(|ending| self.endings.contains(ending))
+    }
+
+    /// What `edge` names that no document declares; `None`: nothing.
+    fn lacks<'e>(&self, edge: &'e Edge) -> Option<&'e Arc<str>> {
+        let backend = edge.backend.rsplit_once(':').map_or("", |(host, _)| host);
+        if edge.way == Way::Inbound {
+            return None;
+        }
+        if !self.has(&edge.host) {
+            return Some(&edge.host);
+        }
+        (!edge.backend.is_empty() && !self.has(backend)).then_some(&edge.backend)
+    }
+}
+
+impl Traffic {
+    /// Of services that no document declares, what one sidecar tells beyond its busiest is one: `unknown`. Whoever runs it can make
+    /// up as many names as he likes, and pages are for people. Returns of whom something is folded together, and how many services.
+    pub(crate) fn fold_undeclared(&mut self, services: &ServicesShown) -> Vec<(WorkloadName, usize)> {
+        let declared = Declared::of(services);
+        let mut folded = Vec::new();
+        for (name, workload) in &mut self.workloads {
+            let mut counts = BTreeMap::<Arc<str>, u64>::new();
+            for one in &workload.edges {
+                let Some(lacking) = declared.lacks(&one.edge) else { continue };
+                let sum = counts.entry(Arc::clone(lacking)).or_default();
+                *sum = sum.saturating_add(one.counts.came(one.edge.carried));
+            }
+            let Some(more) = counts.len().checked_sub(MOST_UNDECLARED).filter(|more| *more > 0) else {
+                continue;
+            };
+            let mut counts: Vec<(Arc<str>, u64)> = counts.into_iter().collect();
+            counts.sort_by_key(|(_, count)| *count);
+            let gone: BTreeSet<Arc<str>> = counts.into_iter().take(more).map(|(name, _)| name).collect();
+            let mut all = BTreeMap::<Edge, Counts>::new();
+            for EdgeTraffic { mut edge, counts } in std::mem::take(&mut workload.edges) {
+                if declared.lacks(&edge).is_some_and(|name| gone.contains(name)) {
+                    (edge.host, edge.port) = (UNKNOWN.into(), 0);
+                    (edge.route, edge.subset, edge.backend) =
+                        (Arc::default(), Arc::default(), Arc::default());
+                }
+                all.entry(edge).or_default().add(&counts);
+            }
+            workload.edges = all.into_iter().map(|(edge, counts)| EdgeTraffic { edge, counts }).collect();
+            folded.push((name.clone(), more));
+        }
+        folded
+    }
+}
+
 /// Adds what another replica knows of the same workload: its sidecar was connected there before, or after.
 fn add(known: &mut WorkloadTraffic, other: WorkloadTraffic) {
     known.seconds = known.seconds.max(other.seconds);
+    known.endpoints_left_out = known.endpoints_left_out.saturating_add(other.endpoints_left_out);
+    for other in other.endpoints {
+        let is_same = |one: &&mut EndpointTraffic| {
+            (&one.host, one.port, &one.subset, one.address)
+                == (&other.host, other.port, &other.subset, other.address)
+        };
+        match known.endpoints.iter_mut().find(is_same) {
+            Some(one) => one.add(&other),
+            None => known.endpoints.push(other),
+        }
+    }
     for EdgeTraffic { edge, counts } in other.edges {
         match known.edges.iter_mut().find(|one| one.edge == edge) {
             Some(one) => one.counts.add(&counts),

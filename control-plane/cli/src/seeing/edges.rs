@@ -125,7 +125,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             report.missing.not_known = args.filter.not_known(&known, Kinds::Both);
         }
         let is_well = report.missing.not_known.is_empty() && (!args.require_mtls || report.is_secured());
-        Ok(Answer { text: report.to_text(), found: report, is_well })
+        Ok(Answer { text: report.to_text(), found: report, is_well, is_early: false })
     };
     print(answer, args.output)
 }

@@ -1,5 +1,6 @@
 //! `selvedge endpoints`: which endpoints a service has, how much each does, and who sends it nothing, and why.
 
+mod failing;
 mod slow;
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, process::ExitCode, time::SystemTime};
@@ -12,7 +13,8 @@ use selvedge_model::{
 };
 use serde::Serialize;
 
-pub(crate) use self::slow::Slow;
+use self::failing::{Elsewhere, Failing};
+pub(crate) use self::{failing::SeenFailing, slow::Slow};
 use super::{
     Answer,
     ask::{Missing, SinceArgs, Traffic},
@@ -29,14 +31,14 @@ use crate::{
 
 /// Show the endpoints of services: how much each has to do, which get no requests, why, and for how much longer
 ///
-/// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do, and
-/// whether it fails, is told by its own sidecar: of one without a sidecar nothing is known. If its sidecar is not connected to the
-/// control plane, nobody may answer there; below the table stands what clients' sidecars could not deliver. An endpoint is slow if
-/// its requests take four times as long as those of the service's other endpoints. Endpoints whose addresses only DNS knows are
-/// not shown unless they are out.
+/// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do is told by
+/// its own sidecar, and whether it fails by that and by its clients' sidecars: below the table stands how many attempts of how many
+/// clients have failed at which endpoint, how, and since when. If its sidecar is not connected to the control plane, nobody may answer
+/// there. An endpoint is slow if its requests take four times as long as those of the service's other endpoints. Endpoints whose
+/// addresses only DNS knows are not shown unless they are out or fail.
 ///
 /// Exit status: 0; 1 if an endpoint is out, its sidecar is not connected, there is no such service, or a replica does not answer;
-/// 2 if the control plane does not answer.
+/// 2 if the control plane does not answer; 3 if it has just started and waits for sidecars, and nothing else is wrong: ask again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only of this service, such as reviews or reviews.default:9080, or of those of a namespace
@@ -73,6 +75,8 @@ pub(crate) enum State {
     Unknown,
     /// It should have a sidecar, and none is connected to any replica of the control plane.
     NotConnected,
+    /// The same, but the control plane has just started, and sidecars may still be coming back to it.
+    Awaited,
 }
 
 impl State {
@@ -86,6 +90,7 @@ impl State {
             Self::Idle => "idle",
             Self::Unknown => "not known",
             Self::NotConnected => "its sidecar is not connected",
+            Self::Awaited => "its sidecar is awaited",
         }
     }
 }
@@ -108,6 +113,12 @@ pub(crate) struct Row {
     /// Since when its sidecar is not connected (RFC 3339, UTC). Absent: it is, or since the control plane started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_connected_since: Option<String>,
+    /// Whether it should have a sidecar, and that may be coming back, also where clients send it nothing.
+    #[serde(skip)]
+    is_awaited: bool,
+    /// What fails there, as its clients' sidecars see it. Absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failing: Option<SeenFailing>,
     /// How much longer its requests take than those of its siblings. Absent: they do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slow: Option<Slow>,
@@ -153,6 +164,13 @@ pub(crate) struct Report {
     pub(crate) endpoints: Vec<Row>,
     /// Of each service of which clients' sidecars could not deliver something.
     pub(crate) undelivered: Vec<Undelivered>,
+    /// Of each service of which clients' sidecars tell of failures at addresses that it does not have, or not any more.
+    pub(crate) elsewhere: Vec<Elsewhere>,
+    /// Failures at endpoints that sidecars have not told, or the control plane has not kept.
+    pub(crate) failures_left_out: u64,
+    /// The control plane has just started: for how many seconds it waits for sidecars to come back. Absent: it waits for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) starting_seconds: Option<u64>,
     #[serde(flatten)]
     pub(crate) missing: Missing,
 }
@@ -166,8 +184,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = async {
         let (traffic, services) = args.place.traffic_and_services(args.since).await?;
         let report = Report::of(&traffic, &services, args.service.as_ref());
-        let is_well = report.is_well();
-        Ok(Answer { text: report.to_text(), found: report, is_well })
+        let (is_well, is_early) = (report.is_well(), report.is_early());
+        Ok(Answer { text: report.to_text(), found: report, is_well, is_early })
     };
     print(answer, args.output)
 }
@@ -175,29 +193,64 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 impl Report {
     pub(crate) fn of(traffic: &Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
         let sums = sums(traffic);
-        let absent = services.absent.iter().map(|one| (&one.workload, one.since)).collect();
-        let mut endpoints = Vec::new();
+        let absent = services.surely_absent().iter().map(|one| {
+            let absent = Absent { since: one.since, is_awaited: services.is_awaited(one) };
+            (&one.workload, absent)
+        });
+        let known =
+            Facts { out: &services.out, sums, absent: absent.collect(), failing: Failing::of(traffic) };
+        let (mut endpoints, mut elsewhere) = (Vec::new(), Vec::new());
         let shown = services.services.iter();
         for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
-            endpoints.extend(rows(service, &services.out, &sums, &absent));
+            let rows = rows(service, &known);
+            elsewhere.extend(known.failing.elsewhere(service, &rows));
+            endpoints.extend(rows);
         }
+        let waits = endpoints.iter().any(|row: &Row| row.is_awaited) || services.services.is_empty();
+        let starting = services.starting.filter(|_| waits);
         let mut missing = traffic.missing.clone();
         if let Some(only) = only.filter(|_| endpoints.is_empty()) {
             missing.not_known.extend(Known::of(services).not_known(only, Kinds::Services));
         }
-        Self { seconds: traffic.seconds, endpoints, undelivered: undelivered(traffic, only), missing }
+        Self {
+            seconds: traffic.seconds,
+            endpoints,
+            undelivered: undelivered(traffic, only),
+            elsewhere,
+            failures_left_out: known.failing.left_out,
+            starting_seconds: starting.map(|starting| starting.seconds_left),
+            missing,
+        }
+    }
+
+    /// Whether all that is wrong is that sidecars may still be coming back to a control plane that has just started.
+    pub(super) fn is_early(&self) -> bool {
+        let is_wrong = |row: &Row| !row.out.is_empty() || row.is_absent;
+        self.starting_seconds.is_some()
+            && self.missing.unknown.is_empty()
+            && !self.endpoints.iter().any(is_wrong)
     }
 
     /// Whether all endpoints get requests and have their sidecars, as far as every replica has told, and there is one.
     pub(super) fn is_well(&self) -> bool {
-        let does_well = |row: &Row| row.out.is_empty() && !row.is_absent;
+        let does_well = |row: &Row| row.out.is_empty() && !row.is_absent && !row.is_awaited;
         self.missing.unknown.is_empty() && !self.endpoints.is_empty() && self.endpoints.iter().all(does_well)
     }
 
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
-        if self.endpoints.is_empty() && self.missing.not_known.is_empty() {
+        if let Some(left) = self.starting_seconds {
+            let waiting = self.endpoints.iter().filter(|row| row.is_awaited).count();
+            let all = self.endpoints.len();
+            line(&match waiting {
+                0 => "the control plane has just started, and knows of no service yet: ask again".to_owned(),
+                _ => format!(
+                    "the control plane has just started: the sidecars of {waiting} of {all} endpoints may still be coming back, for {left} s at most; ask again then"
+                ),
+            });
+        }
+        if self.endpoints.is_empty() && self.missing.not_known.is_empty() && self.starting_seconds.is_none() {
             line("there is no endpoint that is known by its address");
         }
         if self.endpoints.is_empty() {
@@ -235,8 +288,20 @@ impl Report {
                 line(&format!("{} gets nothing from {client} {until}: {why}: {last_failure}", row.address));
             }
         }
+        let mut failing: Vec<(&Row, &SeenFailing)> =
+            self.endpoints.iter().filter_map(|row| Some((row, row.failing.as_ref()?))).collect();
+        failing.sort_by_key(|(_, failing)| std::cmp::Reverse(failing.failures));
+        for (row, failing) in failing {
+            line(&format!("{} {failing}", row.address));
+        }
         for one in &self.undelivered {
             line(&one.to_string());
+        }
+        for one in &self.elsewhere {
+            line(&one.to_string());
+        }
+        if self.failures_left_out > 0 {
+            line(&format!("not shown: {} failures at further endpoints", self.failures_left_out));
         }
         text + &self.missing.to_text()
     }
@@ -324,15 +389,25 @@ fn sums(traffic: &Traffic) -> BTreeMap<(&WorkloadName, u16), Sum> {
     sums
 }
 
-/// A row for each endpoint of `service`, and for those others that are out.
-fn rows(
-    service: &ServiceShown,
-    out: &[OutShown],
-    sums: &BTreeMap<(&WorkloadName, u16), Sum>,
-    absent: &BTreeMap<&WorkloadName, Option<SystemTime>>,
-) -> Vec<Row> {
+/// A workload whose sidecar is not connected.
+struct Absent {
+    since: Option<SystemTime>,
+    is_awaited: bool,
+}
+
+/// What is known of all endpoints.
+struct Facts<'a> {
+    out: &'a [OutShown],
+    sums: BTreeMap<(&'a WorkloadName, u16), Sum>,
+    absent: BTreeMap<&'a WorkloadName, Absent>,
+    failing: Failing<'a>,
+}
+
+/// A row for each endpoint of `service`, and for those others that are out, or that fail and may be its own.
+fn rows(service: &ServiceShown, known: &Facts<'_>) -> Vec<Row> {
+    let Facts { sums, absent, failing, .. } = known;
     let out: Vec<&OutShown> =
-        out.iter().filter(|out| out.host == service.host && out.port == service.port).collect();
+        known.out.iter().filter(|out| out.host == service.host && out.port == service.port).collect();
     let of = |address: SocketAddr| {
         let out = out.iter().filter(|out| out.address == address);
         let told = |out: &&OutShown| OutFor {
@@ -348,16 +423,21 @@ fn rows(
         let sum = endpoint.workload.as_ref().and_then(|name| sums.get(&(name, endpoint.address.port())));
         let out = of(endpoint.address);
         let (requests, connections) = (sum.and_then(Sum::requests), sum.and_then(Sum::connections));
+        let failing = failing.at(service, endpoint.address);
         let share = [
             requests.as_ref().map(|one| one.success_percent),
             connections.as_ref().and_then(Connections::success_percent),
+            failing.as_ref().map(SeenFailing::success_percent),
         ];
         let gone = endpoint.workload.as_ref().and_then(|name| absent.get(name));
+        let is_awaited = gone.is_some_and(|gone| gone.is_awaited);
+        let gone = gone.filter(|gone| !gone.is_awaited);
         let state = match share.into_iter().flatten().min_by(f64::total_cmp) {
             _ if !out.is_empty() => State::Out,
             _ if gone.is_some() => State::NotConnected,
             Some(percent) if percent < ILL => State::Failing,
             Some(percent) if percent < WELL => State::SomeFailures,
+            _ if is_awaited => State::Awaited,
             Some(_) => State::Healthy,
             None if connections.is_some() => State::Healthy,
             None if endpoint.identity.is_some() => State::Idle,
@@ -370,7 +450,9 @@ fn rows(
             identity: endpoint.identity.clone(),
             state,
             is_absent: gone.is_some(),
-            not_connected_since: gone.and_then(|since| since.map(|since| Utc(since).to_string())),
+            not_connected_since: gone.and_then(|gone| gone.since).map(|since| Utc(since).to_string()),
+            is_awaited,
+            failing,
             slow: None,
             out,
             requests,
@@ -381,6 +463,14 @@ fn rows(
     for other in &out {
         if rows.iter().all(|row| row.address != other.address) {
             rows.push(row(&EndpointShown { address: other.address, workload: None, identity: None }));
+        }
+    }
+    // Which addresses a name has only sidecars know.
+    if service.endpoints.is_empty() {
+        for address in failing.addresses(service) {
+            if rows.iter().all(|row| row.address != address) {
+                rows.push(row(&EndpointShown { address, workload: None, identity: None }));
+            }
         }
     }
     slow::mark(&mut rows);

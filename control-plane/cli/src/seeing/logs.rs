@@ -106,7 +106,7 @@ async fn done(args: Args) -> anyhow::Result<Answer<Done>> {
     let is_well = done.unknown.is_empty()
         && done.too_old.is_empty()
         && (!done.told.is_empty() || done.control_planes > 0);
-    Ok(Answer { text: text(&done, workload.as_deref()), found: done, is_well })
+    Ok(Answer { text: text(&done, workload.as_deref()), found: done, is_well, is_early: false })
 }
 
 fn text(done: &Done, workload: Option<&str>) -> String {

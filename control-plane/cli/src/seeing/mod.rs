@@ -35,7 +35,12 @@ struct Answer<T> {
     text: String,
     /// Whether it is as it should be.
     is_well: bool,
+    /// Whether all that is not as it should be is that the control plane has just started.
+    is_early: bool,
 }
+
+/// The exit status if a command cannot say yet whether all is well, because the control plane has just started.
+const EARLY: u8 = 3;
 
 /// Prints what `answer` comes to. The exit status says whether it is as it should be.
 fn print<T: Serialize>(
@@ -51,7 +56,8 @@ fn print<T: Serialize>(
     };
     let text =
         if output.is_json() { serde_json::to_string_pretty(&answer.found)? + "\n" } else { answer.text };
-    verdict(&text, answer.is_well)
+    let verdict = verdict(&text, answer.is_well)?;
+    Ok(if answer.is_early { ExitCode::from(EARLY) } else { verdict })
 }
 
 /// For a query: all but what never means anything.

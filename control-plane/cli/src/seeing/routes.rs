@@ -90,7 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (traffic, services) = args.place.traffic_and_services(args.since).await?;
         let report = Report::of(&traffic, &services, args.service.as_ref());
         let is_well = !report.routes.is_empty();
-        Ok(Answer { text: report.to_text(), found: report, is_well })
+        Ok(Answer { text: report.to_text(), found: report, is_well, is_early: false })
     };
     print(answer, args.output)
 }

@@ -112,7 +112,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let report = report.explained(&args.place, &traffic, &args.filter).await?;
         let is_well = report.missing.not_known.is_empty()
             && args.min_success.is_none_or(|least| report.succeeds(least));
-        Ok(Answer { text: report.to_text(), found: report, is_well })
+        Ok(Answer { text: report.to_text(), found: report, is_well, is_early: false })
     };
     print(answer, args.output)
 }

@@ -4,8 +4,8 @@ use std::{
 };
 
 use selvedge_control_plane::status::{
-    AbsentShown, EdgeTraffic, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown,
-    TrafficSeen, WorkloadTraffic,
+    AbsentShown, EdgeTraffic, EndpointShown, EndpointTraffic, OutShown, RouteShown, ServiceShown,
+    ServicesShown, ShareShown, Starting, TrafficSeen, WorkloadTraffic,
 };
 use selvedge_model::traffic::{Carried, Counts, Edge, Outcome, Way, bucket_of};
 
@@ -66,6 +66,8 @@ fn workload(account: &str, edges: Vec<(Edge, Counts)>) -> WorkloadTraffic {
         seconds: 30,
         edges: edges.into_iter().map(|(edge, counts)| EdgeTraffic { edge, counts }).collect(),
         left_out: 0,
+        endpoints: Vec::new(),
+        endpoints_left_out: 0,
     }
 }
 
@@ -404,6 +406,141 @@ fn an_endpoint_whose_sidecar_is_gone_is_not_healthy_whatever_that_has_told_befor
 }
 
 #[test]
+fn names_that_a_sidecar_may_have_made_up_are_one_beyond_its_busiest() {
+    let to = |host: &str, count| (Edge { host: host.into(), ..edge("", true) }, counts(count, 0));
+    let mut edges: Vec<_> = (1..=80_u64).map(|number| to(&format!("made-up-{number}"), number)).collect();
+    edges.extend([to(HOST, 1), to("a.example.com", 1)]);
+    let mut services = services();
+    let wildcard = ServiceShown { host: "*.example.com".into(), ..services.services[0].clone() };
+    services.services.push(wildcard);
+    let workloads = [
+        ("shop/loud".parse().unwrap(), workload("web", edges)),
+        ("shop/web".parse().unwrap(), workload("web", vec![to("gone", 1)])),
+    ];
+    let mut traffic = Traffic { seconds: 60, workloads: workloads.into(), ..Traffic::default() };
+
+    let folded = traffic.fold_undeclared(&services);
+
+    assert_eq!(folded, [("shop/loud".parse().unwrap(), 30)]);
+    let loud = &traffic.workloads[&"shop/loud".parse().unwrap()].edges;
+    let count = |host: &str| loud.iter().find(|one| &*one.edge.host == host).map(|one| one.counts.ends());
+    assert_eq!((loud.len(), count("unknown")), (53, Some((1..=30).sum())), "the busiest stay");
+    assert_eq!((count(HOST), count("a.example.com"), count("made-up-31")), (Some(1), Some(1), Some(31)));
+    assert_eq!((count("made-up-30"), traffic.fold_undeclared(&services).len()), (None, 0));
+    assert_eq!(&*traffic.workloads[&"shop/web".parse().unwrap()].edges[0].edge.host, "gone");
+}
+
+/// What the sidecar of a client tells of one endpoint: so many attempts were refused of so many.
+fn refused(address: &str, refused: u64, attempts: u64) -> EndpointTraffic {
+    EndpointTraffic {
+        host: HOST.into(),
+        port: 80,
+        subset: None,
+        address: address.parse().unwrap(),
+        attempts,
+        failures: BTreeMap::from([("connect-refused".into(), refused)]),
+        failing_seconds: 90,
+    }
+}
+
+/// The traffic of clients, each with what it tells of endpoints.
+fn failing(clients: &[(&str, Vec<EndpointTraffic>)]) -> Traffic {
+    let of = |(name, endpoints): &(&str, Vec<EndpointTraffic>)| {
+        let endpoints = endpoints.clone();
+        (name.parse().unwrap(), WorkloadTraffic { endpoints, ..workload("web", Vec::new()) })
+    };
+    let seen = TrafficSeen {
+        kept_seconds: 3600,
+        workloads: clients.iter().map(of).collect(),
+        ..TrafficSeen::default()
+    };
+    Traffic::of(60, vec![seen], BTreeMap::new())
+}
+
+#[test]
+fn the_one_endpoint_is_found_that_fails_for_its_clients() {
+    let (bad, subset) = (refused("10.0.0.1:8080", 6, 10), Some("v1".into()));
+    let clients = [
+        ("shop/web", vec![bad.clone(), EndpointTraffic { subset, ..refused("10.0.0.1:8080", 1, 10) }]),
+        ("shop/cart", vec![refused("10.0.0.1:8080", 1, 10), refused("10.9.9.9:1", 2, 2)]),
+    ];
+    let services = ServicesShown { out: Vec::new(), ..services() };
+
+    let report = endpoints::Report::of(&failing(&clients), &services, None);
+
+    let [one, other] = &report.endpoints[..] else { panic!("{:?}", report.endpoints) };
+    assert_eq!((one.state, other.state), (endpoints::State::Failing, endpoints::State::Idle));
+    let seen = one.failing.as_ref().expect("it fails");
+    assert_eq!((seen.attempts, seen.failures, seen.clients), (20, 8, 2), "subsets are of the same attempts");
+    assert_eq!((seen.reasons["connect-refused"], seen.most_by[0].failures), (8, 7));
+    let text = report.to_text();
+    for words in [
+        "10.0.0.1:8080 fails for 2 clients since ",
+        ": 8 of their 20 attempts: connect-refused 8 (shop/web, shop/cart)",
+        "reviews.shop.svc.cluster.local:80: 2 more attempts failed at 1 addresses",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    is_documented("endpoints", &report);
+}
+
+#[test]
+fn a_name_whose_addresses_only_sidecars_know_shows_those_at_which_something_fails() {
+    let mut services = ServicesShown { out: Vec::new(), ..services() };
+    services.services[0].endpoints.clear();
+    let traffic =
+        failing(&[("shop/web", vec![refused("10.0.0.1:8080", 1, 9), refused("10.0.0.2:8080", 5, 9)])]);
+
+    let report = endpoints::Report::of(&traffic, &services, None);
+
+    let addresses: Vec<String> = report.endpoints.iter().map(|row| row.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.2:8080", "10.0.0.1:8080"], "the worst first");
+    assert!(report.elsewhere.is_empty());
+}
+
+#[test]
+fn what_two_replicas_were_told_of_an_endpoint_is_added_up() {
+    let told = || TrafficSeen {
+        kept_seconds: 3600,
+        workloads: failing(&[("shop/web", vec![refused("10.0.0.1:8080", 2, 10)])]).workloads,
+        ..TrafficSeen::default()
+    };
+    let all = Traffic::of(60, vec![told(), told()], BTreeMap::new());
+
+    let one = &all.workloads[&"shop/web".parse().unwrap()].endpoints;
+    assert_eq!((one.len(), one[0].attempts, one[0].failed(), one[0].failing_seconds), (1, 20, 4, 90));
+}
+
+#[test]
+fn a_control_plane_that_has_just_started_waits_for_sidecars_and_says_so() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046);
+    let absent = |since| vec![AbsentShown { workload: "shop/reviews-1".parse().unwrap(), since }];
+    let of = |since, starting| {
+        let services = ServicesShown { out: Vec::new(), absent: absent(since), starting, ..services() };
+        endpoints::Report::of(&Traffic::default(), &services, None)
+    };
+    let starting = Some(Starting { at, seconds_left: 24 });
+
+    let early = of(None, starting);
+    assert_eq!(early.endpoints[0].state, endpoints::State::Awaited);
+    assert!(!early.is_well() && early.is_early());
+    let text = early.to_text();
+    assert!(
+        text.contains("the sidecars of 1 of 2 endpoints may still be coming back, for 24 s at most"),
+        "{text}"
+    );
+    is_documented("endpoints", &early);
+
+    for late in [of(None, None), of(Some(at + Duration::from_secs(5)), starting)] {
+        assert_eq!(late.endpoints[0].state, endpoints::State::NotConnected);
+        assert!(!late.is_well() && !late.is_early());
+    }
+    let empty = ServicesShown { starting, ..ServicesShown::default() };
+    let empty = endpoints::Report::of(&Traffic::default(), &empty, None);
+    assert!(empty.is_early() && empty.to_text().contains("no service yet"), "{}", empty.to_text());
+}
+
+#[test]
 fn who_is_connected_to_another_replica_or_may_be_is_not_absent() {
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     let told = |names: &[(&str, Option<SystemTime>)]| ServicesShown {
@@ -419,9 +556,13 @@ fn who_is_connected_to_another_replica_or_may_be_is_not_absent() {
 
     let all = all_services([one.clone(), other.clone()].into_iter(), true);
     assert_eq!(all.absent, told(&[("shop/a", at(7)), ("shop/c", at(9))]).absent);
-    assert!(all_services([one.clone(), other].into_iter(), false).absent.is_empty());
+    assert!(all_services([one.clone(), other].into_iter(), false).surely_absent().is_empty());
     let alone = ServicesShown { is_in_cluster: false, ..one };
-    assert_eq!(all_services([alone].into_iter(), false).absent.len(), 3, "there is no other replica");
+    assert_eq!(
+        all_services([alone].into_iter(), false).surely_absent().len(),
+        3,
+        "there is no other replica"
+    );
 }
 
 #[test]

@@ -355,7 +355,13 @@ impl Session {
             one.backend.subset = one.backend.subset.as_ref().map(visible);
             (one.why, one.last_failure) = (visible(&one.why), visible(&one.last_failure));
         }
-        Ok(TrafficReport { edges, left_out, out, watched })
+        let mut at_endpoints = told.at_endpoints;
+        for one in &mut at_endpoints {
+            one.backend.service.host = visible(&one.backend.service.host);
+            one.backend.subset = one.backend.subset.as_ref().map(visible);
+        }
+        let endpoints_left_out = told.endpoints_left_out;
+        Ok(TrafficReport { edges, left_out, out, at_endpoints, endpoints_left_out, watched })
     }
 
     pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {

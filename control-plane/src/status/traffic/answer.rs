@@ -9,7 +9,7 @@ use selvedge_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inner, KEPT, OfOne,
+    EndpointTraffic, Inner, KEPT, OfOne, failing,
     slots::{FINE, Pieces, begin},
 };
 
@@ -39,6 +39,12 @@ pub struct WorkloadTraffic {
     /// Requests and connections since the sidecar started that it cannot tell apart, because there are too many edges, and those of
     /// this answer's time that there is no room for in it.
     pub left_out: u64,
+    /// What its attempts at endpoints have come to, where some have failed in this time.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointTraffic>,
+    /// Failures of attempts that are not kept, and endpoints with failures that the sidecar is still to tell of.
+    #[serde(default)]
+    pub endpoints_left_out: u64,
 }
 
 /// What has happened on one edge.
@@ -59,12 +65,21 @@ const MOST_BYTES: usize = 40 << 20;
 #[derive(Debug)]
 pub(super) struct Unread {
     answer: TrafficSeen,
-    edges: Vec<Vec<(Arc<Edge>, Pieces)>>,
+    of_each: Vec<OfEach>,
+}
+
+/// Of one workload.
+#[derive(Debug)]
+struct OfEach {
+    edges: Vec<(Arc<Edge>, Pieces)>,
+    failing: Vec<failing::Unread>,
 }
 
 impl Unread {
     pub(super) fn read(mut self) -> TrafficSeen {
-        for (workload, edges) in self.answer.workloads.values_mut().zip(self.edges) {
+        for (workload, of_it) in self.answer.workloads.values_mut().zip(self.of_each) {
+            let OfEach { edges, failing } = of_it;
+            workload.endpoints = failing.into_iter().filter_map(failing::read).collect();
             let read = |(edge, pieces): (Arc<Edge>, Pieces)| EdgeTraffic {
                 edge: Edge::clone(&edge),
                 counts: pieces.read(),
@@ -79,6 +94,13 @@ impl Unread {
 impl TrafficSeen {
     /// Of those workloads that have more than their share of what is too much, only the busiest edges are shown.
     pub(super) fn keep_within(&mut self, most: usize) {
+        let of_endpoints: usize =
+            self.workloads.values().flat_map(|one| &one.endpoints).map(EndpointTraffic::bytes).sum();
+        // A small part is for them.
+        if of_endpoints > most / 8 {
+            let share = most / 8 / self.workloads.len().max(1);
+            self.workloads.values_mut().for_each(|workload| workload.keep_endpoints_within(share));
+        }
         let all: usize = self.workloads.values().flat_map(|one| &one.edges).map(EdgeTraffic::bytes).sum();
         if all <= most {
             return;
@@ -103,6 +125,25 @@ impl TrafficSeen {
     }
 }
 
+impl WorkloadTraffic {
+    /// Only endpoints with the most failures are shown, if all take more than this `share`.
+    fn keep_endpoints_within(&mut self, share: usize) {
+        if self.endpoints.iter().map(EndpointTraffic::bytes).sum::<usize>() <= share {
+            return;
+        }
+        self.endpoints.sort_by_key(|one| std::cmp::Reverse(one.failed()));
+        let mut bytes = 0;
+        let is_within = |one: &&EndpointTraffic| {
+            bytes += one.bytes();
+            bytes <= share
+        };
+        let kept = self.endpoints.iter().take_while(is_within).count();
+        for one in self.endpoints.drain(kept..) {
+            self.endpoints_left_out = self.endpoints_left_out.saturating_add(one.failed());
+        }
+    }
+}
+
 impl EdgeTraffic {
     /// What it takes in an answer, nearly.
     pub(super) fn bytes(&self) -> usize {
@@ -119,15 +160,15 @@ impl Inner {
         let since = since.clamp(1, KEPT);
         self.sweep_if_due(now);
         let kept = self.kept;
-        let (mut workloads, mut edges) = (BTreeMap::new(), Vec::new());
+        let (mut workloads, mut of_each) = (BTreeMap::new(), Vec::new());
         for (name, known) in &self.workloads {
             let (workload, of_it) = known.since(since.min(kept), now);
             workloads.insert(name.clone(), workload);
-            edges.push(of_it);
+            of_each.push(of_it);
         }
         let answer =
             TrafficSeen { since_seconds: since, kept_seconds: kept, dropped: self.dropped, workloads };
-        Unread { answer, edges }
+        Unread { answer, of_each }
     }
 }
 
@@ -139,7 +180,7 @@ impl OfOne {
         before.map_or(begin, |told| (*told).max(begin.saturating_sub(FINE)))
     }
 
-    fn since(&self, since: u64, now: u64) -> (WorkloadTraffic, Vec<(Arc<Edge>, Pieces)>) {
+    fn since(&self, since: u64, now: u64) -> (WorkloadTraffic, OfEach) {
         let since = since.min(self.kept);
         let from = now.saturating_sub(since);
         // What has happened since its last report is not known, unless that would have come.
@@ -150,7 +191,9 @@ impl OfOne {
             seconds: until.saturating_sub(self.told_since(begin(from, now)).max(self.known_since)).max(1),
             edges: Vec::new(),
             left_out: self.left_out,
+            endpoints: Vec::new(),
+            endpoints_left_out: self.failing.left_out(),
         };
-        (workload, edges.collect())
+        (workload, OfEach { edges: edges.collect(), failing: self.failing.since(from, now) })
     }
 }

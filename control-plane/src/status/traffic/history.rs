@@ -17,7 +17,7 @@ use super::{
 
 /// Seconds in a piece of the last two minutes.
 const HALF: u64 = 30;
-/// The most lines of an answer; what is beyond is of the last ones in their order, and left out.
+/// The most lines of an answer; what is beyond is of those workloads that tell of most, and left out.
 const MOST_LINES: usize = 20_000;
 
 /// What has happened piece by piece.
@@ -107,7 +107,10 @@ impl Inner {
     pub(super) fn history(&mut self, now: u64) -> Unread {
         self.sweep_if_due(now);
         let begun = self.workloads.values().map(|known| known.known_since).min().unwrap_or(now);
-        let outbound = self.workloads.values().flat_map(|known| &known.edges);
+        // Those that tell of much come last: what there is no room for is theirs.
+        let mut workloads: Vec<_> = self.workloads.values().collect();
+        workloads.sort_by_key(|known| known.edges.len());
+        let outbound = workloads.into_iter().flat_map(|known| &known.edges);
         let outbound =
             outbound.filter(|(edge, _)| edge.way == Way::Outbound && edge.carried != Carried::WebSocket);
         Unread {
@@ -238,5 +241,27 @@ mod tests {
             let failures: u64 = line.points.values().map(|point| point.failures).sum();
             assert!(failures.abs_diff(count / 2) <= 1);
         }
+    }
+
+    #[test]
+    fn of_too_many_lines_those_are_left_out_that_are_of_who_tells_of_most() {
+        let identity = "spiffe://td/ns/a/sa/b".parse().unwrap();
+        let mut inner = Inner::new(BYTES);
+        let to = |host: String| Arc::new(Edge { host: host.into(), ..Edge::clone(&edge("", Way::Outbound)) });
+        let mut tell = |name: &str, hosts: usize| {
+            let hosts = (0..hosts).map(|number| to(format!("{name}-{number}")));
+            let edges = hosts.map(|edge| (edge, counts(200))).collect();
+            let report = TrafficReport { edges, ..TrafficReport::default() };
+            inner.tell(&name.parse().unwrap(), &identity, report, KEPT);
+        };
+        for number in 0..11 {
+            tell(&format!("a/loud-{number:02}"), 1_900);
+        }
+        tell("z/quiet", 1);
+
+        let history = inner.history(KEPT + 100).read();
+
+        assert!(history.lines.iter().any(|line| &*line.to.host == "z/quiet-0"));
+        assert_eq!((history.lines.len(), history.left_out), (MOST_LINES, 11 * 1_900 + 1 - MOST_LINES));
     }
 }

@@ -5,6 +5,7 @@
 //! others, and then of all alike; and those that have little are not refused what others have used up.
 
 mod answer;
+mod failing;
 mod history;
 mod slots;
 
@@ -16,13 +17,17 @@ use std::{
 
 use selvedge_model::{
     SpiffeId, WorkloadName,
-    traffic::{Counts, Edge, MOST_EDGES, Out},
+    traffic::{AtEndpoint, Counts, Edge, MOST_EDGES, Out},
 };
 
-use self::slots::{FINE, FINE_KEPT, Slots};
 pub use self::{
     answer::{EdgeTraffic, TrafficSeen, WorkloadTraffic},
+    failing::EndpointTraffic,
     history::{HistoryKey, HistoryLine, HistoryPoint, HistorySeen, PieceOfTime},
+};
+use self::{
+    failing::Failing,
+    slots::{FINE, FINE_KEPT, Slots},
 };
 use crate::metrics::Metrics;
 
@@ -51,6 +56,10 @@ pub(crate) struct TrafficReport {
     pub(crate) left_out: u64,
     /// All endpoints that get no requests. `None`: the same as last time.
     pub(crate) out: Option<Vec<Out>>,
+    /// What attempts at endpoints with failures have come to.
+    pub(crate) at_endpoints: Vec<AtEndpoint>,
+    /// How many more endpoints have failures.
+    pub(crate) endpoints_left_out: u32,
     /// For how long the sidecar has been watching, in seconds.
     pub(crate) watched: u64,
 }
@@ -88,6 +97,9 @@ struct Inner {
 struct OfOne {
     identity: SpiffeId,
     edges: BTreeMap<Arc<Edge>, Slots>,
+    /// Those endpoints at which its attempts fail.
+    failing: Failing,
+    /// All of these together.
     bytes: usize,
     kept: u64,
     left_out: u64,
@@ -177,6 +189,13 @@ impl Inner {
         known.heard(identity, &report, now);
         let (mut dropped, mut can_shorten) = (0_u64, true);
         let little = self.most.of_all / 2 / self.workloads.len().max(1);
+        for one in &report.at_endpoints {
+            let Some(known) = self.workloads.get_mut(workload) else { break };
+            let has_room = self.bytes <= self.most.of_all || known.bytes <= little;
+            let more = known.failing.add(one, has_room, now);
+            known.bytes += more;
+            self.bytes += more;
+        }
         for (edge, counts) in report.edges {
             if self.bytes > self.most.of_all && can_shorten {
                 self.shorten(now);
@@ -216,7 +235,7 @@ impl Inner {
         let kept = self.kept;
         self.workloads.retain(|_, known| {
             known.forget(now.saturating_sub(kept.min(known.kept)));
-            !known.edges.is_empty() || now < known.told_at + KEPT
+            !known.edges.is_empty() || !known.failing.is_empty() || now < known.told_at + KEPT
         });
         self.bytes = self.workloads.values().map(|known| known.bytes).sum();
     }
@@ -250,6 +269,7 @@ impl OfOne {
         Self {
             identity: identity.clone(),
             edges: BTreeMap::new(),
+            failing: Failing::default(),
             bytes: 0,
             kept: KEPT,
             left_out: 0,
@@ -271,6 +291,7 @@ impl OfOne {
             self.told_in.pop_front();
         }
         self.left_out = self.left_out.saturating_add(report.left_out);
+        self.failing.more = report.endpoints_left_out;
         if let Some(out) = &report.out {
             let until = |out: &Out| out.left.map(|left| now.saturating_add(left.as_secs().max(1)));
             let mut bytes = 0;
@@ -309,7 +330,9 @@ impl OfOne {
             slots.forget(from);
             !slots.is_empty()
         });
-        self.bytes = self.edges.iter().map(|(edge, slots)| name_bytes(edge) + slots.bytes()).sum();
+        self.failing.forget(from);
+        let edges = self.edges.iter().map(|(edge, slots)| name_bytes(edge) + slots.bytes());
+        self.bytes = self.failing.bytes() + edges.sum::<usize>();
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use selvedge_model::OutlierDetection;
+use selvedge_model::{OutlierDetection, traffic::FailureKind};
 
 use super::{checked::Checked, compare::Tallies};
 
@@ -133,7 +133,14 @@ pub struct Health {
     pub(super) checked: ArcSwapOption<Checked>,
     /// What is compared with other endpoints.
     pub(super) tallies: Tallies,
+    /// How attempts have failed, whether that ejects it or not. Nothing of an endpoint that has never failed.
+    failures: OnceLock<Box<[AtomicU32; FailureKind::ALL.len()]>>,
+    /// How many attempts had begun at its target when what they came to was last told.
+    told: AtomicU32,
 }
+
+/// How many attempts at an endpoint have failed in each way; each number begins anew after the largest.
+pub type FailureCounts = [u32; FailureKind::ALL.len()];
 
 impl Health {
     /// A new endpoint: no failures.
@@ -145,6 +152,30 @@ impl Health {
     pub fn consecutive_failures(&self) -> u32 {
         let apart = self.consecutive_local_origin_failures.load(Ordering::Relaxed);
         self.consecutive_5xx.load(Ordering::Relaxed).max(apart)
+    }
+
+    /// Notes that an attempt has failed.
+    pub fn failed(&self, kind: FailureKind) {
+        self.failures.get_or_init(Box::default)[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How attempts have failed; `None`: none has.
+    pub fn failures(&self) -> Option<FailureCounts> {
+        let counts = self.failures.get()?;
+        Some(std::array::from_fn(|place| counts[place].load(Ordering::Relaxed)))
+    }
+
+    /// How many attempts there are since what they came to was last told, if so many have `begun` now.
+    pub fn untold(&self, begun: u32) -> u32 {
+        begun.wrapping_sub(self.told.load(Ordering::Relaxed))
+    }
+
+    /// What came of those that have `begun` is told, or nobody asks for it.
+    pub fn tell(&self, begun: u32) {
+        // Looks before it writes: workers read what lies beside it.
+        if self.untold(begun) != 0 {
+            self.told.store(begun, Ordering::Relaxed);
+        }
     }
 
     /// Why it was ejected last; `None`: it never was.

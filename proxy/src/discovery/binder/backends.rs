@@ -14,7 +14,9 @@ use super::{
     targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
-    balance::{Balancer, Circuit, Counts, Ejection, Latency, Load, Member, MemberGroup, Total, Unmade},
+    balance::{
+        Balancer, Circuit, Counts, Ejection, Health, Latency, Load, Member, MemberGroup, Total, Unmade,
+    },
     bind::{self, Affinity, BoundBackend, BoundEndpoint, Denied, Rules, Target, stands_for},
     budget::RetryBudget,
     dns::{self, DnsName, Reached},
@@ -497,7 +499,11 @@ impl<'a> EndpointState<'a> {
         let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
         let before = bound.or_else(|| self.left.take(&key));
         let health = before.filter(|_| self.keeps_health).map(|before| Arc::clone(&before.health));
-        let health = health.unwrap_or_default();
+        let health = health.unwrap_or_else(|| {
+            let health = Health::new();
+            health.tell(target.flight.begun());
+            Arc::new(health)
+        });
         if let Some(ejection) = self.ejection.filter(|_| !(self.asks && target.is_outside())) {
             // Nobody would ever find out that it is well again.
             ejection.checked(&health, None, None);

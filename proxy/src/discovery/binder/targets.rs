@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Weak, atomic::AtomicU32},
+    sync::{Arc, Weak},
 };
 
 use selvedge_model::{
@@ -12,6 +12,7 @@ use selvedge_model::{
 };
 
 use crate::{
+    balance::Flight,
     bind::{ClientTls, Egress, Others, Slot, Target},
     trust::outside::Originations,
 };
@@ -143,7 +144,7 @@ impl Targets {
             permit,
             tls,
             proxy_protocol,
-            in_flight: AtomicU32::new(0),
+            flight: Flight::default(),
             others: Others::default(),
         });
         if slot == self.slots.len() {

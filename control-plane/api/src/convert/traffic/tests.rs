@@ -40,6 +40,58 @@ fn out() -> Out {
     }
 }
 
+fn failing() -> AtEndpoint {
+    AtEndpoint {
+        backend: BackendName { service: ServiceKey::new("reviews", 80), subset: Some("v1".into()) },
+        address: "10.0.0.1:8080".parse().unwrap(),
+        attempts: 40,
+        failures: vec![(FailureKind::ConnectRefused, 3), (FailureKind::Status5xx, 4)],
+    }
+}
+
+#[test]
+fn a_kind_of_failure_that_only_a_newer_version_knows_is_another_one() {
+    let told = Told { at_endpoints: vec![failing()], ..Told::default() };
+    let mut report = wire::Report::default();
+    put(&told, &mut report);
+    report.attempts[0].kinds = vec![99, -1];
+    report.attempts[0].attempts = 5;
+
+    let read = take(&mut report).unwrap().at_endpoints.remove(0);
+
+    assert_eq!(
+        (read.failures, read.attempts),
+        (vec![(FailureKind::Other, 7)], 7),
+        "what has failed has begun"
+    );
+}
+
+#[test]
+fn each_kind_of_failure_has_the_number_that_the_protocol_gives_it() {
+    for kind in FailureKind::ALL {
+        let word = kind.word().to_uppercase().replace('-', "_");
+        let word = if kind == FailureKind::Status5xx { "STATUS_5XX" } else { &word };
+        let wired = wire::FailureKind::try_from(kind as i32).unwrap();
+        assert_eq!(wired.as_str_name(), format!("FAILURE_KIND_{word}"));
+    }
+}
+
+#[test]
+fn of_endpoints_with_failures_only_so_many_are_read_and_none_without_an_address() {
+    let of = |change: &dyn Fn(&mut wire::Report)| {
+        let mut report = wire::Report::default();
+        put(&Told { at_endpoints: vec![failing()], ..Told::default() }, &mut report);
+        change(&mut report);
+        take(&mut report)
+    };
+    assert!(of(&|_| {}).is_ok());
+    assert!(of(&|report| report.attempts = vec![report.attempts[0].clone(); MOST_FAILING + 1]).is_err());
+    assert!(of(&|report| report.attempts[0].address = "reviews".into()).is_err());
+    assert!(of(&|report| report.attempts[0].kinds = vec![1; 100]).is_err());
+    let many = of(&|report| report.attempts[0].failures = vec![u64::MAX, u64::MAX]).unwrap();
+    assert_eq!(many.at_endpoints[0].failed(), 2 * MOST_AT_ONCE);
+}
+
 fn read(told: &Told) -> Result<Told, ConvertError> {
     let mut report = wire::Report::default();
     put(told, &mut report);
@@ -55,6 +107,8 @@ fn what_is_told_is_read_as_it_was_written() {
         counts: vec![busy(0), (7, Counts { connections: 3, received: 9, ..Counts::default() })],
         left_out: 5,
         out: Some(vec![out(), Out { left: None, ..out() }]),
+        at_endpoints: vec![failing()],
+        endpoints_left_out: 3,
     };
 
     assert_eq!(read(&told).unwrap(), told);

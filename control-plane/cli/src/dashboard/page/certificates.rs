@@ -49,7 +49,7 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
 
 /// Of whose certificates nothing is known here.
 fn unknown(facts: &Facts) -> Markup {
-    let missing = facts.missing();
+    let missing: Vec<_> = facts.services.absent.iter().map(|one| &one.workload).collect();
     html! {
         @if !missing.is_empty() {
             p.note.warn {

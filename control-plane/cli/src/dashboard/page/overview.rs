@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 use selvedge_certs::facts::Utc;
-use selvedge_control_plane::status::HistoryPoint;
-use selvedge_model::{WorkloadName, traffic::Carried};
+use selvedge_control_plane::status::{AbsentShown, HistoryPoint};
+use selvedge_model::traffic::Carried;
 
 use super::{Asked, certificates};
 use crate::{
@@ -165,6 +165,10 @@ fn of_endpoints(asked: &Asked, facts: &Facts, services: &Report) -> Vec<Point> {
                     }
                     ", as its own sidecar counts them"
                 }
+                @if let Some(failing) = &row.failing {
+                    @if clients > 0 || counted.is_ill() { "; it " } @else { " " }
+                    (failing.to_string())
+                }
             };
             points.push(Point { health: counted.min(Health::of_endpoint(row.state)), words });
         }
@@ -196,7 +200,8 @@ const MOST_NAMED: usize = 3;
 fn of_proxies(facts: &Facts) -> Vec<Point> {
     let rows: Vec<_> =
         facts.replicas.iter().flat_map(|replica| rows(&replica.config, &replica.name)).collect();
-    let missing = facts.missing();
+    let (missing, awaited) = (facts.absent(), facts.awaited().len());
+    let left = facts.services.starting.map_or(0, |starting| starting.seconds_left);
     let of = |state| rows.iter().filter(|row| row.state == state).count();
     let line = |health, number: usize, one: &str, more: &str, names: &str| {
         let words = html! {
@@ -205,12 +210,11 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
         };
         (number > 0).then_some(Point { health, words })
     };
-    let since = |name: &WorkloadName| {
-        let absent = facts.services.absent.iter().find(|one| one.workload == *name);
-        let since = absent.and_then(|one| one.since).map(|since| format!(" (since {})", Utc(since)));
-        format!("{name}{}", since.unwrap_or_default())
+    let since = |absent: &AbsentShown| {
+        let since = absent.since.map(|since| format!(" (since {})", Utc(since)));
+        format!("{}{}", absent.workload, since.unwrap_or_default())
     };
-    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|name| since(name)).collect();
+    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|one| since(one)).collect();
     let more = if missing.len() > MOST_NAMED { ", …" } else { "" };
     let names = if facts.is_partial { String::new() } else { format!(": {}{more}", names.join(", ")) };
     let away = match facts.is_partial {
@@ -227,6 +231,13 @@ fn of_proxies(facts: &Facts) -> Vec<Point> {
             "",
         ),
         line(missing_health, missing.len(), away.0, away.1, &names),
+        line(
+            Health::Silent,
+            awaited,
+            "may still be coming back",
+            "may still be coming back",
+            &format!(": the control plane has just started, and waits for {left} s at most"),
+        ),
         line(
             Health::Strained,
             of(State::Behind),

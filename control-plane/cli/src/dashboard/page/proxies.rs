@@ -2,8 +2,7 @@
 
 use maud::{Markup, html};
 use selvedge_certs::facts::Utc;
-use selvedge_control_plane::status::Proxy;
-use selvedge_model::WorkloadName;
+use selvedge_control_plane::status::{AbsentShown, Proxy};
 
 use crate::{
     dashboard::{
@@ -33,7 +32,8 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
     }
     all.sort_by(|a, b| (a.2.state, &a.1.workload).cmp(&(b.2.state, &b.1.workload)));
     let of = |state| all.iter().filter(|(.., row)| row.state == state).count();
-    let missing = facts.missing();
+    let (missing, awaited) = (facts.absent(), facts.awaited());
+    let left = facts.services.starting.map_or(0, |starting| starting.seconds_left);
     let memory: u64 = all.iter().filter_map(|(_, proxy, _)| proxy.memory_bytes).fold(0, u64::saturating_add);
     html! {
         section aria-labelledby="sum" {
@@ -42,15 +42,25 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
                 div { dt { "Up to date" } dd { (of(State::UpToDate)) span.unit { " of " (all.len()) } } dd.more {
                     @if of(State::UpToDate) == all.len() { "all that are connected" } @else { (of(State::Behind)) " behind" } } }
                 div { dt { "Refused" } dd { span.{ "rate " (if of(State::Refused) > 0 { "bad" } else { "good" }) } { (of(State::Refused)) } } dd.more { "keep what they had before" } }
-                div { dt { "Not connected" } dd { (missing.len()) } dd.more { @if facts.is_partial { "to this replica" } @else { "and should be" } } }
+                div { dt { "Not connected" } dd { (missing.len()) } dd.more {
+                    @if !awaited.is_empty() { (awaited.len()) " more may be coming back" } @else if facts.is_partial { "to this replica" } @else { "and should be" } } }
                 div { dt { "Memory" } dd { (bytes(memory)) } dd.more { "of all proxies together" } }
             }
         }
         (replicas(facts))
+        @if !awaited.is_empty() {
+            section aria-labelledby="awaited" {
+                h2 #awaited { "Awaited" }
+                p.note {
+                    "The control plane has just started. " (awaited.len()) @if awaited.len() == 1 { " proxy" } @else { " proxies" }
+                    " may still be coming back, for " (left) " s at most."
+                }
+            }
+        }
         @if !missing.is_empty() {
             section aria-labelledby="missing" {
                 h2 #missing { "Not connected" @if facts.is_partial { " to this replica" } }
-                ul.flat { @for name in missing.iter().take(MOST_ROWS) { li { (Health::Failing.mark()) " " (name.to_string()) (since(facts, name)) } } }
+                ul.flat { @for one in missing.iter().take(MOST_ROWS) { li { (Health::Failing.mark()) " " (one.workload.to_string()) (since(one)) } } }
                 @if missing.len() > MOST_ROWS { p.note { "and " (missing.len() - MOST_ROWS) " more" } }
                 p.note { "Look at the log of such a sidecar, and what its admin port says at " code { "/ready" } "." }
             }
@@ -63,9 +73,8 @@ pub(in crate::dashboard) fn content(facts: &Facts) -> Markup {
 }
 
 /// Since when a workload's proxy is not connected, where that is known.
-fn since(facts: &Facts, workload: &WorkloadName) -> Markup {
-    let absent = facts.services.absent.iter().find(|one| one.workload == *workload);
-    html! { @if let Some(since) = absent.and_then(|one| one.since) { span.rest { " since " (Utc(since).to_string()) } } }
+fn since(absent: &AbsentShown) -> Markup {
+    html! { @if let Some(since) = absent.since { span.rest { " since " (Utc(since).to_string()) } } }
 }
 
 fn replicas(facts: &Facts) -> Markup {

@@ -364,6 +364,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     report.endpoints.retain(|row| row.service == name);
     let more = shorten(&mut report.endpoints, |row| {
         let (failures, count) = weight(row.requests.as_ref(), row.connections.as_ref());
+        let failures = failures.max(row.failing.as_ref().map_or(0, |failing| failing.failures));
         // Those that get nothing before all others.
         (if row.out.is_empty() { failures } else { u64::MAX }, count)
     });
@@ -399,6 +400,7 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
                             @if let Some(why) = row.remark() { li { (why) } }
                         }
                     }
+                    @if let Some(failing) = &row.failing { ul.why { li { (failing.to_string()) } } }
                 }
                 @match (&row.requests, &row.connections) {
                     (Some(one), _) => {
@@ -414,9 +416,11 @@ fn endpoints_of(facts: &Facts, name: &str, party: &Party) -> Markup {
     };
     html! {
         section aria-labelledby="endpoints" {
-            h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it" } }
+            h2 #endpoints { "Endpoints " span.of { "what comes to each, as its own sidecar counts it, and what its clients see fail there" } }
             @if report.endpoints.is_empty() { p.empty { "It has no endpoint that is known by its address." } }
             @else { (cards("Endpoints, and which of them get no requests", &head, &rows)) (and_more(more, &format!("endpoints {name}"))) }
+            @for one in report.elsewhere.iter().filter(|one| one.service == name) { p.note { (one.to_string()) } }
+            @if report.failures_left_out > 0 { p.note { "Not shown: " (count(report.failures_left_out)) " failures at further endpoints, of any service." } }
             @for one in report.undelivered.iter().filter(|one| one.service == name) { p.note.warn { (one.to_string()) } }
         }
     }

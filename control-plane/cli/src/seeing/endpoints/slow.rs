@@ -107,6 +107,8 @@ mod tests {
             state: State::Healthy,
             is_absent: false,
             not_connected_since: None,
+            is_awaited: false,
+            failing: None,
             slow: None,
             out: Vec::new(),
             requests: Some(requests),

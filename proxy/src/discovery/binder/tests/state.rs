@@ -7,7 +7,7 @@ fn a_change_of_weights_forgets_nothing() {
     let (mut fixture, table) = Fixture::new();
     let before = bound(&table);
     eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
-    before.backends[0].endpoints[0].target.in_flight.store(7, Ordering::Relaxed);
+    before.backends[0].endpoints[0].target.flight.begin();
 
     let (table, work) = fixture.change(vec![fixtures::service("2", &[50, 50])]);
 
