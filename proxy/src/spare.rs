@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, thread::LocalKey};
 
+pub mod blocks;
+
 /// What nobody has now, at most so many.
 #[derive(Debug)]
 pub struct Spare<T> {

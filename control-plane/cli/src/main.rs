@@ -49,6 +49,9 @@ enum Command {
     Uninstall(uninstall::Args),
 }
 
+#[global_allocator]
+static ALLOCATOR: selvedge_proxy::spare::blocks::Blocks = selvedge_proxy::spare::blocks::Blocks;
+
 fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {
         Command::App(args) => app::run(args),

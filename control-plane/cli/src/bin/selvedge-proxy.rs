@@ -13,6 +13,9 @@ struct SelvedgeProxy {
     args: proxy::Args,
 }
 
+#[global_allocator]
+static ALLOCATOR: selvedge_proxy::spare::blocks::Blocks = selvedge_proxy::spare::blocks::Blocks;
+
 fn main() -> ExitCode {
     finish("selvedge-proxy", proxy::run(SelvedgeProxy::parse().args))
 }
