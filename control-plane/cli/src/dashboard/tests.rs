@@ -427,7 +427,7 @@ fn an_endpoint_that_fails_is_named_at_once_even_if_retries_hide_it_and_is_not_ca
     let proxies = &mut told.config.proxies;
     proxies.retain(|proxy| proxy.workload != workload(2));
     let since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_046_046));
-    told.services.absent = vec![AbsentShown { workload: workload(2), since }];
+    told.services.absent.push(AbsentShown { workload: workload(2), since });
     let facts = facts(told);
 
     let text = frame::whole(&Page::Overview, &asked(), &facts).0;
