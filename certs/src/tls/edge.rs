@@ -20,8 +20,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use selvedge_model::gateway::{CertificateName, ClientValidation, Hostname, ServerCertificate, Termination};
 use webpki::EndEntityCert;
 
-use super::{ALPN_HTTP1, ALPN_HTTP2, provider};
-use crate::facts::{Facts, fingerprint};
+use super::{ALPN_HTTP1, ALPN_HTTP2, provider, verifier::usable_itself};
+use crate::facts::{Facts, Role, fingerprint};
 
 /// How a listener ends TLS. It never shows its keys.
 pub struct Edge {
@@ -187,24 +187,26 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// Accepts who has a certificate of one of the authorities, for one of the names if there are some.
+/// Accepts who has a certificate of one of the authorities, for one of the names if there are some. As in Envoy (which sets
+/// `X509_V_FLAG_PARTIAL_CHAIN`), the certificates that are given as authorities are trusted themselves, too, whoever signed them.
 #[derive(Debug)]
 struct Clients {
     by_root: Arc<dyn ClientCertVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
     names: Vec<String>,
 }
 
 impl Clients {
     fn new(settings: &ClientValidation) -> Result<Self, EdgeError> {
         let mut roots = RootCertStore::empty();
-        let certificates = settings.roots.iter().map(|der| CertificateDer::from(der.clone()));
-        if roots.add_parsable_certificates(certificates).0 == 0 {
+        let trusted: Vec<_> = settings.roots.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        if roots.add_parsable_certificates(trusted.iter().cloned()).0 == 0 {
             return Err(EdgeError::NoRoot);
         }
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = if settings.optional { builder.allow_unauthenticated() } else { builder };
         let by_root = builder.build().map_err(|_| EdgeError::NoRoot)?;
-        Ok(Self { by_root, names: settings.subject_alt_names.clone() })
+        Ok(Self { by_root, trusted, names: settings.subject_alt_names.clone() })
     }
 }
 
@@ -227,14 +229,18 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.by_root.verify_client_cert(leaf, intermediates, now)?;
+        if self.trusted.contains(leaf) {
+            usable_itself(leaf, now, Role::Client)?;
+        } else {
+            self.by_root.verify_client_cert(leaf, intermediates, now)?;
+        }
         if !self.names.is_empty() {
             let facts = Facts::parse(leaf).map_err(|_| rustls::CertificateError::BadEncoding)?;
             if !self.names.iter().any(|wanted| has_name(&facts, wanted)) {
                 return Err(rustls::CertificateError::NotValidForName.into());
             }
         }
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -294,4 +300,66 @@ fn quotable(text: &str) -> String {
 /// Whether a name can stand in the field as it is: one that has a separator in it would be two.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"' | b'=' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    };
+    use rustls::CertificateError;
+
+    use super::*;
+
+    #[test]
+    fn a_client_may_show_the_very_certificate_that_is_given_as_authority_if_it_is_for_clients_and_for_now() {
+        let hour = Duration::from_secs(3600);
+        let now = SystemTime::now();
+        let today = (now - hour, now + hour);
+        // As `openssl req -x509` makes it: an authority that nobody else has signed.
+        let made = |(from, to): (SystemTime, SystemTime),
+                    extended: &[ExtendedKeyUsagePurpose],
+                    usages: &[KeyUsagePurpose]| {
+            let mut params = CertificateParams::new(vec!["alice.test".to_owned()]).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            (params.not_before, params.not_after) = (from.into(), to.into());
+            params.extended_key_usages = extended.to_vec();
+            params.key_usages = usages.to_vec();
+            CertificateDer::from(params.self_signed(&KeyPair::generate().unwrap()).unwrap())
+        };
+        let verdict = |given: &CertificateDer<'_>, shown: &CertificateDer<'_>, names: &[&str]| {
+            let subject_alt_names = names.iter().map(|name| (*name).to_owned()).collect();
+            let settings =
+                ClientValidation { roots: vec![given.to_vec()], optional: false, subject_alt_names };
+            let clients = Clients::new(&settings).unwrap();
+            match clients.verify_client_cert(shown, &[], UnixTime::now()) {
+                Ok(_) => Ok(()),
+                Err(Error::InvalidCertificate(why)) => Err(why),
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+
+        let good = made(today, &[], &[]);
+        assert_eq!(verdict(&good, &good, &[]), Ok(()));
+        assert_eq!(verdict(&good, &good, &["alice.test"]), Ok(()));
+        assert_eq!(verdict(&good, &good, &["bob.test"]), Err(CertificateError::NotValidForName));
+        let told = made(
+            today,
+            &[ExtendedKeyUsagePurpose::ClientAuth],
+            &[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign],
+        );
+        assert_eq!(verdict(&told, &told, &[]), Ok(()));
+        assert!(verdict(&good, &told, &[]).is_err(), "another one of the same name");
+
+        for (one, why) in [
+            (made((now - 2 * hour, now - hour), &[], &[]), CertificateError::Expired),
+            (made((now + hour, now + 2 * hour), &[], &[]), CertificateError::NotValidYet),
+            (made(today, &[ExtendedKeyUsagePurpose::ServerAuth], &[]), CertificateError::InvalidPurpose),
+            (made(today, &[], &[KeyUsagePurpose::KeyCertSign]), CertificateError::InvalidPurpose),
+        ] {
+            assert_eq!(verdict(&one, &one, &[]), Err(why));
+        }
+    }
 }

@@ -24,10 +24,15 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use selvedge_model::{Shown, TlsOrigination, Trusted, gateway::CertificateName};
 use webpki::EndEntityCert;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
-use crate::files::{FileError, read_bundle, read_mounted};
+use super::{
+    REMEMBERED_SERVERS, provider,
+    verifier::{outside_signatures, usable_itself},
+};
+use crate::{
+    facts::Role,
+    files::{FileError, read_bundle, read_mounted},
+};
 
 /// HTTP/1.1 (RFC 7301, section 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -213,23 +218,6 @@ fn authorities(settings: &TlsOrigination) -> Result<Authorities, OutsideError> {
     Ok(Authorities { roots: store, named })
 }
 
-/// Refuses a certificate of a server, which is trusted whoever signed it, if its time is not now or it is for something else.
-fn is_usable(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let (_, read) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < read.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    if now > read.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
-    }
-    let usage = read.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
-    match usage.is_none_or(|usage| usage.value.server_auth) {
-        true => Ok(()),
-        false => Err(CertificateError::InvalidPurpose.into()),
-    }
-}
-
 fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, OutsideError> {
     read_bundle(path).map_err(|source| OutsideError::Read { field, path: path.to_owned(), source })
 }
@@ -301,7 +289,7 @@ impl ServerCertVerifier for Verifier {
         }
         let Authorities { roots, named } = &self.authorities;
         if named.contains(leaf) {
-            is_usable(leaf, now)?;
+            usable_itself(leaf, now, Role::Server)?;
         } else {
             let parsed = ParsedCertificate::try_from(leaf)?;
             let algorithms = provider().signature_verification_algorithms.all;

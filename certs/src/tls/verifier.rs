@@ -15,6 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use selvedge_model::{SpiffeId, TrustDomain};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     bundle::Bundle,
@@ -108,6 +109,35 @@ macro_rules! tls13_signatures {
             provider().signature_verification_algorithms.supported_schemes()
         }
     };
+}
+
+/// Refuses a `certificate` outside the mesh that is trusted itself, whoever signed it, if its time is not now, or it is not for a peer
+/// with this `role`. That the peer has its key is proven by the handshake, as of any other.
+pub(super) fn usable_itself(
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+    role: Role,
+) -> Result<(), rustls::Error> {
+    let unreadable = |_| CertificateError::BadEncoding;
+    let (_, read) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < read.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > read.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    let extended = read.extended_key_usage().map_err(unreadable)?;
+    let is_for_role = extended.is_none_or(|usage| match role {
+        Role::Client => usage.value.client_auth,
+        Role::Server => usage.value.server_auth,
+    });
+    // RFC 5280, section 4.2.1.3: both uses must allow it. In a handshake, the key signs.
+    let signs = read.key_usage().map_err(unreadable)?.is_none_or(|usage| usage.value.digital_signature());
+    match is_for_role && signs {
+        true => Ok(()),
+        false => Err(CertificateError::InvalidPurpose.into()),
+    }
 }
 
 /// The same outside the mesh, where TLS 1.2 is allowed.

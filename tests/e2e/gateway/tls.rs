@@ -22,6 +22,7 @@ use tokio_rustls::{
     rustls::{
         AlertDescription, ClientConfig, Error, RootCertStore,
         pki_types::{PrivateKeyDer, ServerName},
+        sign::{CertifiedKey, SingleCertAndKey},
         version::TLS12,
     },
 };
@@ -114,7 +115,12 @@ pub(super) async fn open(
     let config = config.unwrap().with_root_certificates(roots);
     let config = match client {
         None => config.with_no_client_auth(),
-        Some(pair) => config.with_client_auth_cert(vec![pair.der.der().clone()], key(pair)).unwrap(),
+        Some(pair) => {
+            // Whoever has stolen a certificate has another key; the handshake shows it, and not this builder.
+            let key = provider().key_provider.load_private_key(key(pair)).unwrap();
+            let shown = CertifiedKey::new(vec![pair.der.der().clone()], key);
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
+        }
     };
     let tcp = TcpStream::connect(gateway.at(443)).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from(host.to_owned()).unwrap();

@@ -143,6 +143,88 @@ async fn a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_o
 }
 
 #[tokio::test]
+async fn a_client_may_show_the_very_certificate_that_is_given_as_authority_with_its_key_and_in_its_time() {
+    // As `openssl req -x509` makes it: an authority that nobody else has signed.
+    let made = |change: fn(&mut CertificateParams)| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["alice.test".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "alice.test");
+        change(&mut params);
+        let certificate = params.self_signed(&key).unwrap();
+        Pair { pem: certificate.pem(), key, der: certificate }
+    };
+    let client = made(|_| {});
+    let gone = made(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let of_server =
+        made(|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth]);
+    // The certificate of the client is no secret; its key is.
+    let thief = Pair { pem: client.pem.clone(), key: KeyPair::generate().unwrap(), der: client.der.clone() };
+    let server = own("one.test");
+    let authorities = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n{}---\n",
+        indented(&[&*client.pem, &*gone.pem, &*of_server.pem].concat())
+    );
+    let validated = gateway_of(&listener("HTTPS", "one", "one.test")).replace(
+        "listeners:",
+        "tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}, listeners:",
+    );
+    let documents = [
+        secret("one", &server, &server),
+        authorities,
+        validated,
+        route("HTTPRoute", "one", "one", ""),
+        app("one", "http", answering(None, http).await),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+
+    served(&gateway, "one.test", &server, Some(&client)).await;
+    let seen =
+        ask(&gateway, "one.test", &server, Some(&client), call::to("one.test", "/")).await.unwrap().text();
+    assert!(seen.contains("CN=alice.test"), "{seen}");
+    for (who, why) in [(&thief, "DecryptError"), (&gone, "CertificateExpired"), (&of_server, "certificate")] {
+        let mut stream = open(&gateway, "one.test", &server, Some(who)).await.unwrap();
+        let refused = timeout(SOON, stream.read_u8()).await.unwrap().unwrap_err().to_string();
+        assert!(refused.to_lowercase().contains(&why.to_lowercase()), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_is_for_a_path_whatever_the_case_of_its_hex_digits_and_the_app_gets_the_path_as_it_came() {
+    let rule = |path: &str| {
+        format!("rules: [{{matches: [{{path: {path}}}], backendRefs: [{{name: one, port: 80}}]}}]")
+    };
+    let documents = |path: &str| {
+        let route = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: one}}\n\
+             spec: {{parentRefs: [{{name: edge}}], hostnames: [{HOST}], {}}}\n---\n",
+            rule(path)
+        );
+        [gateway_of("{name: http, port: 80, protocol: HTTP}"), route].concat()
+    };
+    let app = app("one", "http", answering(None, http).await);
+    for path in [
+        "{type: Exact, value: '/caf%c3%A9/x'}",
+        "{type: PathPrefix, value: '/caf%C3%a9'}",
+        "{type: RegularExpression, value: '/caf%c3%a9/.*'}",
+    ] {
+        let (_mesh, gateway) = mesh_of(&[documents(path), app.clone()].concat(), "default/edge").await;
+        let at = gateway.at(80);
+        for asked in ["/caf%c3%a9/x", "/caf%C3%A9/x", "/caf%C3%a9/x"] {
+            poll(SOON, "the route is found", async || {
+                let answer =
+                    call::send(at, call::to(HOST, asked)).await.map_err(|error| error.to_string())?;
+                let line = format!("GET {asked} HTTP/1.1\r\n");
+                if answer.text().starts_with(&line) { Ok(()) } else { Err(answer.text()) }
+            })
+            .await;
+        }
+        let answer = call::send(at, call::to(HOST, "/caf%c4%a9/x")).await.unwrap();
+        assert_eq!(answer.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_a_certificate_is_served_where_the_gateway_lets_it_and_the_app_can_tell() {
     let (root, client) = authority_and_client("alice.test");
     let server = own("one.test");
