@@ -23,6 +23,7 @@ use crate::{
     AccessLog, Filters, RetryPolicy, SessionPersistence, StreamTimeouts,
     expression::{self, Expression, RegexError},
     facts,
+    normalize::path::Spellings,
 };
 
 /// A regular expression (RE2 syntax) that must match a whole text. Equal ones share what is compiled.
@@ -64,10 +65,15 @@ impl FullRegex {
         self.0.compiled().is_match(text)
     }
 
-    /// What its group `number` has of `text`, if all of that matches and there is such a group that has a part in it.
-    pub fn group<'t>(&self, text: &'t str, number: usize) -> Option<&'t str> {
-        let groups = self.0.compiled().captures_iter(text).next()?;
-        text.get(groups.get_group(number)?.range())
+    /// What its group `number` has of `path`, if all of one of the [spellings](Spellings) of that matches and there is such a group
+    /// that has a part in it.
+    pub fn group<'t>(&self, path: &'t str, number: usize) -> Option<&'t str> {
+        let range = |text: &str| {
+            let groups = self.0.compiled().captures_iter(text).next()?;
+            Some(groups.get_group(number)?.range())
+        };
+        // They are equally long.
+        path.get(Spellings::of(path).each().find_map(range)?)
     }
 }
 
@@ -131,7 +137,8 @@ impl StringMatch {
 /// One set of conditions, all of which must hold. Empty = every request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Match {
-    /// The path without its query, as the proxy normalised it.
+    /// The path without its query, as the proxy normalised it. Of the hex digits of encoded characters the case means nothing; here they
+    /// are in capitals.
     pub path: Option<StringMatch>,
     /// Whether `path` ignores ASCII case (Istio `ignoreUriCase`; exact and prefix only).
     pub ignore_path_case: bool,
@@ -446,12 +453,14 @@ impl RouteTable {
 
     /// The rule that `request` follows, and which of its matches holds. `None`: no rule matches (answered 404).
     pub fn find(&self, request: &facts::Request<'_>) -> Option<Followed> {
+        let path = Spellings::of(request.path);
         let holds = |at: usize| {
             let (rule, matched) = self.tried[at];
-            matched.is_none_or(|matched| self.rules[rule].matches[matched].is_match(request))
+            matched
+                .is_none_or(|matched| self.rules[rule].matches[matched].missed_at(&path, request).is_none())
         };
         let found = match &self.index {
-            Some(index) => index.first(request.path, holds),
+            Some(index) => path.each().filter_map(|text| index.first(text, &holds)).min(),
             None => (0..self.tried.len()).find(|at| holds(*at)),
         };
         let (rule, matched) = self.tried[found?];

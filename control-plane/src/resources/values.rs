@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use http::{HeaderName, uri::PathAndQuery};
 use selvedge_model::{
     FullRegex, HeaderField, Host, StringMatch,
-    normalize::path::{NeverAsked, Part, normalize_text},
+    normalize::path::{NeverAsked, Part, comparable},
     route::UnknownField,
 };
 use serde::{
@@ -256,7 +256,7 @@ pub(super) fn normalize_path(asks: &mut StringMatch) -> Result<(), NeverAsked> {
         StringMatch::Prefix(text) => (text, Part::Beginning),
         StringMatch::Regex(_) | StringMatch::Present => return Ok(()),
     };
-    *text = normalize_text(text, part)?;
+    *text = comparable(text, part)?;
     Ok(())
 }
 

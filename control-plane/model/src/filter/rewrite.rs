@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     StringMatch,
     expression::{self, Expression, RegexError},
+    normalize::path::Spellings,
 };
 
 /// What a request's path and authority become. The default changes neither.
@@ -181,11 +182,19 @@ impl RegexRewrite {
         &self.substitution
     }
 
-    /// `path` with every part that matches replaced.
+    /// `path` with every part that matches replaced: in the first of its spellings in which some does. All others of its parts stay as
+    /// they came.
     pub fn replace(&self, path: &str) -> String {
+        let pattern = self.pattern.compiled();
+        let spellings = Spellings::of(path);
+        let text = match spellings.are_several() {
+            true => spellings.each().find(|text| pattern.is_match(*text)).unwrap_or(path),
+            false => path,
+        };
         let mut replaced = String::new();
         let mut rest = 0;
-        for groups in self.pattern.compiled().captures_iter(path) {
+        // What is found in one spelling stands in the same place of any other.
+        for groups in pattern.captures_iter(text) {
             let Some(found) = groups.get_match() else { continue };
             replaced.push_str(&path[rest..found.start()]);
             groups.interpolate_string_into(path, &self.template, &mut replaced);

@@ -3,11 +3,14 @@
 //! Istio's BASE, which is Envoy's `normalize_path`: dot segments are resolved, also where the dots are
 //! percent-encoded (RFC 3986, section 5.2.4), `\` counts as `/`, encoded unreserved characters are decoded
 //! (section 6.2.2.2), and what may not stand in a path is encoded. As there, `%2F` stays encoded, several
-//! slashes stay several, and the hex digits of what stays encoded keep their case. Stricter than there:
+//! slashes stay several, and the hex digits of what stays encoded keep their case: apps get what clients have sent, and whoever
+//! compares paths takes them for the same ([`comparable`], [`Spellings`]). Stricter than there:
 //! `%` without two hex digits is refused, as is an encoded control character, for apps decode both in ways
 //! of their own.
 //!
 //! A gateway may go further ([`Slashes`]), for apps behind it differ in what they take for a slash.
+
+use std::borrow::Cow;
 
 /// Why a path has no normal form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +150,74 @@ pub fn normalize_text(text: &str, part: Part) -> Result<String, NeverAsked> {
             }
             Ok(decoded + begun)
         }
+    }
+}
+
+/// As [`normalize_text`], with the hex digits [in capitals](in_capitals): what stands in a rule is compared with all
+/// [spellings](Spellings) of a request's path in this form. What is in it already stays as it is.
+///
+/// # Errors
+/// If no path can be as it is written.
+pub fn comparable(text: &str, part: Part) -> Result<String, NeverAsked> {
+    let normal = normalize_text(text, part)?;
+    Ok(match in_capitals(&normal) {
+        Cow::Borrowed(_) => normal,
+        Cow::Owned(capitals) => capitals,
+    })
+}
+
+/// Whether the byte at `at` is one of the two hex digits of an encoded character.
+fn is_encoded(path: &[u8], at: usize) -> bool {
+    let before = |places: usize| at.checked_sub(places).is_some_and(|start| path[start] == b'%');
+    before(1) || before(2)
+}
+
+/// `path` with those bytes changed that are hex digits of encoded characters.
+fn with_digits(path: &str, change: fn(&char) -> char) -> String {
+    let bytes = path.as_bytes();
+    let letters = path.char_indices();
+    letters.map(|(at, letter)| if is_encoded(bytes, at) { change(&letter) } else { letter }).collect()
+}
+
+/// `path` with the hex digits of encoded characters in capitals (RFC 3986, section 6.2.2.1). Allocates only where that differs.
+pub fn in_capitals(path: &str) -> Cow<'_, str> {
+    let bytes = path.as_bytes();
+    let is_small = |at: usize| matches!(bytes[at], b'a'..=b'f') && is_encoded(bytes, at);
+    if !bytes.contains(&b'%') || !(0..bytes.len()).any(is_small) {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned(with_digits(path, char::to_ascii_uppercase))
+}
+
+/// The ways to write a path that mean the same: as it came, and with the hex digits of encoded characters in capitals and in small
+/// letters (RFC 3986, section 6.2.2.1). All are as long as it. A regular expression is asked for each of them, for nobody can
+/// tell in which of them it is written.
+#[derive(Debug)]
+pub struct Spellings<'p> {
+    came: &'p str,
+    others: Option<Box<[String; 2]>>,
+}
+
+impl<'p> Spellings<'p> {
+    /// Those of `path`. Allocates only if there are several.
+    pub fn of(path: &'p str) -> Self {
+        let bytes = path.as_bytes();
+        let is_letter = |at: usize| bytes[at].is_ascii_alphabetic() && is_encoded(bytes, at);
+        let are_several = bytes.contains(&b'%') && (0..bytes.len()).any(is_letter);
+        let both = [char::to_ascii_uppercase, char::to_ascii_lowercase];
+        let others = are_several.then(|| Box::new(both.map(|change| with_digits(path, change))));
+        Self { came: path, others }
+    }
+
+    /// Whether there are others than it came in.
+    pub fn are_several(&self) -> bool {
+        self.others.is_some()
+    }
+
+    /// Each of them; first as it came.
+    pub fn each(&self) -> impl Iterator<Item = &str> {
+        let others = self.others.iter().flat_map(|others| others.iter().map(String::as_str));
+        std::iter::once(self.came).chain(others)
     }
 }
 
@@ -321,6 +392,26 @@ mod tests {
             ("/..", Within, "/.."),
         ] {
             assert_eq!(normalize_text(text, part).as_deref(), Ok(expected), "{text} {part:?}");
+        }
+    }
+
+    #[test]
+    fn the_case_of_hex_digits_means_nothing_where_paths_are_compared() {
+        for (text, part, expected) in [
+            ("/caf%c3%a9", Part::Whole, "/caf%C3%A9"),
+            ("/caf%c3%a", Part::Beginning, "/caf%C3%A"),
+            ("/abc%7e", Part::Whole, "/abc~"),
+        ] {
+            assert_eq!(comparable(text, part).as_deref(), Ok(expected), "{text}");
+        }
+        for (path, expected) in [
+            ("/cafe", vec!["/cafe"]),
+            ("/a%20b", vec!["/a%20b"]),
+            ("/%c3%A9a", vec!["/%c3%A9a", "/%C3%A9a", "/%c3%a9a"]),
+        ] {
+            let spellings = Spellings::of(path);
+            assert_eq!(spellings.each().collect::<Vec<_>>(), expected);
+            assert_eq!(spellings.are_several(), expected.len() > 1);
         }
     }
 

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::text::{TextPattern, TextSet};
-use crate::normalize::path::{NeverAsked, Part, normalize_text};
+use crate::normalize::path::{NeverAsked, Part, comparable, normalize_text};
 
 /// A path template: each segment is a text, `{*}` (one segment that is not empty) or `{**}` (any rest). Texts are in normal
 /// form.
@@ -140,27 +140,9 @@ impl PathTemplate {
     }
 }
 
-/// `text` in normal form with [capital](in_capitals) hex digits, or as it is if no path has it.
+/// `text` as paths are [compared](comparable), or as it is if no path has it.
 fn normal(text: &str, part: Part) -> String {
-    match normalize_text(text, part) {
-        Ok(normal) => in_capitals(&normal).into_owned(),
-        Err(_) => text.to_owned(),
-    }
-}
-
-/// `path` with the hex digits of encoded characters in capitals (RFC 3986, section 6.2.2.1). Allocates only where that differs.
-pub(super) fn in_capitals(path: &str) -> Cow<'_, str> {
-    let bytes = path.as_bytes();
-    let is_encoded = |at: usize| {
-        let before = |places: usize| at.checked_sub(places).is_some_and(|start| bytes[start] == b'%');
-        before(1) || before(2)
-    };
-    let is_small = |at: usize| matches!(bytes[at], b'a'..=b'f') && is_encoded(at);
-    if !bytes.contains(&b'%') || !(0..bytes.len()).any(is_small) {
-        return Cow::Borrowed(path);
-    }
-    let letters = path.char_indices();
-    letters.map(|(at, letter)| if is_small(at) { letter.to_ascii_uppercase() } else { letter }).collect()
+    comparable(text, part).unwrap_or_else(|_| text.to_owned())
 }
 
 /// Checks that a path can match `text`, which is a pattern or a template as Istio writes them.
@@ -277,7 +259,7 @@ impl PathSet {
         &self.templates
     }
 
-    /// Whether `path` is in it, which is in normal form with [capital](in_capitals) hex digits.
+    /// Whether `path` is in it, which is in normal form with [capital](crate::normalize::path::in_capitals) hex digits.
     pub fn contains(&self, path: &str) -> bool {
         self.texts.contains(path) || self.templates.iter().any(|template| template.is_match(path))
     }

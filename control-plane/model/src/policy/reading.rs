@@ -8,11 +8,11 @@ use std::{borrow::Cow, cell::OnceCell};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    path::{Loose, PathSet, in_capitals, loosen},
+    path::{Loose, PathSet, loosen},
     server::Routed,
     text::{TextPattern, TextSet},
 };
-use crate::{facts, route::HeaderField, token::reads_as};
+use crate::{facts, normalize::path::in_capitals, route::HeaderField, token::reads_as};
 
 /// Headers by which a client may ask an app to take a request for one with another method.
 static METHOD_OVERRIDES: [HeaderName; 3] = [

@@ -4,7 +4,7 @@
 //! asks only whether all hold, does the same work as `selvedge explain`, which says which one does not.
 
 use super::{HeaderField, Match, StringMatch};
-use crate::facts;
+use crate::{facts, normalize::path::Spellings};
 
 /// The first condition of a [`Match`] that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +36,15 @@ impl Match {
     /// [`RouteTable::for_client`](super::RouteTable::for_client).
     #[inline]
     pub fn missed(&self, request: &facts::Request<'_>) -> Option<Missed> {
+        self.missed_at(&Spellings::of(request.path), request)
+    }
+
+    /// The same of a request whose path is spelled so.
+    #[inline]
+    pub(super) fn missed_at(&self, path: &Spellings<'_>, request: &facts::Request<'_>) -> Option<Missed> {
         let misses =
             |wanted: &Option<StringMatch>, text| wanted.as_ref().is_some_and(|wanted| !wanted.is_match(text));
-        if self.path_misses(request.path) {
+        if self.path_misses(path) {
             return Some(Missed::Path);
         }
         if self.grpc.as_ref().is_some_and(|wanted| !wanted.is_match(request.path)) {
@@ -60,11 +66,13 @@ impl Match {
         Some(Missed::Query(place))
     }
 
-    fn path_misses(&self, path: &str) -> bool {
+    fn path_misses(&self, path: &Spellings<'_>) -> bool {
         match &self.path {
             None => false,
-            Some(wanted) if self.ignore_path_case => !wanted.is_match_ignoring_case(path),
-            Some(wanted) => !wanted.is_match(path),
+            Some(wanted) if self.ignore_path_case => {
+                !path.each().any(|text| wanted.is_match_ignoring_case(text))
+            }
+            Some(wanted) => !path.each().any(|text| wanted.is_match(text)),
         }
     }
 }

@@ -284,3 +284,40 @@ fn a_client_that_no_rule_is_for_follows_the_rule_for_others() {
     assert_ne!(names("shop"), ["others"]);
     assert_eq!(table.rules().len(), 1, "it is no rule of the table itself");
 }
+
+#[test]
+fn the_case_of_hex_digits_means_nothing_in_paths() {
+    let holds = |asked: &StringMatch, path: &str| {
+        let one = Match { path: Some(asked.clone()), ..Match::default() };
+        one.is_match(&Request::get(path).facts())
+    };
+    let asked = [
+        exact("/caf%C3%A9"),
+        prefix("/caf%C3"),
+        path_prefix("/caf%C3%A9"),
+        regex("/caf%C3%A9"),
+        regex("/caf%c3%a9"),
+        regex("/caf%c3%[a-f]9"),
+    ];
+    for one in &asked {
+        for path in ["/caf%C3%A9", "/caf%c3%a9", "/caf%c3%A9"] {
+            assert!(holds(one, path), "{one:?} {path}");
+        }
+        assert!(!holds(one, "/CAF%C3%A9") && !holds(one, "/caf%C4%A9"), "{one:?}");
+    }
+    assert!(!holds(&exact("/%25C3"), "/%25c3"), "an encoded percent sign begins no encoded character");
+
+    // Few matches are tried one by one; of many an index leaves out what cannot hold.
+    for others in [0, 20] {
+        let matches = (0..others).map(|other| exact(&format!("/{other}"))).chain([exact("/caf%C3%A9")]);
+        let matches = matches.map(|path| Match { path: Some(path), ..Match::default() });
+        let table =
+            RouteTable::new(Order::Listed, vec![Rule { matches: matches.collect(), ..Rule::default() }]);
+        let found = table.find(&Request::get("/caf%c3%a9").facts());
+        assert_eq!(found.and_then(|found| found.matched), Some(others), "{others}");
+        assert_eq!(table.find(&Request::get("/caf%c4%a9").facts()), None);
+    }
+
+    let group = FullRegex::new("/caf%C3%A9/(.*)").unwrap();
+    assert_eq!(group.group("/caf%c3%a9/%c3", 1), Some("%c3"), "what is found is as it came");
+}

@@ -4,6 +4,7 @@
 //! the language is an error that says so; nothing is guessed. A comparison with what a request does not have is false.
 
 use std::{
+    borrow::Cow,
     fmt,
     hash::{Hash, Hasher},
     str::FromStr,
@@ -12,7 +13,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::normalize::path::{Part, normalize_text};
+use crate::normalize::path::{Part, comparable, in_capitals};
 
 /// The longest expression, in bytes.
 pub const LONGEST: usize = 2_048;
@@ -224,9 +225,9 @@ impl Expression {
             }
             Self::NumberIn(number, list) => number.of(logged).is_some_and(|value| list.contains(&value)),
             Self::Took(compared, with) => compared.holds(&logged.duration, with),
-            Self::Text(text, test, with) => text.of(logged).is_some_and(|value| test.holds(value, with)),
+            Self::Text(text, test, with) => text.of(logged).is_some_and(|value| test.holds(&value, with)),
             Self::TextIn(text, list) => {
-                text.of(logged).is_some_and(|value| list.iter().any(|one| one == value))
+                text.of(logged).is_some_and(|value| list.iter().any(|one| **one == *value))
             }
         }
     }
@@ -265,22 +266,23 @@ impl Text {
             TextTest::EndsWith => Part::End,
         };
         match self {
-            Self::Path => normalize_text(&written, part).unwrap_or(written),
+            Self::Path => comparable(&written, part).unwrap_or(written),
             _ => written,
         }
     }
 
-    fn of<'a>(self, logged: &Logged<'a>) -> Option<&'a str> {
-        match self {
+    fn of<'a>(self, logged: &Logged<'a>) -> Option<Cow<'a, str>> {
+        let text = match self {
+            Self::Path => return Some(in_capitals(logged.path)),
             Self::Method => Some(logged.method),
-            Self::Path => Some(logged.path),
             Self::Host => Some(logged.host),
             Self::UserAgent => logged.user_agent,
             Self::Protocol => Some(logged.protocol),
             Self::Reason => logged.reason,
             Self::Principal => logged.principal,
             Self::Route => logged.route,
-        }
+        };
+        text.map(Cow::Borrowed)
     }
 }
 

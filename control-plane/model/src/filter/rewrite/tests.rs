@@ -132,3 +132,11 @@ fn what_cannot_be_used_is_refused() {
     assert!(matches!(RegexRewrite::new("a", r"\x"), Err(RegexRewriteError::Escape)));
     assert!(matches!(RegexRewrite::new("a", "\\"), Err(RegexRewriteError::Escape)));
 }
+
+#[test]
+fn what_matches_in_another_spelling_is_replaced_and_the_rest_stays_as_it_came() {
+    let rewrite = RegexRewrite::new("^/caf%C3%A9/(.*)/x", "/\\1").unwrap();
+    assert_eq!(rewrite.replace("/caf%C3%a9/%e2/x/%e3"), "/%e2/%e3");
+    assert_eq!(rewrite.replace("/caf%c4%a9/%e2/x"), "/caf%c4%a9/%e2/x");
+    assert_eq!(by_segments("/caf%c3%a9/%e2", "/caf%C3%A9", "/new"), "/new/%e2");
+}

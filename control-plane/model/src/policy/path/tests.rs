@@ -1,4 +1,5 @@
 use super::*;
+use crate::normalize::path::in_capitals;
 
 #[test]
 fn a_template_fits_by_segments() {
