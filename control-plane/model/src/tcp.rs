@@ -1,8 +1,9 @@
 //! Where an opaque connection goes: by the address that it was going to, the name that its TLS asks for, and
 //! who opens it. All that can be known of it is known before its first byte is passed on.
 //!
-//! Of several matching rules the most specific wins, as in Envoy, to which Istio leaves it: first by the
-//! length of the subnet, then by how exactly the name is given; among equals the first in the list.
+//! Of several matching rules for any bytes the first in the list wins, as Istio's documents say it of `tcp`. Of those for TLS, which tell
+//! connections apart by name, the most specific one wins, as in Envoy, to which Istio leaves it, and as the Gateway API asks of
+//! `TLSRoute`s: first by the length of the subnet, then by how exactly the name is given; among equals the first in the list.
 
 use std::collections::BTreeMap;
 
@@ -82,9 +83,12 @@ impl TcpTable {
     /// The index of the rule that a connection follows; `None` if it matches none.
     pub fn find(&self, connection: &facts::Connection<'_>) -> Option<usize> {
         let tls = connection.layer == Layer::Tls && self.has_names();
-        let layer = if tls { Layer::Tls } else { Layer::Tcp };
+        if !tls {
+            let is_for = |rule: &TcpRule| rule.layer == Layer::Tcp && rule.fit(connection).is_some();
+            return self.rules.iter().position(is_for);
+        }
         let mut best: Option<(usize, Specificity)> = None;
-        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.layer == layer) {
+        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.layer == Layer::Tls) {
             if let Some(fit) = rule.fit(connection)
                 && best.is_none_or(|(_, other)| fit > other)
             {
@@ -99,6 +103,11 @@ impl TcpRule {
     /// Whether it is for every connection of its layer, whoever opens it.
     pub fn is_for_every_connection(&self) -> bool {
         self.matches.is_empty() || self.matches.contains(&TcpMatch::default())
+    }
+
+    /// Whether nothing that comes after it is ever reached: it takes every connection, and stands where the first counts.
+    pub fn takes_all_bytes(&self) -> bool {
+        self.layer == Layer::Tcp && self.is_for_every_connection()
     }
 
     /// How closely the best of its matches fits; `None`: none does.
@@ -135,7 +144,8 @@ impl TcpMatch {
                 within.map(|subnet| subnet.prefix_len().saturating_add(1)).max()?
             }
         };
-        Some((subnet, name))
+        // Without a name, it is as one for any bytes.
+        Some(if self.server_names.is_empty() { (0, name) } else { (subnet, name) })
     }
 }
 
@@ -217,18 +227,39 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_subnet_wins_and_among_equals_the_first() {
-        let table = table(vec![
-            rule(Layer::Tcp, TcpMatch::default()),
-            rule(Layer::Tcp, to("0.0.0.0/0")),
-            rule(Layer::Tcp, to("10.1.0.0/16")),
-            rule(Layer::Tcp, to("10.1.0.0/16")),
+    fn of_rules_for_any_bytes_the_first_that_matches_wins_however_wide_it_is() {
+        let bytes = Connection { layer: Layer::Tcp, ..tls(None) };
+        let explicit = Connection { destination: None, ..bytes };
+        let listed = table(vec![
+            rule(Layer::Tls, named(&["a.example"])),
             rule(Layer::Tcp, to("10.1.2.4/32")),
+            rule(Layer::Tcp, to("10.0.0.0/8")),
+            rule(Layer::Tcp, to("10.1.2.3/32")),
+            rule(Layer::Tcp, TcpMatch::default()),
         ]);
+        assert_eq!(listed.find(&bytes), Some(2));
+        assert_eq!(listed.find(&explicit), Some(4), "nobody knows where it was going");
 
-        assert_eq!(table.find(&Connection { layer: Layer::Tcp, ..tls(None) }), Some(2));
-        let explicit = Connection { layer: Layer::Tcp, destination: None, ..tls(None) };
-        assert_eq!(table.find(&explicit), Some(0), "nobody knows where it was going");
+        let wide = table(vec![rule(Layer::Tcp, TcpMatch::default()), rule(Layer::Tcp, to("10.1.2.3/32"))]);
+        assert_eq!(wide.find(&bytes), Some(0));
+    }
+
+    #[test]
+    fn of_rules_for_tls_the_narrowest_subnet_wins_and_among_equals_the_first() {
+        let named_to = |subnet| rule(Layer::Tls, TcpMatch { server_names: vec!["*".into()], ..to(subnet) });
+        let asked = tls(Some("a.example"));
+        let listed = table(vec![
+            rule(Layer::Tls, named(&["a.example"])),
+            named_to("0.0.0.0/0"),
+            named_to("10.1.0.0/16"),
+            named_to("10.1.0.0/16"),
+            named_to("10.1.2.4/32"),
+        ]);
+        assert_eq!(listed.find(&asked), Some(2));
+        assert_eq!(listed.find(&Connection { destination: None, ..asked }), Some(0));
+
+        let nameless = table(vec![rule(Layer::Tls, to("10.0.0.0/8")), rule(Layer::Tls, to("10.1.2.3/32"))]);
+        assert_eq!(nameless.find(&asked), Some(0), "without names it is as of any bytes");
     }
 
     #[test]

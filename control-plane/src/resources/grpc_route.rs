@@ -9,7 +9,7 @@ use super::{
     document::{Reading, wrong},
     http_route::{
         HttpRouteRule, HttpRouteSpec, NamedYaml, TextType, read_backends, read_headers, read_hostnames,
-        read_session, read_text,
+        read_session, read_text, repeated,
     },
     kinds::{Feedback, GATEWAY, ResourceKind},
     linkerd::{self, Annotated, Calls},
@@ -72,17 +72,21 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldErr
     let annotated = linkerd::read(reading, Calls::Grpc)?;
     let rules = yaml.rules.into_iter().enumerate();
     let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: true, parents, hostnames, rules: rules.collect::<Result<_, _>>()? })
+    let rules: Vec<HttpRouteRule> = rules.collect::<Result<_, _>>()?;
+    repeated::report(&rules, reading);
+    Ok(HttpRouteSpec { is_grpc: true, parents, hostnames, rules })
 }
 
 fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let matches = yaml.matches.into_iter().enumerate();
     let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
+    let matches: Vec<Match> = matches.collect::<Result<_, _>>()?;
     Ok(HttpRouteRule {
         index,
         name: yaml.name,
-        matches: matches.collect::<Result<_, _>>()?,
+        asks: repeated::asks_of(&matches),
+        matches,
         filters: route_filters::read(yaml.filters, &format!("{field}.filters"), true)?,
         backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true)?,
         timeouts: annotated.timeouts,

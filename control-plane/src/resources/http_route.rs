@@ -4,11 +4,15 @@
 //! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [fields of
 //! its own](super::grpc_route).
 
+pub(super) mod repeated;
+
 use selvedge_model::{
-    HeaderField, Match, RetryOn, RetryPolicy, SessionPersistence, StringMatch, gateway::Hostname,
+    HeaderField, Match, RetryOn, RetryPolicy, SessionPersistence, StringMatch, filter::OwnAnswer,
+    gateway::Hostname,
 };
 use serde::Deserialize;
 
+pub use self::repeated::Asks;
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
@@ -20,6 +24,7 @@ use super::{
     typed::FieldError,
     values::{GatewayDuration, full_regex, header_field, header_name, normalize_path},
 };
+use crate::problem::Fault;
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
@@ -68,6 +73,8 @@ pub struct HttpRouteRule {
     pub name: Option<String>,
     /// Which requests; any of these.
     pub matches: Vec<Match>,
+    /// What these ask for, one by one.
+    pub asks: Vec<Asks>,
     /// Where they go.
     pub backends: Vec<HttpBackend>,
     /// What happens to them before a backend is drawn.
@@ -192,8 +199,11 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldErr
     let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Http)?;
     let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
-    let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: false, parents, hostnames, rules: rules.collect::<Result<_, _>>()? })
+    let rules =
+        rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated, reading));
+    let rules: Vec<HttpRouteRule> = rules.collect::<Result<_, _>>()?;
+    repeated::report(&rules, reading);
+    Ok(HttpRouteSpec { is_grpc: false, parents, hostnames, rules })
 }
 
 /// The host names of a route. For a service they say nothing, whatever the host that a client names: it is told by the
@@ -223,7 +233,12 @@ pub(super) fn read_hostnames(
     hostnames.iter().enumerate().map(read).collect()
 }
 
-fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(
+    yaml: RuleYaml,
+    index: usize,
+    annotated: &Annotated,
+    reading: &mut Reading<'_>,
+) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let mut asked = yaml.matches;
     if asked.is_empty() {
@@ -242,9 +257,33 @@ fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<Http
             "has a filter with replacePrefixMatch, which needs exactly one match, of type PathPrefix";
         return Err(wrong(format!("{field}.matches"), message));
     }
+    if let Some(OwnAnswer::Redirect(_)) = filters.filters.answer {
+        if !backends.is_empty() {
+            let message = "stands beside backendRefs, and nothing is sent on where requests are redirected; remove one of them";
+            let beside = wrong(format!("{field}.filters"), format!("has RequestRedirect, which {message}"));
+            return Err(FieldError { fault: Fault::IncompatibleFilters, ..beside });
+        }
+        for (name, is_given) in [
+            ("filters", filters.changes_what_is_sent()),
+            ("timeouts", yaml.timeouts.is_some()),
+            ("retry", yaml.retry.is_some()),
+            ("sessionPersistence", yaml.session_persistence.is_some()),
+        ] {
+            if is_given {
+                let what = match name {
+                    "filters" => "has RequestHeaderModifier or RequestMirror, which have no effect",
+                    _ => "has no effect",
+                };
+                let message =
+                    format!("{what} beside RequestRedirect, because nothing is sent on; remove one of them");
+                reading.warning(format!("{field}.{name}"), message);
+            }
+        }
+    }
     let (timeouts, retry) = read_times(yaml.timeouts, yaml.retry, annotated, &field)?;
     let session = read_session(yaml.session_persistence, &field)?;
-    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeouts, retry, session })
+    let asks = repeated::asks_of(&matches);
+    Ok(HttpRouteRule { index, name: yaml.name, matches, asks, backends, filters, timeouts, retry, session })
 }
 
 /// The sessions of the rule at `field`.

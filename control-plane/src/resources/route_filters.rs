@@ -126,6 +126,11 @@ impl RouteFilters {
         self.unusable.push((field.to_owned(), message));
     }
 
+    /// Whether it changes what is sent on, besides its path, or has it sent elsewhere, too.
+    pub(super) fn changes_what_is_sent(&self) -> bool {
+        self.filters.request_headers != HeaderChanges::default() || !self.mirrors.is_empty()
+    }
+
     /// Whether a path's prefix is replaced, which asks something of the rule's match.
     pub(super) fn replaces_prefix(&self) -> bool {
         self.filters.path_rewrites().any(|path| matches!(path, PathRewrite::PrefixBySegments(_)))

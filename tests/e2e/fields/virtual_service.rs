@@ -105,7 +105,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "VirtualService",
         "spec.tcp[].match[].destinationSubnets[]",
-        Test("the_narrowest_subnet_wins_and_among_equals_the_first"),
+        Test("of_rules_for_any_bytes_the_first_that_matches_wins_however_wide_it_is"),
     ),
     ("VirtualService", "spec.tcp[].match[].gateways[]", Test("what_tcp_and_tls_routes_get_wrong_is_said")),
     ("VirtualService", "spec.tcp[].match[].port", Test("a_virtual_service_splits_tcp_by_weight_and_port")),
@@ -128,7 +128,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "VirtualService",
         "spec.tls[].match[].destinationSubnets[]",
-        Test("the_narrowest_subnet_wins_and_among_equals_the_first"),
+        Test("of_rules_for_tls_the_narrowest_subnet_wins_and_among_equals_the_first"),
     ),
     ("VirtualService", "spec.tls[].match[].gateways[]", Test("what_tcp_and_tls_routes_get_wrong_is_said")),
     ("VirtualService", "spec.tls[].match[].port", Test("a_virtual_service_sends_tls_by_its_server_name")),

@@ -17,6 +17,7 @@ use super::{
         grants::{Grants, Named},
         network::NamespaceLabels,
         parent_field,
+        routes::report_repeated,
     },
     HolderFacts, WantedFrom,
     attach::{AtListener, Attaching},
@@ -331,9 +332,19 @@ fn add_listener(ending: Ending<'_>, routes: &Routes<'_>, draft: &mut Draft<'_>, 
             first.entry(common.hostname.to_string()).or_insert(at);
         }
     }
+    let mut equal: BTreeMap<(String, u32), Vec<&Document<HttpRouteSpec>>> = BTreeMap::new();
     for (hostname, tier, at) in AtListener::by_own_hostnames(&routes.http) {
         let decides = first.get(&hostname.to_string()).copied().unwrap_or(at);
-        add_route(place, (hostname, tier), (at, decides), draft, problems);
+        if add_route(place, (hostname, tier), (at, decides), draft, problems) {
+            equal.entry((hostname.to_string(), tier)).or_default().push(at.route);
+        }
+    }
+    for ((hostname, _), routes) in equal {
+        report_repeated(
+            &routes,
+            format_args!("{} {} for {hostname}", holder.name(), listener.name),
+            problems,
+        );
     }
     add_connections(place, (&routes.tcp, comes), draft, problems);
 }
@@ -364,22 +375,23 @@ fn add_connections(
     }
 }
 
-/// Adds the rules of a route for `hostname` to the listener at `place`, in their tier. Of HTTPRoutes and GRPCRoutes for one
-/// host name, those of the kind of the oldest route `decides` count (GRPCRoute `spec`).
+/// Adds the rules of a route for `hostname` to the listener at `place`, in their tier, and says whether they count. Of HTTPRoutes and
+/// GRPCRoutes for one host name, those of the kind of the oldest route `decides` do (GRPCRoute `spec`).
 fn add_route(
     place: usize,
     (hostname, tier): (&Hostname, u32),
     (at, decides): (&AtListener<'_, HttpRouteSpec>, &AtListener<'_, HttpRouteSpec>),
     draft: &mut Draft<'_>,
     problems: &mut Problems,
-) {
+) -> bool {
     if at.route.spec.is_grpc != decides.route.spec.is_grpc {
         let message = format!(
             "has no effect for {hostname}: {} ({}) decides there, and HTTPRoutes and GRPCRoutes cannot have a host name \
              in common; give one of them another",
             decides.route.name, decides.route.location
         );
-        return problems.overruled_at(at.route, at.parent, message);
+        problems.overruled_at(at.route, at.parent, message);
+        return false;
     }
     problems.decides(at.route, at.parent);
     let (limits, shared) = (draft.limits, draft.shared);
@@ -391,4 +403,5 @@ fn add_route(
         host.rules.push(shared.share(rule));
         host.tiers.push(tier);
     }
+    true
 }

@@ -27,7 +27,7 @@ use super::{
     super::{
         Problems,
         clients::NO_LABELS,
-        routes::{Asker, Routing, catch_alls_last},
+        routes::{Asker, Routing, catch_alls_last, takers_of_all_last},
         rule_names::redirect_name,
     },
     copies::Copies,
@@ -233,6 +233,7 @@ fn add_tcp<'a>(
             }
         }
     }
+    sort(place, draft);
 }
 
 /// Adds the rules for opaque connections of a document for `hostname` to the listener at `place`.
@@ -286,7 +287,10 @@ fn add_plaintext<'a>(
 
 /// Brings the rules of each virtual host of a listener into their order.
 fn sort(place: usize, draft: &mut Draft<'_>) {
-    draft.each_host(place, |host| host.rules = catch_alls_last(std::mem::take(&mut host.rules)));
+    draft.each_host(place, |host| {
+        host.rules = catch_alls_last(std::mem::take(&mut host.rules));
+        takers_of_all_last(&mut host.tcp);
+    });
 }
 
 /// Adds the rules for requests of a document for `hostname` to the listener at `place`.

@@ -109,8 +109,16 @@ impl Backends<'_> {
             }
             is_for_all || !rule.matches.is_empty()
         });
+        if let Some(last) = rules.iter().position(TcpRule::takes_all_bytes) {
+            rules.truncate(last + 1);
+        }
         rules
     }
+}
+
+/// Brings the rules of several documents for opaque connections into their order: what takes everything comes last.
+pub(in super::super) fn takers_of_all_last(rules: &mut [TcpRule]) {
+    rules.sort_by_key(TcpRule::takes_all_bytes);
 }
 
 /// `matches` without those that are for other workloads; `None` if there are no others.

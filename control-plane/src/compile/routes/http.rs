@@ -3,6 +3,8 @@
 //! All routes of one kind on a port are one table, in which the most specific match decides, whosever it is; among
 //! equals the oldest route, and in a route the first rule (HTTPRoute `rules.matches`).
 
+use std::{collections::HashMap, fmt};
+
 use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend, filter::Fraction};
 use selvedge_ops::plain_within;
 
@@ -17,7 +19,7 @@ use crate::{
     problem::LONGEST_NAME,
     resources::{
         Document, HttpRouteSpec,
-        http_route::{HttpBackend, HttpRouteRule},
+        http_route::{Asks, HttpBackend, HttpRouteRule},
         linkerd::Timeouts,
         references::Parent,
         route_filters::{RouteFilters, RouteMirror},
@@ -57,6 +59,49 @@ pub(super) fn rule_name(route: &Document<HttpRouteSpec>, rule: &HttpRouteRule) -
     }
 }
 
+/// Reports those rules and matches of `routes`, of which the first goes first, that requests `at` some place never reach, because
+/// another route that goes before theirs asks for the very same. Of one route that is told of it alone.
+pub(in super::super) fn report_repeated(
+    routes: &[&Document<HttpRouteSpec>],
+    at: impl fmt::Display,
+    problems: &mut Problems,
+) {
+    if routes.len() < 2 {
+        return;
+    }
+    let mut first: HashMap<Asks, (&Document<HttpRouteSpec>, usize)> = HashMap::new();
+    for route in routes.iter().copied() {
+        for rule in &route.spec.rules {
+            let of_others = |asks: &Asks| first.get(asks).filter(|(other, _)| !std::ptr::eq(*other, route));
+            let before: Vec<_> = rule.asks.iter().map(of_others).collect();
+            let field = format!("spec.rules[{}]", rule.index);
+            let mut tell = |field: &str, (other, index): (&Document<HttpRouteSpec>, usize)| {
+                let message = format!(
+                    "is never reached at {at}: rules[{index}] of {} ({}), which goes before it, asks for the same; change or \
+                     remove one of them",
+                    other.name, other.location
+                );
+                problems.warning(route, field, message);
+            };
+            match before.first().copied().flatten() {
+                Some(other) if before.iter().all(Option::is_some) => tell(&field, *other),
+                _ => {
+                    for (place, other) in before.into_iter().enumerate() {
+                        if let Some(other) = other {
+                            tell(&format!("{field}.matches[{place}]"), *other);
+                        }
+                    }
+                }
+            }
+        }
+        for rule in &route.spec.rules {
+            for asks in &rule.asks {
+                first.entry(*asks).or_insert((route, rule.index));
+            }
+        }
+    }
+}
+
 impl Backends<'_> {
     /// The routes of the Gateway API for requests to this port; `None` if there are none. They replace what `document`
     /// says of requests.
@@ -84,6 +129,7 @@ impl Backends<'_> {
                 followed.push(one.route);
             }
         }
+        report_repeated(&followed, self.called(), problems);
         let rules =
             followed.into_iter().flat_map(|route| route.spec.rules.iter().map(move |rule| (route, rule)));
         let rules = rules.map(|(route, rule)| self.gateway_rule(route, rule, problems)).collect();

@@ -178,6 +178,11 @@ impl Backends<'_> {
             let mut matches = Vec::new();
             for name in names {
                 if let Some(first) = taken.get(name) {
+                    if std::ptr::eq(*first, *route) {
+                        // By its port and as one of all; or it gives the name twice.
+                        problems.decides(route, attached.parent.index);
+                        continue;
+                    }
                     let message = format!(
                         "{} already follows {} ({}), so this route has no effect there; merge them",
                         self.called(),

@@ -216,3 +216,29 @@ fn a_filter_that_cannot_be_used_answers_and_is_told_in_its_route() {
     let answer = rule(&mesh, "mesh", 80, &Asked::get("/")).unwrap().filters.answer.as_ref();
     assert!(matches!(answer, Some(selvedge_model::filter::OwnAnswer::Unusable(_))), "{answer:?}");
 }
+
+#[test]
+fn a_rule_of_a_younger_route_that_asks_for_the_same_is_told_of_the_older_one() {
+    let rule = |path: &str| {
+        format!("{{matches: [{{path: {{value: {path}}}}}], backendRefs: [{{name: echo-v1, port: 80}}]}}")
+    };
+    let older = http("mesh", "a", &format!("[{}, {}]", rule("/a"), rule("/b")));
+    let younger = http("mesh", "b", &format!("[{}, {}, {}]", rule("/c"), rule("/b"), rule("/")));
+    let warned = |text: &str| {
+        let (_, problems) = compiled(&format!("{ECHO}{text}"));
+        let warnings = problems.into_iter().filter(|one| one.severity == Severity::Warning);
+        let warnings = warnings.filter(|one| one.message.contains("is never reached at"));
+        let told = warnings.map(|one| (one.document.unwrap().to_string(), one.field, one.message));
+        told.collect::<Vec<_>>()
+    };
+
+    let told = warned(&format!("{older}{younger}"));
+    let places: BTreeSet<_> = told.iter().map(|(route, field, _)| (route.as_str(), field.as_str())).collect();
+    assert_eq!(places, [("HTTPRoute mesh/b", "spec.rules[1]")].into(), "{told:?}");
+    assert!(told[0].2.contains("rules[1] of HTTPRoute mesh/a"), "{told:?}");
+    // Clients elsewhere follow routes of their own.
+    assert_eq!(
+        warned(&format!("{older}{}", younger.replace("namespace: mesh}\nspec", "namespace: other}\nspec"))),
+        []
+    );
+}

@@ -168,11 +168,16 @@ fn rules_of_several_routes_of_one_host_are_one_table() {
     };
     let routes = route("shop", "first", "a.example", &by_path("/", "web"))
         + &route("shop", "second", "a.example", &by_path("/api", "api"))
-        + &route("shop", "third", "a.example", &by_path("/api", "web"));
-    let mesh = mesh_of(&(gateway(HTTP) + &routes));
+        + &route("shop", "third", "a.example, b.example", &by_path("/api", "web"));
+    let (mesh, problems) = compiled(&format!("{EDGE}{}{routes}", gateway(HTTP)));
+    let [told] = &problems[..] else { panic!("{problems:?}") };
+    assert!(told.severity == Severity::Warning && told.field == "spec.rules[0]", "{told}");
+    let words = "is never reached at Gateway shop/edge http for a.example: rules[0] of HTTPRoute shop/second";
+    assert!(told.message.starts_with(words), "{told}");
 
     assert_eq!(sent_to(&mesh, 80, "a.example", "/api/x"), "api", "the longer prefix, and the older route");
     assert_eq!(sent_to(&mesh, 80, "a.example", "/"), "web");
+    assert_eq!(sent_to(&mesh, 80, "b.example", "/api"), "web");
 }
 
 #[test]

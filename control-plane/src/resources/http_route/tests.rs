@@ -211,6 +211,10 @@ fn what_gateway_api_refuses_is_refused() {
         ("[{matches: [{queryParams: [{name: '', value: a}]}]}]".to_owned(), "is empty"),
         (filter(&format!("{redirect}, {rewrite}")), "exclude each other"),
         (filter(&format!("{redirect}, {redirect}")), "is given twice"),
+        (
+            format!("[{{filters: [{redirect}], backendRefs: [{{name: a, port: 1}}]}}]"),
+            "rules[0].filters: has RequestRedirect, which stands beside backendRefs",
+        ),
         (filter("{type: RequestRedirect}"), "requestRedirect: is missing"),
         (filter("{type: URLRewrite, urlRewrite: {}, cors: {}}"), "filters[0].cors: does not belong"),
         (filter("{type: Sieve}"), "is not known here"),
@@ -287,5 +291,74 @@ fn a_path_means_what_it_means_in_a_request() {
         let rules = format!("[{{matches: [{{path: {{value: '{value}'}}}}]}}]");
         let error = error("HTTPRoute", &rules);
         assert!(error.contains("matches no request"), "{value}: {error}");
+    }
+}
+
+/// The fields of the warnings about a route with these rules, of which nothing is an error.
+fn warned(kind: &str, rules: &str) -> Vec<String> {
+    let warned = read(kind, rules).problems.into_iter().map(|problem| {
+        assert_eq!(problem.severity, Severity::Warning, "{problem}");
+        problem.field
+    });
+    warned.collect()
+}
+
+#[test]
+fn what_asks_for_the_very_same_as_what_comes_before_is_told() {
+    let to = "backendRefs: [{name: a, port: 1}]";
+    let rule = |matches: &str| format!("{{matches: [{matches}], {to}}}");
+    for (kind, first, same, other) in [
+        ("HTTPRoute", "{}", "{path: {value: /}}", "{path: {value: /a}}"),
+        ("HTTPRoute", "{path: {value: /a}}", "{path: {value: /a/}}", "{path: {type: Exact, value: /a}}"),
+        (
+            "HTTPRoute",
+            "{headers: [{name: x, value: '1'}, {name: y, value: '2'}]}",
+            "{headers: [{name: Y, value: '2'}, {name: X, value: '1'}]}",
+            "{headers: [{name: x, value: '1'}]}",
+        ),
+        (
+            "GRPCRoute",
+            "{method: {service: a, method: b}}",
+            "{method: {method: b, service: a}}",
+            "{method: {service: a}}",
+        ),
+    ] {
+        let rules = |later: &str| format!("[{}, {}]", rule(first), rule(later));
+        assert_eq!(warned(kind, &rules(same)), ["spec.rules[1]"], "{first} {same}");
+        let one_of = format!("{other}, {same}");
+        assert_eq!(warned(kind, &rules(&one_of)), ["spec.rules[1].matches[1]"], "{first} {same}");
+        assert_eq!(
+            warned(kind, &format!("[{}]", rule(&format!("{first}, {same}")))),
+            ["spec.rules[0].matches[1]"]
+        );
+        // The most specific match decides wherever it stands.
+        assert_eq!(warned(kind, &rules(other)), [""; 0], "{first} {other}");
+    }
+    assert_eq!(warned("GRPCRoute", &format!("[{{{to}}}, {{matches: [{{}}], {to}}}]")), ["spec.rules[1]"]);
+}
+
+#[test]
+fn what_has_no_effect_beside_a_redirect_is_told() {
+    let redirect = "{type: RequestRedirect, requestRedirect: {hostname: a}}";
+    let headers = |of: &str, field: &str| format!("{{type: {of}, {field}: {{remove: [x]}}}}");
+    let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}}}";
+    for (filters, more, expected) in [
+        (String::new(), "", &[][..]),
+        (headers("ResponseHeaderModifier", "responseHeaderModifier"), "", &[]),
+        (headers("RequestHeaderModifier", "requestHeaderModifier"), "", &["spec.rules[0].filters"]),
+        (mirror.to_owned(), "", &["spec.rules[0].filters"]),
+        (
+            String::new(),
+            ", timeouts: {request: 1s}, retry: {attempts: 1}",
+            &["spec.rules[0].timeouts", "spec.rules[0].retry"],
+        ),
+        (String::new(), ", sessionPersistence: {sessionName: a}", &["spec.rules[0].sessionPersistence"]),
+    ] {
+        let filters = if filters.is_empty() { redirect.to_owned() } else { format!("{redirect}, {filters}") };
+        assert_eq!(
+            warned("HTTPRoute", &format!("[{{filters: [{filters}]{more}}}]")),
+            expected,
+            "{filters} {more}"
+        );
     }
 }

@@ -5,10 +5,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     ops::Bound,
 };
 
-use selvedge_model::{Match, StringMatch, TcpMatch};
+use ipnet::IpNet;
+use selvedge_model::{Layer, Match, StringMatch, TcpMatch};
 use serde::Serialize;
 
 use super::{FollowedBy, HttpRoute, PortMatch, TcpRoute};
@@ -214,10 +216,51 @@ fn called(list: &str, (route, one): Place) -> String {
     }
 }
 
-/// Reports those of `routes` for opaque connections, and of their matches, that ask for the very same as others before them: of all
-/// others the closest match counts.
+/// What connections that are not TLS have been taken by those before, of each who asks for the same besides the subnets: these are
+/// prefixes of addresses, as their bits.
+type TakenSubnets = HashMap<Asked, Prefixes>;
+
+/// The bits of the subnets that `asked` is for; it is for all addresses if it names none.
+fn bits_of(asked: &TcpMatch) -> Vec<String> {
+    let bits = |net: &IpNet| {
+        let (kind, address) = match net.network() {
+            IpAddr::V4(ip) => ('4', format!("{:032b}", ip.to_bits())),
+            IpAddr::V6(ip) => ('6', format!("{:0128b}", ip.to_bits())),
+        };
+        let address = &address[..usize::from(net.prefix_len())];
+        format!("{kind}{address}")
+    };
+    match asked.destination_subnets.as_slice() {
+        [] => vec![String::new()],
+        subnets => subnets.iter().map(bits).collect(),
+    }
+}
+
+/// Who comes before `one` and takes all that it asks for. What it asks for is taken by it from then on.
+fn first_of_any_bytes(one: &PortMatch<TcpMatch>, place: Place, taken: &mut TakenSubnets) -> Option<Place> {
+    let bits = bits_of(&one.condition);
+    let others = text(&TcpMatch { destination_subnets: Vec::new(), ..one.condition.clone() })?;
+    let asked = (scope(one), others);
+    let nothing = String::new;
+    let wider =
+        [(nothing(), nothing()), (asked.0.clone(), nothing()), (nothing(), asked.1.clone()), asked.clone()];
+    let first_of = |bits: &String| wider.iter().filter_map(|asked| taken.get(asked)?.first(bits)).min();
+    let mut firsts = bits.iter().map(first_of);
+    let first = firsts.next().flatten();
+    // Where several share what it asks for, it is not told.
+    let taken_whole = first.filter(|_| firsts.all(|other| other == first));
+    if taken_whole.is_none() {
+        let here = taken.entry(asked).or_default();
+        bits.into_iter().for_each(|bits| here.add(bits, place));
+    }
+    taken_whole
+}
+
+/// Reports those of `routes` for opaque connections, and of their matches, that connections never reach: of `tcp`, because one before
+/// them takes them; of `tls`, where of all others the closest match counts, because one before asks for the very same.
 pub(super) fn report_opaque(routes: &[TcpRoute], reading: &mut Reading<'_>) {
-    let mut taken: HashMap<(&str, Asked), Place> = HashMap::new();
+    let mut taken: HashMap<Asked, Place> = HashMap::new();
+    let mut subnets = TakenSubnets::new();
     for route in routes {
         let everything =
             [PortMatch { index: 0, port: None, followed_by: None, condition: TcpMatch::default() }];
@@ -227,12 +270,14 @@ pub(super) fn report_opaque(routes: &[TcpRoute], reading: &mut Reading<'_>) {
         };
         let mut before = Vec::new();
         for one in matches {
-            let Some(asked) = text(&one.condition) else { continue };
             let place = (route.index, are_written.then_some(one.index));
-            let first = *taken.entry((route.list(), (scope(one), asked))).or_insert(place);
-            if first != place {
-                before.push((one.index, first));
-            }
+            let first = match route.layer {
+                Layer::Tcp => first_of_any_bytes(one, place, &mut subnets),
+                Layer::Tls => text(&one.condition)
+                    .map(|asked| *taken.entry((scope(one), asked)).or_insert(place))
+                    .filter(|first| *first != place),
+            };
+            before.extend(first.map(|first| (one.index, first)));
         }
         let are_all = !route.left_out && before.len() == matches.len();
         report_route((&route.field(), route.list(), route.index), (before, are_all), reading);

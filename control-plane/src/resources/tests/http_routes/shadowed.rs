@@ -145,3 +145,38 @@ fn very_many_matches_are_not_compared_each_with_each() {
     let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
     assert_eq!(shadowed(&routes), ["spec.http[2]"]);
 }
+
+/// The fields that are told of a `VirtualService` with these `tcp` routes, each given by its `match`, if it has one.
+fn shadowed_tcp(routes: &[&str]) -> Vec<String> {
+    let routes = routes.iter().map(|asked| match *asked {
+        "" => "  - route: [{destination: {host: a}}]\n".to_owned(),
+        asked => format!("  - match: [{asked}]\n    route: [{{destination: {{host: a}}}}]\n"),
+    });
+    let decoded = only(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  tcp:\n{}",
+        routes.collect::<String>()
+    ));
+    told(&decoded).into_iter().map(|(field, ..)| field.to_owned()).collect()
+}
+
+#[test]
+fn of_tcp_what_stands_after_a_match_for_more_is_never_reached() {
+    for (earlier, later) in [
+        ("", "{port: 1}"),
+        ("{port: 1}", "{port: 1, destinationSubnets: [10.0.0.1]}"),
+        ("{destinationSubnets: [10.0.0.0/8]}", "{destinationSubnets: [10.1.0.0/16, 10.2.3.4]}"),
+        ("{destinationSubnets: ['fd00::/8']}", "{port: 1, destinationSubnets: ['fd00:1::/32']}"),
+        ("{sourceLabels: {app: x}}", "{sourceLabels: {app: x}, destinationSubnets: [0.0.0.0/0]}"),
+    ] {
+        assert_eq!(shadowed_tcp(&[earlier, later]), ["spec.tcp[1]"], "{earlier}, {later}");
+    }
+    for (earlier, later) in [
+        ("{destinationSubnets: [10.1.0.0/16]}", "{destinationSubnets: [10.0.0.0/8]}"),
+        ("{destinationSubnets: [10.0.0.0/8]}", "{destinationSubnets: [10.1.0.0/16, 11.0.0.0/8]}"),
+        ("{destinationSubnets: [0.0.0.0/0]}", "{destinationSubnets: ['::/0']}"),
+        ("{destinationSubnets: [0.0.0.0/0]}", ""),
+        ("{port: 1, destinationSubnets: [10.0.0.0/8]}", "{port: 2, destinationSubnets: [10.1.0.0/16]}"),
+    ] {
+        assert_eq!(shadowed_tcp(&[earlier, later]), [""; 0], "{earlier}, {later}");
+    }
+}
