@@ -72,43 +72,6 @@ async fn connections_are_shifted_from_one_version_to_the_other() {
 }
 
 #[tokio::test]
-async fn of_routes_for_connections_the_first_that_matches_counts() {
-    let subsets = "subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]";
-    let documents = |first: &str, second: &str| {
-        let route = |(asked, subset): (&str, &str)| {
-            format!(
-                "{{{asked}route: [{{destination: {{host: tcp-echo, port: {{number: 9000}}, subset: {subset}}}}}]}}"
-            )
-        };
-        let tcp = format!("tcp: [{}, {}]", route((first, "v1")), route((second, "v2")));
-        gateway("edge", 31400, "TCP", "hosts: ['*']")
-            + &istio("DestinationRule", "tcp-echo", &format!("{{host: tcp-echo, {subsets}}}"))
-            + &routes("tcp-echo", "*", &tcp)
-    };
-    let to = |subnet: &str| format!("match: [{{destinationSubnets: [{subnet}]}}], ");
-    let [here, wider, elsewhere] = ["127.0.0.0/8", "0.0.0.0/0", "192.0.2.0/24"].map(to);
-    let (mesh, gateway) = mesh_of(&documents(&wider, &here), &[31400]).await;
-    let all_go_to = async |expected: &str| {
-        poll(SOON, expected, async || {
-            for _ in 0..8 {
-                let found = version(&gateway, 31400, call::to("echo", "/")).await;
-                if found != expected {
-                    return Err(found);
-                }
-            }
-            Ok(())
-        })
-        .await;
-    };
-    all_go_to("v1").await;
-
-    mesh.write("edge.yaml", &documents(&elsewhere, &here)).unwrap();
-    all_go_to("v2").await;
-    mesh.write("edge.yaml", &documents("", &here)).unwrap();
-    all_go_to("v1").await;
-}
-
-#[tokio::test]
 async fn what_leaves_the_mesh_for_a_host_goes_by_way_of_an_egress_gateway() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
     let server = outside().await;

@@ -106,7 +106,9 @@ fn one(name: &str) -> Option<Vec<(String, u32)>> {
 }
 
 fn mesh_of(text: &str) -> Mesh {
-    let (mesh, problems) = compiled(&format!("{ECHO}{text}"));
+    let (mesh, mut problems) = compiled(&format!("{ECHO}{text}"));
+    // Routes that ask for the same are told of each other.
+    problems.retain(|problem| !problem.message.starts_with("is never reached at"));
     assert_eq!(problems, []);
     mesh
 }
