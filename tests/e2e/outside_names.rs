@@ -8,8 +8,12 @@ use selvedge_tests::{
     dns::{DnsServer, ips},
     poll,
 };
+use tokio::net::TcpListener;
 
-use crate::SELVEDGE;
+use crate::{
+    SELVEDGE,
+    retries::server::{answer, serve},
+};
 
 /// A caller that asks `dns`, a server in the mesh, and one without a sidecar, which is called `outside.test`.
 async fn mesh(dns: &DnsServer) -> Mesh {
@@ -181,4 +185,61 @@ async fn a_workload_keeps_its_mutual_tls_whatever_a_document_says_of_a_name_that
     soon(&mesh, "moves.test:81", "outside").await;
     dns.set_with_ttl("moves.test", &[ip], 1);
     soon(&mesh, "moves.test:81", "reviews-a").await;
+}
+
+/// A server outside of the mesh, which answers everything with `text`.
+async fn answering(text: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    serve(listener, move |_, _| async move { answer(200, text) });
+    address
+}
+
+#[tokio::test]
+async fn each_namespace_has_the_host_that_it_exports_to_nobody_else() {
+    let specs = [
+        Spec::client("one").namespace("a"),
+        Spec::client("two").namespace("b"),
+        Spec::client("three").namespace("c"),
+    ];
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    let of = |namespace: &str, export_to: &str, server: SocketAddr| {
+        let spec = format!(
+            "hosts: [api.own.test], exportTo: {export_to}, resolution: STATIC, ports: [{{number: 80, name: http, protocol: HTTP}}], \
+             endpoints: [{{address: 127.0.0.1, ports: {{http: {}}}}}]",
+            server.port()
+        );
+        entry("api", &spec).replace("{name: api}", &format!("{{name: api, namespace: {namespace}}}"))
+    };
+    let [first, second, third] =
+        [answering("first").await, answering("second").await, answering("third").await];
+    let answers = async |client: &str, expected: &str| {
+        poll(SOON, &format!("{client} is answered by {expected}"), async || {
+            let answered = mesh.workload(client).call(call::to("api.own.test", "/")).await;
+            let text = answered.map_err(|error| error.to_string())?.text();
+            if text == expected { Ok(()) } else { Err(text) }
+        })
+        .await;
+    };
+
+    mesh.write("a.yaml", &of("a", "[.]", first)).unwrap();
+    answers("one", "first").await;
+    // Whoever comes later takes nothing from it, and has his own; so has who is for all others.
+    mesh.write("b.yaml", &of("b", "[.]", second)).unwrap();
+    answers("two", "second").await;
+    answers("one", "first").await;
+    for client in ["one", "two", "three"] {
+        let asked = mesh.workload(client).call(call::to("api.own.test", "/")).await;
+        let answered = asked.map(|answer| answer.text()).unwrap_or_default();
+        assert_ne!(answered, if client == "one" { "second" } else { "first" }, "{client}");
+    }
+    mesh.write("open.yaml", &of("open", "['*']", third)).unwrap();
+    answers("three", "third").await;
+    answers("one", "first").await;
+    answers("two", "second").await;
+
+    // Without its own, it follows the one that is for everybody.
+    mesh.remove("b.yaml").unwrap();
+    answers("two", "third").await;
+    answers("one", "first").await;
 }

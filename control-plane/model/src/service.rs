@@ -21,7 +21,8 @@ pub const OPAQUE_PORTS: [u16; 10] = [25, 53, 587, 3306, 4444, 5432, 6379, 9300, 
 /// One port of one service: the unit that is looked up, routed and subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ServiceKey {
-    /// The fully qualified host, such as `reviews.default.svc.cluster.local`; lower case.
+    /// The fully qualified host, such as `reviews.default.svc.cluster.local`; lower case. Where a namespace has a host of its own that
+    /// others have, too, `@` and the namespace follow.
     pub host: Arc<str>,
     /// The service's port.
     pub port: u16,
@@ -31,6 +32,16 @@ impl ServiceKey {
     /// The port `port` of the service `host`.
     pub fn new(host: &str, port: u16) -> Self {
         Self { host: Arc::from(host), port }
+    }
+
+    /// What `host` is called if it is the namespace's own, whatever others have under this name. No host has an `@` in it.
+    pub fn own_host(host: &str, namespace: &str) -> String {
+        format!("{host}@{namespace}")
+    }
+
+    /// The name by which clients call it, and what documents call it.
+    pub fn name(&self) -> &str {
+        self.host.split_once('@').map_or(&*self.host, |(name, _)| name)
     }
 
     /// Of no service: what is known by a DNS name and may be at `port`.

@@ -196,7 +196,7 @@ impl Mesh {
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,
     /// `svc.ns.svc`, and the full name, each with an optional trailing dot; then a `ServiceEntry`'s host
-    /// as it is written, then the longest of its wildcards that fits. A `Service` has all ports of its names: at one
+    /// as it is written, one of the client's namespace alone first, then the longest of its wildcards that fits. A `Service` has all ports of its names: at one
     /// that it does not serve there is nothing. An IP address is first a service
     /// whose own it is, then the workload or other endpoint at it (a workload that has all of its address is
     /// found by that alone), then a service in whose range it is, and then perhaps something known by name.
@@ -227,6 +227,14 @@ impl Mesh {
     fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {
         let services = self.suffix_of_services();
         for name in &self.names(namespace, host) {
+            let own = ServiceKey::new(&ServiceKey::own_host(name, namespace), port);
+            if self.is_there(namespace, &own) {
+                return Lookup::Service(own);
+            }
+            // Nothing that others have under this name is meant.
+            if self.has_other_ports(namespace, &own) {
+                return Lookup::None;
+            }
             let key = ServiceKey::new(name, port);
             if self.is_there(namespace, &key) {
                 return Lookup::Service(key);

@@ -138,7 +138,9 @@ impl<'a> DestinationRules<'a> {
         problems: &mut Problems,
     ) {
         if let Some(rules) = self.with_subsets.get(&*host.host) {
-            report_empty_subsets(&host.host, rules, endpoints, problems);
+            let meant = rules.iter().copied().filter(|rule| host.is_meant_in(&rule.name.namespace));
+            let meant: Vec<&Rule> = meant.collect();
+            report_empty_subsets(&host.host, &meant, endpoints, problems);
         }
     }
 

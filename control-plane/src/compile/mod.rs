@@ -187,7 +187,7 @@ fn whole(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Me
     let mut routed = Routed::new(of_routes);
     for host in catalog.hosts() {
         let of_host = routing.of_host(host, |key| endpoints.get(key), &previous.services);
-        routed.add(&host.host, of_host);
+        routed.add(&host.key, of_host);
     }
     let services = std::mem::take(&mut routed.views);
     places::report(&catalog, &endpoints, &mut problems);

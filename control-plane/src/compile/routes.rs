@@ -181,7 +181,8 @@ impl<'a> Routing<'a> {
                 }
                 None => {}
             }
-            let reach = self.reach(document, self.catalog.find(&host)).into_owned();
+            let known = self.catalog.find_for(&host, &document.name.namespace);
+            let reach = self.reach(document, known).into_owned();
             let (own, size) = (&*document.name.namespace, self.size(document));
             let reached =
                 Reach { ports: below.ports, namespaces: reach.namespaces(own).count(), clients: None };
@@ -201,8 +202,8 @@ impl<'a> Routing<'a> {
         host: &str,
         others: &Followers<'a>,
     ) -> Option<(&'a VirtualService, bool)> {
-        let reach = self.reach(document, self.catalog.find(host));
         let own = &*document.name.namespace;
+        let reach = self.reach(document, self.catalog.find_for(host, own));
         let first_for = |client: Option<&str>| others.first_within(client, reach.closeness(own, client)?);
         if reach.is_everywhere() {
             return first_for(None).map(|first| (first, true));
@@ -295,7 +296,7 @@ impl<'a> Routing<'a> {
         previous: &BTreeMap<ServiceKey, ServiceViews>,
     ) -> OfHost {
         let mut problems = Problems::default();
-        let keys = host.ports.keys().map(|port| ServiceKey { host: Arc::clone(&host.host), port: *port });
+        let keys = host.ports.keys().map(|port| ServiceKey { host: Arc::clone(&host.key), port: *port });
         self.rules.report_subsets(host, keys.filter_map(|key| endpoints(&key)), &mut problems);
         let reported = self.report_tls(host, endpoints, &mut problems);
         OfHost { reported, views: self.views(host, previous, &mut problems), problems }
@@ -312,7 +313,7 @@ impl<'a> Routing<'a> {
         let mut reported = Vec::new();
         let rules = self.rules.find(Client::of(None), host);
         for port in host.ports.keys() {
-            let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
+            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
             let Some(endpoints) = endpoints(&key) else { continue };
             let before = problems.times;
             self.report_tls_of(host, endpoints, rules, problems);
@@ -349,9 +350,10 @@ impl<'a> Routing<'a> {
     /// The one that clients in `client` follow for `known`: of the closest pattern, the one that is closest to them.
     fn virtual_service(&self, known: &KnownHost<'_>, client: Option<&str>) -> Option<&'a VirtualService> {
         let matching = matching(&self.virtual_services, &known.host).filter_map(|(closeness, followers)| {
-            // Whether a document behind a wildcard is of another namespace depends on the host.
-            let is_found =
-                closeness == usize::MAX || self.settings.route_ownership == RouteOwnership::Exported;
+            // Whether a document behind a wildcard is of another namespace depends on the host; and so it does for a name that several
+            // namespaces have.
+            let is_found = closeness == usize::MAX && known.is_the_only_one()
+                || self.settings.route_ownership == RouteOwnership::Exported;
             let found = match is_found {
                 true => followers.closest(client),
                 false => {

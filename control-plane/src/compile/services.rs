@@ -231,9 +231,15 @@ impl<'a> Catalog<'a> {
     }
 
     fn insert(&mut self, known: KnownHost<'a>) {
-        self.order.push(Arc::clone(&known.host));
-        self.from_the_end.insert(from_the_end(&known.host), Arc::clone(&known.host));
-        self.hosts.insert(Arc::clone(&known.host), known);
+        self.order.push(Arc::clone(&known.key));
+        let mut reversed = from_the_end(&known.host);
+        if known.key != known.host {
+            // Beside the other ones of its name.
+            reversed.push('@');
+            reversed.push_str(known.namespace);
+        }
+        self.from_the_end.insert(reversed, Arc::clone(&known.key));
+        self.hosts.insert(Arc::clone(&known.key), known);
     }
 
     fn add_service(&mut self, document: &'a Document<ServiceSpec>, settings: &MeshSettings) {
@@ -280,7 +286,11 @@ impl<'a> Catalog<'a> {
             self.add_entry(*claim, problems);
             names::report_wide_host(*claim, settings, problems);
         }
-        for claim in claims.iter().filter(|claim| !owners.has(**claim) && !claim.document.unusable) {
+        for claim in claims.iter().filter(|claim| owners.has_apart(**claim)) {
+            self.add_entry_apart(*claim, problems);
+        }
+        let has_none = |claim: &Claim<'_>| !owners.has(*claim) && !owners.has_apart(*claim);
+        for claim in claims.iter().filter(|claim| has_none(claim) && !claim.document.unusable) {
             let Some(known) = self.hosts.get(claim.host()) else { continue };
             let namespace = claim.namespace();
             let remedy = match known.is_known_in(namespace) {
@@ -348,20 +358,41 @@ impl<'a> Catalog<'a> {
         EntryRoom(self.entry_ports.iter().map(taken).collect())
     }
 
+    /// Adds a host of a `ServiceEntry`, whose namespace has it for its own clients alone, beside who has it for others.
+    fn add_entry_apart(&mut self, claim: Claim<'a>, problems: &mut Problems) {
+        let (document, namespace) = (claim.document, claim.namespace());
+        // Whoever has it for others comes first.
+        let Some(owner) = self.hosts.get_mut(claim.host()) else { return self.add_entry(claim, problems) };
+        owner.apart.insert(namespace);
+        let host = Arc::clone(&owner.host);
+        let own = KnownHost::apart(host, namespace, HostDocument::Entry(document));
+        let key = Arc::clone(&own.key);
+        if !self.hosts.contains_key(&key) {
+            self.insert(own);
+        }
+        self.add_entry_at(&key, claim, problems);
+    }
+
     /// Adds a host of a `ServiceEntry`, whose namespace has it.
     fn add_entry(&mut self, claim: Claim<'a>, problems: &mut Problems) {
-        let (document, namespace) = (claim.document, claim.namespace());
         let host: Arc<str> = Arc::from(claim.host());
+        if !self.hosts.contains_key(&host) {
+            let first = HostDocument::Entry(claim.document);
+            self.insert(KnownHost::new(Arc::clone(&host), claim.namespace(), first));
+        }
+        self.add_entry_at(&host, claim, problems);
+    }
+
+    /// Adds what a `ServiceEntry` says of a host to the one at `key`.
+    fn add_entry_at(&mut self, key: &Arc<str>, claim: Claim<'a>, problems: &mut Problems) {
+        let (document, host) = (claim.document, claim.host());
         let (field, source) = (claim.field(), HostDocument::Entry(document));
         if document.unusable {
-            self.add_unusable(&host, document);
+            self.add_unusable(key, document);
             return;
         }
-        let known = match self.hosts.get_mut(&host) {
-            None => {
-                self.insert(KnownHost::new(Arc::clone(&host), namespace, source));
-                self.hosts.get_mut(&host).expect("it was put there")
-            }
+        let known = match self.hosts.get_mut(key) {
+            None => return,
             Some(known) if matches!(known.first, HostDocument::Entry(_)) => known,
             Some(known) => {
                 let message =
@@ -387,13 +418,10 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    /// Adds what nobody else has of a host of a `ServiceEntry` that cannot be used.
-    fn add_unusable(&mut self, host: &Arc<str>, document: &'a Document<ServiceEntrySpec>) {
+    /// Adds what nobody else has of the host at `key` of a `ServiceEntry` that cannot be used.
+    fn add_unusable(&mut self, key: &Arc<str>, document: &'a Document<ServiceEntrySpec>) {
         let (namespace, source) = (&*document.name.namespace, HostDocument::Entry(document));
-        if !self.hosts.contains_key(host) {
-            self.insert(KnownHost::new(Arc::clone(host), namespace, source));
-        }
-        let known = self.hosts.get_mut(host).filter(|known| known.namespace == namespace);
+        let known = self.hosts.get_mut(key).filter(|known| known.namespace == namespace);
         let Some(known) = known.filter(|known| matches!(known.first, HostDocument::Entry(_))) else { return };
         for port in &document.spec.ports {
             if !known.sources.contains_key(&port.number) {
@@ -445,11 +473,12 @@ impl<'a> Catalog<'a> {
                 problems.error(document, "spec.externalName", message);
                 continue;
             };
-            let target = self.hosts.get(&*target).filter(|target| target.is_known_in(&name.namespace));
+            let target = self.find_for(&target, &name.namespace);
+            let target = target.filter(|target| target.is_known_in(&name.namespace));
             let mut ports: BTreeMap<u16, (Protocol, Option<ServiceKey>)> = BTreeMap::new();
             for port in &document.spec.ports {
                 let number = target_number(&port.target, port.port);
-                let alias = target.map(|target| ServiceKey { host: Arc::clone(&target.host), port: number });
+                let alias = target.map(|target| ServiceKey { host: Arc::clone(&target.key), port: number });
                 if let Some(target) = target.filter(|target| !target.ports.contains_key(&number)) {
                     let message = format!("{} has no port {number}; {}", target.host, target.port_remedy());
                     problems.error(document, "spec.ports", message);
@@ -460,7 +489,7 @@ impl<'a> Catalog<'a> {
             if document.spec.ports.is_empty() {
                 match target {
                     Some(target) => ports.extend(target.ports.iter().map(|(port, protocol)| {
-                        (*port, (*protocol, Some(ServiceKey { host: Arc::clone(&target.host), port: *port })))
+                        (*port, (*protocol, Some(ServiceKey { host: Arc::clone(&target.key), port: *port })))
                     })),
                     None => ports.extend(
                         spoken_of
@@ -564,7 +593,7 @@ impl<'a> Catalog<'a> {
                 let to = &document.spec.export_to;
                 if !to.is_everywhere() {
                     let namespaces = to.namespaces(host.namespace).map(str::to_owned).collect();
-                    exported.insert(ServiceKey { host: Arc::clone(&host.host), port: *port }, namespaces);
+                    exported.insert(ServiceKey { host: Arc::clone(&host.key), port: *port }, namespaces);
                 }
             }
         }
@@ -642,8 +671,31 @@ impl<'a> Catalog<'a> {
         })
     }
 
+    /// The host of services whose keys have `host`. By what documents and clients call it: the one that is meant where nobody has one
+    /// of his own.
     pub(super) fn find(&self, host: &str) -> Option<&KnownHost<'a>> {
         self.hosts.get(host)
+    }
+
+    /// What documents in `namespace` mean that name `host`.
+    pub(super) fn find_for(&self, host: &str, namespace: &str) -> Option<&KnownHost<'a>> {
+        let known = self.find(host)?;
+        match known.apart.contains(namespace) {
+            true => self.find(&ServiceKey::own_host(host, namespace)),
+            false => Some(known),
+        }
+    }
+
+    /// All that are called `host`.
+    fn all_called(&self, host: &str) -> impl Iterator<Item = &KnownHost<'a>> {
+        let known = self.find(host);
+        let apart = known.into_iter().flat_map(move |known| {
+            known
+                .apart
+                .iter()
+                .filter_map(move |namespace| self.find(&ServiceKey::own_host(&known.host, namespace)))
+        });
+        known.into_iter().chain(apart)
     }
 
     /// The hosts that `pattern` (a name, or `*` and a suffix) names, in no order. Each call looks at all of them: ask
@@ -657,7 +709,8 @@ impl<'a> Catalog<'a> {
             let hosts = hosts.map(|(_, host)| host).filter(move |host| host.len() > suffix.len());
             hosts.filter_map(move |host| self.hosts.get(host))
         });
-        below.chain(self.find(pattern).filter(|_| suffix.is_none()))
+        let exactly = suffix.is_none().then(|| self.all_called(pattern));
+        below.chain(exactly.into_iter().flatten())
     }
 
     /// What the hosts that `pattern` names are together.

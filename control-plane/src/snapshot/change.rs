@@ -10,7 +10,7 @@ use std::{
 };
 
 use selvedge_model::{
-    Mesh,
+    Mesh, ServiceKey,
     snapshot::{Occupant, ServiceViews},
 };
 
@@ -61,17 +61,23 @@ impl Change {
         different(&before.services, &after.services, same_views, |key| {
             self.inputs.insert(Input::Service(key.clone()));
             if before.services.contains_key(key) != after.services.contains_key(key) {
-                self.hosts.insert(Arc::clone(&key.host));
+                self.add_host(key);
             }
         });
         different(&before.exported, &after.exported, PartialEq::eq, |key| {
             // Whoever is led there is told where it is if he knows of it.
             self.inputs.extend([Input::Exports, Input::Endpoints(key.clone())]);
-            self.hosts.insert(Arc::clone(&key.host));
+            self.add_host(key);
         });
         different(&before.endpoints, &after.endpoints, Arc::ptr_eq, |key| {
             self.add(Input::Endpoints(key.clone()));
         });
+    }
+
+    /// Notes that it is another one who is called by the name of `key`.
+    fn add_host(&mut self, key: &ServiceKey) {
+        let name = key.name();
+        self.hosts.insert(if name == &*key.host { Arc::clone(&key.host) } else { Arc::from(name) });
     }
 
     fn addresses(&mut self, before: &Mesh, after: &Mesh) {

@@ -65,7 +65,7 @@ impl Facts {
         let mut hosts = HashSet::new();
         for host in catalog.hosts() {
             if !host.is_service_alone() {
-                hosts.insert(Arc::clone(&host.host));
+                hosts.insert(Arc::clone(&host.key));
                 hosts.extend(host.alias_targets().map(|target| Arc::clone(&target.host)));
             }
         }

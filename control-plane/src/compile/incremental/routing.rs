@@ -117,9 +117,9 @@ impl<'c, 'a> Touched<'c, 'a> {
             return;
         }
         for known in self.catalog.matching(&host) {
-            self.hosts.insert(Arc::clone(&known.host));
+            self.hosts.insert(Arc::clone(&known.key));
             if is_rule {
-                self.different.insert(Arc::clone(&known.host));
+                self.different.insert(Arc::clone(&known.key));
             }
         }
     }
@@ -129,7 +129,7 @@ impl<'c, 'a> Touched<'c, 'a> {
         for parent in &parents.services {
             let namespace = parent.namespace.as_deref().unwrap_or(&document.name.namespace);
             let host = service_host(&parent.name, namespace, &self.settings.cluster_domain);
-            self.hosts.extend(self.catalog.find(&host).map(|known| Arc::clone(&known.host)));
+            self.hosts.extend(self.catalog.find(&host).map(|known| Arc::clone(&known.key)));
         }
     }
 

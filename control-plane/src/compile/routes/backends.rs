@@ -221,7 +221,9 @@ impl<'a> Backends<'a> {
         share: Share,
         problems: &mut Problems,
     ) -> usize {
-        let resolved = self.routing.resolve(&document.name, list, reference, (self.number, self.grants));
+        let here = self.port.map(|port| port.host);
+        let resolved =
+            self.routing.resolve(&document.name, list, reference, (self.number, self.grants, here));
         let index = self.index(Some(reference), resolved);
         let Some(BrokenReference { reason, why }) = self.broken.get(&index) else {
             self.report_unknown((document, list), reference, index, problems);

@@ -100,18 +100,18 @@ impl Reference<'_> {
 }
 
 impl<'a> Routing<'a> {
-    /// The backend that `reference` means, which stands in the list `list` of the route `route` for the port `own`, where
-    /// `grants` say what it may name.
+    /// The backend that `reference` means, which stands in the list `list` of the route `route` for the port `own` of the host `here`,
+    /// where `grants` say what it may name. By its own name, each host means itself.
     pub(super) fn resolve(
         &'a self,
         route: &DocumentName,
         list: &str,
         reference: Reference<'_>,
-        (own, grants): (u16, Option<&Grants<'_>>),
+        (own, grants, here): (u16, Option<&Grants<'_>>, Option<&'a KnownHost<'a>>),
     ) -> Resolved<'a> {
         let resolved = match reference {
             Reference::Destination(destination) | Reference::Mirror(destination) => {
-                self.destination(route, destination, own)
+                self.destination(route, destination, (own, here))
             }
             Reference::Object(backend) | Reference::MirrorObject(backend) => {
                 self.object(route, list, backend, (own, grants))
@@ -119,7 +119,8 @@ impl<'a> Routing<'a> {
         };
         let key = &resolved.name.service;
         let Some(unknown) = self.catalog.find(&key.host) else { return resolved };
-        if unknown.is_known_at(key.port, Some(&*route.namespace)) {
+        let is_here = here.is_some_and(|here| here.key == key.host);
+        if is_here || unknown.is_known_at(key.port, Some(&*route.namespace)) {
             return resolved;
         }
         // Whose it is, which ports it has, and who may know of it, is not theirs to know.
@@ -133,14 +134,22 @@ impl<'a> Routing<'a> {
         Resolved { name, host: Err(BrokenReference::new(Unresolved::NoSuchHost, why)) }
     }
 
-    fn destination(&'a self, route: &DocumentName, destination: &Destination, own: u16) -> Resolved<'a> {
+    fn destination(
+        &'a self,
+        route: &DocumentName,
+        destination: &Destination,
+        (own, here): (u16, Option<&'a KnownHost<'a>>),
+    ) -> Resolved<'a> {
         let host = resolve(&destination.host, &route.namespace, &self.settings.cluster_domain);
-        let ports = self.catalog.find(&host).map(|known| &known.ports);
+        let here = here.filter(|here| *here.host == *host);
+        let known = here.or_else(|| self.catalog.find_for(&host, &route.namespace));
+        let ports = known.map(|known| &known.ports);
         let only = ports.filter(|ports| ports.len() == 1).and_then(|ports| ports.keys().next());
         let port = destination.port.or(only.copied()).unwrap_or(own);
         let subset = destination.subset.as_deref().map(Arc::from);
-        let name = BackendName { service: ServiceKey::new(&host, port), subset };
-        Resolved { name, host: self.host_with_port(&host, port) }
+        let key = known.map_or_else(|| Arc::from(host.as_str()), |known| Arc::clone(&known.key));
+        let name = BackendName { service: ServiceKey { host: key, port }, subset };
+        Resolved { name, host: self.with_port((&host, known), port) }
     }
 
     fn object(
@@ -159,7 +168,7 @@ impl<'a> Routing<'a> {
             (true, Some(port)) => {
                 let host = service_host(&backend.name, namespace, &self.settings.cluster_domain);
                 let name = BackendName { service: ServiceKey::new(&host, port), subset: None };
-                return Resolved { name, host: self.host_with_port(&host, port) };
+                return Resolved { name, host: self.with_port((&host, self.catalog.find(&host)), port) };
             }
             (true, None) => BrokenReference::new(Unresolved::NoSuchPort, "is missing; a Service needs one"),
             (false, _) => BrokenReference::new(
@@ -173,9 +182,13 @@ impl<'a> Routing<'a> {
         Resolved { name, host: Err(broken) }
     }
 
-    /// What is called `host`, if it has `port`.
-    fn host_with_port(&'a self, host: &str, port: u16) -> Result<&'a KnownHost<'a>, BrokenReference> {
-        let Some(known) = self.catalog.find(host) else {
+    /// What is `known` by the name `host`, if it has `port`.
+    fn with_port(
+        &'a self,
+        (host, known): (&str, Option<&'a KnownHost<'a>>),
+        port: u16,
+    ) -> Result<&'a KnownHost<'a>, BrokenReference> {
+        let Some(known) = known else {
             let is_known = |name: &str| self.catalog.find(name).is_some();
             let remedy = suggestion(host, &self.settings.cluster_domain, is_known);
             return Err(BrokenReference::new(

@@ -1,6 +1,10 @@
 //! One host that can be called: its ports, what defines each of them, and where their endpoints come from.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use selvedge_model::{HealthCheck, Hedge, Host, Protocol, ServiceKey, snapshot::Declared};
 
@@ -20,8 +24,14 @@ use crate::{
 /// One host that can be called.
 #[derive(Debug)]
 pub(in super::super) struct KnownHost<'a> {
+    /// What it is called.
     pub(in super::super) host: Arc<str>,
+    /// The host of its services: what it is called, or where others have that, too, what it is called [for its own
+    /// namespace](ServiceKey::own_host).
+    pub(in super::super) key: Arc<str>,
     pub(in super::super) namespace: &'a str,
+    /// The namespaces that have one of this name for their own clients, who do not mean this one.
+    pub(in super::super) apart: BTreeSet<&'a str>,
     pub(in super::super) ports: BTreeMap<u16, Protocol>,
     /// What defines each of the ports.
     pub(super) sources: BTreeMap<u16, PortDocument<'a>>,
@@ -41,7 +51,27 @@ pub(super) struct PortDocument<'a> {
 
 impl<'a> KnownHost<'a> {
     pub(super) fn new(host: Arc<str>, namespace: &'a str, first: HostDocument<'a>) -> Self {
-        Self { host, namespace, ports: BTreeMap::new(), sources: BTreeMap::new(), first }
+        let (key, apart) = (Arc::clone(&host), BTreeSet::new());
+        Self { host, key, namespace, apart, ports: BTreeMap::new(), sources: BTreeMap::new(), first }
+    }
+
+    /// One that is for the clients of `namespace` alone, and that others have, too.
+    pub(super) fn apart(host: Arc<str>, namespace: &'a str, first: HostDocument<'a>) -> Self {
+        let key = Arc::from(ServiceKey::own_host(&host, namespace));
+        Self { key, ..Self::new(host, namespace, first) }
+    }
+
+    /// Whether no namespace has another one of this name.
+    pub(in super::super) fn is_the_only_one(&self) -> bool {
+        self.key == self.host && self.apart.is_empty()
+    }
+
+    /// Whether documents in `namespace` that name it mean this one, and no other of the name.
+    pub(in super::super) fn is_meant_in(&self, namespace: &str) -> bool {
+        match self.key == self.host {
+            true => !self.apart.contains(namespace),
+            false => self.namespace == namespace,
+        }
     }
 
     pub(super) fn add(&mut self, port: u16, protocol: Protocol, source: PortDocument<'a>) {
@@ -319,7 +349,7 @@ impl KnownHost<'_> {
 
     /// A port of it, and the namespace that owns it.
     pub(in super::super) fn declared(&self, port: u16) -> Declared {
-        let key = ServiceKey { host: Arc::clone(&self.host), port };
+        let key = ServiceKey { host: Arc::clone(&self.key), port };
         Declared { namespace: Arc::from(self.namespace), key }
     }
 

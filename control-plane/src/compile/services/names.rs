@@ -1,11 +1,13 @@
 //! Which namespace has which host that `ServiceEntry`s name.
 //!
-//! A host has one meaning in the mesh, so one namespace has it: who had it before, if a document of it in a file still claims
+//! A host that a namespace's `ServiceEntry`s export to nobody else (`exportTo: ['.']`) is its own, whatever others have under that name.
+//! Any other host has one meaning in the mesh, so one namespace has it: who had it before, if a document of it in a file still claims
 //! it, or else who claims it first. In a cluster that is the oldest document. Files have no age: by their order alone, whoever
 //! writes a file that sorts earlier would take another namespace's host.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -39,6 +41,14 @@ impl<'a> Claim<'a> {
         format!("spec.hosts[{}]", self.index)
     }
 
+    /// Whether it is for the clients of its own namespace alone, and they call one host by it.
+    fn is_for_own(self) -> bool {
+        let host = self.host();
+        !self.document.spec.export_to.leaves(self.namespace())
+            && !host.starts_with('*')
+            && host.parse::<IpAddr>().is_err()
+    }
+
     fn is_in_file(self) -> bool {
         self.document.location.path.is_some()
     }
@@ -46,7 +56,11 @@ impl<'a> Claim<'a> {
 
 /// The owner of each host that is claimed.
 #[derive(Debug, Default)]
-pub(super) struct Owners<'a>(HashMap<&'a str, Owner<'a>>);
+pub(super) struct Owners<'a> {
+    by_host: HashMap<&'a str, Owner<'a>>,
+    /// The hosts that namespaces, which do not own them, have for their own clients alone.
+    apart: HashSet<(&'a str, &'a str)>,
+}
 
 #[derive(Debug)]
 struct Owner<'a> {
@@ -58,8 +72,16 @@ struct Owner<'a> {
 impl<'a> Owners<'a> {
     /// Of `claims`, the first of each host first, and what was `before`. The same claims after this give the same.
     pub(super) fn new(claims: &[Claim<'a>], before: &Names) -> Self {
+        // What any of its entries exports is not for a namespace alone.
+        let exported = claims.iter().filter(|claim| !claim.is_for_own());
+        let exported: HashSet<(&str, &str)> =
+            exported.map(|claim| (claim.host(), claim.namespace())).collect();
+        let exported_by_somebody: HashSet<&str> = exported.iter().map(|(host, _)| *host).collect();
+        let is_for_own = |claim: &Claim<'a>| !exported.contains(&(claim.host(), claim.namespace()));
         let mut owners: HashMap<&str, Owner<'_>> = HashMap::with_capacity(claims.len());
-        for claim in claims {
+        for claim in
+            claims.iter().filter(|one| !is_for_own(one) || !exported_by_somebody.contains(one.host()))
+        {
             let namespace = claim.namespace();
             let had = claim.is_in_file() && before.get(claim.host()).is_some_and(|had| **had == *namespace);
             let owner = owners.entry(claim.host()).or_insert(Owner { namespace, is_kept: false });
@@ -70,17 +92,28 @@ impl<'a> Owners<'a> {
             owner.is_kept |=
                 owner.namespace == namespace && claim.is_in_file() && (had || !claim.document.unusable);
         }
-        Self(owners)
+        let is_apart = |claim: &Claim<'a>| {
+            is_for_own(claim)
+                && owners.get(claim.host()).is_none_or(|owner| owner.namespace != claim.namespace())
+        };
+        let apart = claims.iter().filter(|claim| is_apart(claim));
+        let apart = apart.map(|claim| (claim.host(), claim.namespace())).collect();
+        Self { by_host: owners, apart }
     }
 
     /// Whether the namespace of `claim` has its host.
     pub(super) fn has(&self, claim: Claim<'_>) -> bool {
-        self.0.get(claim.host()).is_some_and(|owner| owner.namespace == claim.namespace())
+        self.by_host.get(claim.host()).is_some_and(|owner| owner.namespace == claim.namespace())
+    }
+
+    /// Whether it has it for its own clients, beside who has it for others.
+    pub(super) fn has_apart(&self, claim: Claim<'_>) -> bool {
+        self.apart.contains(&(claim.host(), claim.namespace()))
     }
 
     /// What is to be known the next time; what is as it was `before` is the same `Arc`.
     pub(super) fn kept(&self, before: &Names) -> Names {
-        let kept = self.0.iter().filter(|(_, owner)| owner.is_kept);
+        let kept = self.by_host.iter().filter(|(_, owner)| owner.is_kept);
         let shared = kept.map(|(host, owner)| match before.get_key_value(*host) {
             Some((host, had)) if **had == *owner.namespace => (Arc::clone(host), Arc::clone(had)),
             _ => (Arc::from(*host), Arc::from(owner.namespace)),

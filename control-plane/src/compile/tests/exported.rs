@@ -329,3 +329,117 @@ fn clients_who_do_not_know_where_a_route_leads_are_told_of_unless_there_are_none
         assert!(problems.iter().all(|problem| problem.message.contains("exports it to shop alone")));
     }
 }
+
+/// A `ServiceEntry` of `namespace` for `api.example.com`, with an endpoint of its own.
+fn api(namespace: &str, export_to: &str, last: u8) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api, namespace: {namespace}}}\n\
+         spec:\n  hosts: [api.example.com]\n  exportTo: {export_to}\n  resolution: STATIC\n\
+         \x20 ports: [{{number: 80, name: http}}]\n  endpoints: [{{address: 192.0.2.{last}}}]\n---\n"
+    )
+}
+
+/// Where a client in `client` is sent that calls `api.example.com` at `port`: the last byte of the only address.
+fn api_of(mesh: &Mesh, client: &str, port: u16) -> Option<u8> {
+    let Lookup::Service(key) = mesh.lookup(client, &format!("api.example.com:{port}")) else { return None };
+    assert_eq!(key.name(), "api.example.com");
+    let [backend] = &mesh.services[&key].for_namespace(client).backends[..] else { panic!("{key}") };
+    assert!(backend.broken.is_none(), "{client}: {backend:?}");
+    let [endpoint] = &mesh.endpoints[&backend.name.service].list[..] else { panic!("{key}") };
+    match endpoint.address.ip() {
+        std::net::IpAddr::V4(ip) => Some(ip.octets()[3]),
+        std::net::IpAddr::V6(_) => None,
+    }
+}
+
+#[test]
+fn what_namespaces_have_for_themselves_is_no_conflict() {
+    let all = [api("a", "[.]", 1), api("b", "[b]", 2), api("c", "['.']", 3)];
+    for (text, expected) in [
+        (all.concat(), [Some(1), Some(2), Some(3), None]),
+        (all.iter().rev().cloned().collect(), [Some(1), Some(2), Some(3), None]),
+        ([&*all[1], &api("open", "['*']", 9)].concat(), [Some(9), Some(2), Some(9), Some(9)]),
+        ([&*api("open", "['*']", 9), &*all[1]].concat(), [Some(9), Some(2), Some(9), Some(9)]),
+        ([&*api("open", "[., a]", 9), &*all[1]].concat(), [Some(9), Some(2), None, None]),
+        (
+            [&*all[0], &api("a", "['*']", 9).replace("name: api", "name: more").replace("80", "81")].concat(),
+            [Some(1), None, None, None],
+        ),
+    ] {
+        let (mesh, problems) = compiled(&text);
+        assert_eq!(problems, [], "{text}");
+        assert_eq!(["a", "b", "c", "d"].map(|client| api_of(&mesh, client, 80)), expected, "{text}");
+    }
+    // What others have at another port is not its own.
+    let text = [api("b", "[.]", 2), api("open", "['*']", 9).replace("80", "81")].concat();
+    let (mesh, problems) = compiled(&text);
+    assert_eq!(problems, []);
+    assert_eq!(
+        [("b", 80), ("b", 81), ("a", 81), ("a", 80)].map(|(client, port)| api_of(&mesh, client, port)),
+        [Some(2), None, Some(9), None]
+    );
+}
+
+#[test]
+fn of_what_is_exported_one_namespace_has_it_all_the_same() {
+    let (mesh, problems) =
+        compiled(&[api("a", "['*']", 1), api("b", "['*']", 2), api("c", "[.]", 3)].concat());
+
+    let [told] = errors(&problems).try_into().unwrap();
+    assert!(told.starts_with("spec.hosts[0]: api.example.com belongs to ServiceEntry a/api"), "{told}");
+    assert_eq!(["a", "b", "c"].map(|client| api_of(&mesh, client, 80)), [Some(1), Some(1), Some(3)]);
+}
+
+#[test]
+fn routes_and_rules_mean_the_host_of_whoever_follows_them() {
+    let entries = [api("a", "[.]", 1), api("b", "[.]", 2)].concat();
+    let document = |kind: &str, namespace: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: own, namespace: {namespace}}}\nspec: {spec}\n---\n"
+        )
+    };
+    let limit = |limit: u32, export_to: &str| {
+        format!(
+            "{{host: api.example.com, exportTo: {export_to}, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {limit}}}}}}}}}"
+        )
+    };
+    let to_itself =
+        "{hosts: [api.example.com], http: [{timeout: 7s, route: [{destination: {host: api.example.com}}]}]}";
+    let own = |mesh: &Mesh, client: &str| {
+        let Lookup::Service(key) = mesh.lookup(client, "api.example.com") else { panic!("{client}") };
+        let service = mesh.services[&key].for_namespace(client);
+        let rule = &service.routes.rules()[0];
+        (service.backends[0].policy.connections.max_connections, rule.timeout.is_some())
+    };
+
+    let text = entries.clone()
+        + &document("DestinationRule", "a", &limit(4, "['*']"))
+        + &document("DestinationRule", "b", &limit(5, "[.]"))
+        + &document("VirtualService", "b", &to_itself.replace("hosts", "exportTo: [.], hosts"));
+    let (mesh, problems) = compiled(&text);
+    assert_eq!(problems, []);
+    assert_eq!([own(&mesh, "a"), own(&mesh, "b")], [(Some(4), false), (Some(5), true)]);
+    assert_eq!([api_of(&mesh, "a", 80), api_of(&mesh, "b", 80)], [Some(1), Some(2)]);
+
+    // One for everybody leads each to his own.
+    let (mesh, problems) = compiled(&(entries + &document("VirtualService", "istio-system", to_itself)));
+    assert_eq!(errors(&problems), [""; 0]);
+    assert_eq!([own(&mesh, "a"), own(&mesh, "b")], [(None, true), (None, true)]);
+    assert_eq!([api_of(&mesh, "a", 80), api_of(&mesh, "b", 80)], [Some(1), Some(2)]);
+}
+
+#[test]
+fn by_the_ownership_of_namespaces_a_route_is_for_the_host_of_its_own_alone() {
+    let entries = [api("a", "[.]", 1), api("b", "[.]", 2), api("open", "['*']", 9)].concat();
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: NAMESPACE}\n\
+                 spec: {hosts: [api.example.com], http: [{timeout: 7s, route: [{destination: {host: api.example.com}}]}]}\n---\n";
+    let (resources, _) = resources(&[&*entries, &route.replace("NAMESPACE", "a")].concat());
+    let settings = MeshSettings { route_ownership: RouteOwnership::Namespace, ..MeshSettings::default() };
+    let (mesh, _) = compile(&resources, &settings, &Mesh::default());
+
+    let follows = |client: &str| {
+        let Lookup::Service(key) = mesh.lookup(client, "api.example.com") else { panic!("{client}") };
+        mesh.services[&key].for_namespace(client).routes.rules()[0].timeout.is_some()
+    };
+    assert_eq!(["a", "b", "c"].map(follows), [true, false, false]);
+}

@@ -239,8 +239,11 @@ fn entries_of_one_host_and_namespace_add_up_port_by_port() {
 
     let elsewhere = second.replace("name: f}", "name: f, namespace: shop}");
     let (mesh, problems) = compiled(&format!("{first}{elsewhere}"));
-    assert!(errors(&problems)[0].contains("belongs to ServiceEntry default/e"), "{problems:?}");
+    assert_eq!(errors(&problems), [""; 0], "it is for its own clients alone");
     assert_eq!(leads(&mesh, "api.example.com:81"), None);
+    let exported = elsewhere.replace("['.']", "['*']");
+    let (_, problems) = compiled(&format!("{first}{exported}"));
+    assert!(errors(&problems)[0].contains("belongs to ServiceEntry default/e"), "{problems:?}");
 
     let same = first.replace("name: e}", "name: f}");
     let (_, problems) = compiled(&format!("{first}{same}"));
