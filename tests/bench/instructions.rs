@@ -1,8 +1,11 @@
 //! Instructions in user space, counted by valgrind's callgrind: the same in each run, however busy the machine is. Where a change
 //! makes no other system calls, this tells costs that are smaller than what the CPU times of two turns differ by.
+//!
+//! Only of the threads that carry traffic. What others do each second, such as sending spans, is a part of a request that is as
+//! much larger here as callgrind makes all slower.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ const CONNECTIONS: usize = 64;
 #[derive(Debug, Serialize)]
 pub(crate) struct Counted {
     pub(crate) name: &'static str,
-    /// Instructions for a request, of the client's half and of the server's, or of the one proxy.
+    /// Instructions of its worker for a request, in the client's half and in the server's, or in the one proxy.
     pub(crate) proxies: Vec<f64>,
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn missing() -> Option<String> {
 /// What starts `program` so that its instructions are counted.
 pub(crate) fn counting(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new("valgrind");
-    command.args(["-q", "--tool=callgrind"]);
+    command.args(["-q", "--tool=callgrind", "--separate-threads=yes"]);
     command.arg(format!("--callgrind-out-file={}", directory.join("callgrind.%p").display()));
     command.arg(program);
     command
@@ -77,14 +80,27 @@ pub(crate) fn take(kind: Kind, site: &Site, requests: u64) -> anyhow::Result<Cou
     Ok(Counted { name: kind.name(), proxies })
 }
 
-/// How many instructions `process` has taken since this was asked last, which is done for the `time`th time.
+/// How many instructions the busiest thread of `process` has taken since this was asked last, which is done for the `time`th time.
 fn since_the_last(process: u32, time: u32, directory: &Path) -> anyhow::Result<u64> {
     let mut dump = Command::new("callgrind_control");
     dump.args(["--dump", &process.to_string()]);
     output(dump)?;
-    let file: PathBuf = directory.join(format!("callgrind.{process}.{time}"));
+    // It has written one file for each thread, with the thread's number at the end.
+    let prefix = format!("callgrind.{process}.{time}-");
+    let mut busiest = None;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            busiest = busiest.max(Some(written(&entry.path())?));
+        }
+    }
+    busiest.with_context(|| format!("callgrind wrote no {prefix}* into {}", directory.display()))
+}
+
+/// The total in `file`, once it is there.
+fn written(file: &Path) -> anyhow::Result<u64> {
     let count = poll_until(Duration::from_secs(10), || {
-        Ok(fs::read_to_string(&file).ok().and_then(|text| total(&text)))
+        Ok(fs::read_to_string(file).ok().and_then(|text| total(&text)))
     })?;
     count.with_context(|| format!("callgrind wrote no total into {}", file.display()))
 }
