@@ -23,7 +23,6 @@ use crate::{
     leave::{self, Leave},
     seen::Seen,
     settings::{HeadLimits, Listens, PaceLimits, RequestLimits, Settings, StreamLimits, Way},
-    spare,
     telemetry::Metrics,
     worker::{Shared, Worker},
 };
@@ -249,7 +248,7 @@ fn spawn(
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let body = move || {
-        spare::blocks::keep();
+        selvedge_blocks::keep();
         if let Err(error) = run() {
             tracing::error!("a thread that carries traffic failed: {error:#}");
             std::process::exit(1);

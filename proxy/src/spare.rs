@@ -2,8 +2,6 @@
 
 use std::{cell::RefCell, thread::LocalKey};
 
-pub mod blocks;
-
 /// What nobody has now, at most so many.
 #[derive(Debug)]
 pub struct Spare<T> {

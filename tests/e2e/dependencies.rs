@@ -14,7 +14,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use self::rooms::Rooms;
 
 /// Whom of ours each crate may import. Development dependencies are free: tests may use anything.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
+    ("selvedge-blocks", &[]),
     ("selvedge-model", &[]),
     ("selvedge-kubernetes", &[]),
     ("selvedge-ops", &[]),
@@ -22,7 +23,10 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("selvedge-init", &[]),
     ("selvedge-api", &["selvedge-model"]),
     ("selvedge-certs", &["selvedge-model"]),
-    ("selvedge-proxy", &["selvedge-api", "selvedge-certs", "selvedge-model", "selvedge-ops"]),
+    (
+        "selvedge-proxy",
+        &["selvedge-api", "selvedge-blocks", "selvedge-certs", "selvedge-model", "selvedge-ops"],
+    ),
     (
         "selvedge-control-plane",
         &["selvedge-api", "selvedge-certs", "selvedge-kubernetes", "selvedge-model", "selvedge-ops"],
@@ -31,6 +35,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
         "selvedge-cli",
         &[
             "selvedge-api",
+            "selvedge-blocks",
             "selvedge-certs",
             "selvedge-control-plane",
             "selvedge-demo",

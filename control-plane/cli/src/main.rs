@@ -50,7 +50,7 @@ enum Command {
 }
 
 #[global_allocator]
-static ALLOCATOR: selvedge_proxy::spare::blocks::Blocks = selvedge_proxy::spare::blocks::Blocks;
+static ALLOCATOR: selvedge_blocks::Blocks = selvedge_blocks::Blocks;
 
 fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {

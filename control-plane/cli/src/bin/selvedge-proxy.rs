@@ -14,7 +14,7 @@ struct SelvedgeProxy {
 }
 
 #[global_allocator]
-static ALLOCATOR: selvedge_proxy::spare::blocks::Blocks = selvedge_proxy::spare::blocks::Blocks;
+static ALLOCATOR: selvedge_blocks::Blocks = selvedge_blocks::Blocks;
 
 fn main() -> ExitCode {
     finish("selvedge-proxy", proxy::run(SelvedgeProxy::parse().args))

@@ -21,8 +21,9 @@ const BEFORE: usize = 8;
 /// The least that glibc gives, in steps.
 const LEAST: usize = 2;
 const SIZES: usize = (LARGEST + BEFORE).div_ceil(STEP) + 1;
-/// How many bytes one thread keeps at most. Beyond, it gives all of them back: they may be of sizes that are not asked for any
-/// more.
+// Where a malloc aligns to less, its blocks are not of one layout.
+const _: () = assert!(size_of::<usize>() == 8);
+/// How many bytes one thread keeps at most.
 const MOST: usize = 256 << 10;
 
 /// See the module. Threads keep nothing unless they are told to ([`keep`]).
@@ -40,12 +41,19 @@ struct Kept {
     last: [Cell<*mut Free>; SIZES],
     bytes: Cell<usize>,
     most: Cell<usize>,
+    /// There was no room for a block.
+    is_full: Cell<bool>,
 }
 
 thread_local! {
     /// Without a destructor, since a thread allocates until its end.
     static KEPT: Kept = const {
-        Kept { last: [const { Cell::new(ptr::null_mut()) }; SIZES], bytes: Cell::new(0), most: Cell::new(0) }
+        Kept {
+            last: [const { Cell::new(ptr::null_mut()) }; SIZES],
+            bytes: Cell::new(0),
+            most: Cell::new(0),
+            is_full: Cell::new(false),
+        }
     };
 }
 
@@ -53,6 +61,16 @@ thread_local! {
 /// what a thread keeps at its end is lost.
 pub fn keep() {
     KEPT.with(|kept| kept.most.set(MOST));
+}
+
+/// Gives back all that the calling thread keeps, if there was no room for more since the last time: it may be of sizes that are
+/// not asked for any more. Takes less than a millisecond; for a quiet moment.
+pub fn review() {
+    KEPT.with(|kept| {
+        if kept.is_full.replace(false) {
+            kept.give_back();
+        }
+    });
 }
 
 /// The size in steps of what `layout` asks for; `None`: it is not kept.
@@ -92,9 +110,10 @@ impl Kept {
     /// Takes `block`, of so many steps, which nobody has any more; false: it does not.
     #[inline]
     fn leave(&self, block: *mut u8, steps: usize) -> bool {
-        let bytes = self.bytes.get() + steps * STEP;
-        if bytes > self.most.get() {
-            self.give_back();
+        let (bytes, most) = (self.bytes.get() + steps * STEP, self.most.get());
+        if bytes > most {
+            // A thread that keeps none is never full.
+            self.is_full.set(most > 0);
             return false;
         }
         let (block, last) = (block.cast::<Free>(), &self.last[steps]);
@@ -282,18 +301,21 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_no_more_than_it_may_and_then_begins_again() {
+    fn a_thread_keeps_no_more_than_it_may_and_begins_again_when_it_is_told_to() {
         alone(|| {
             keep();
             let all: Vec<Held> = (0..100).map(|_| Held::new(layout(8192, 8), 7, false)).collect();
-            for one in all {
-                drop(one);
-                assert!(bytes_kept() <= MOST);
-            }
-            let again = bytes_kept();
-            assert!(again > 0 && again < MOST);
-            KEPT.with(Kept::give_back);
+            review();
+            drop(all);
+            let full = bytes_kept();
+            assert!(full <= MOST && full + 8208 > MOST, "{full}");
+
+            review();
             assert_eq!(bytes_kept(), 0);
+            drop(Held::new(layout(100, 8), 1, false));
+            review();
+            assert!(bytes_kept() >= 100, "there was room");
+            KEPT.with(Kept::give_back);
         });
     }
 
