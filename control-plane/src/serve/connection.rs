@@ -39,7 +39,6 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     exchange::Heard,
     own::{Caller, OwnCertificate, UnknownClient},
-    restless::{Restless, Visit},
 };
 
 /// For a handshake: a ClientHello with a post-quantum key share has 2 KiB, a certificate with its issuer's as much.
@@ -90,8 +89,6 @@ pub struct Client {
 pub struct Connection {
     pub(crate) stream: TlsStream<Seated<TcpStream>>,
     pub(crate) client: Client,
-    /// Of a workload.
-    visit: Option<Visit>,
 }
 
 /// How long connections may take once their handshake is done.
@@ -151,8 +148,6 @@ struct Open {
     staying: Arc<Places>,
     /// Whose turn it is to shake hands.
     turns: Arc<Semaphore>,
-    /// Who comes again and again.
-    restless: Arc<Restless>,
     /// How many handshakes are over.
     handshakes: AtomicU64,
     /// How many clients may be known.
@@ -185,7 +180,6 @@ impl Port {
             arriving,
             staying,
             turns: Arc::new(Semaphore::new(IN_TURN)),
-            restless: Arc::default(),
             handshakes: AtomicU64::new(0),
             known,
             said: Mutex::default(),
@@ -210,15 +204,11 @@ impl Open {
             };
             match arrived {
                 Ok((stream, address)) => {
-                    let waits = self.restless.wait(address.ip());
-                    let turn = if waits.is_none() { self.turn(address).await } else { None };
+                    let turn = self.turn(address).await;
                     if let Some(place) = self.arriving.enter(address.ip(), false) {
                         let (open, accepted) = (Arc::clone(&self), accepted.clone());
                         let activity = place.activity();
                         handshakes.spawn(async move {
-                            if let Some(waits) = waits {
-                                sleep(waits).await;
-                            }
                             // In its place at once: there is room for whatever is moved in both of its places.
                             let welcome = pin!(open.welcome(stream, address, place, accepted));
                             holding(turn, &activity, welcome).await;
@@ -323,14 +313,13 @@ impl Open {
         let place = self.staying.enter(address.ip(), is_known).ok_or_else(full)?;
         let activity = place.activity();
         stream.get_mut().0.move_to(place, patience);
-        let (peer, root, visit) = if let Caller::Workload(peer, root) = caller {
-            (Some(Arc::new(peer)), root, Some(self.restless.visit(address.ip())))
+        let (peer, root) = if let Caller::Workload(peer, root) = caller {
+            (Some(Arc::new(peer)), root)
         } else {
-            (None, None, None)
+            (None, None)
         };
         Ok(Connection {
             stream,
-            visit,
             client: Client { address, peer, root, activity, greeting: Arc::new(Semaphore::new(1)) },
         })
     }
@@ -368,22 +357,15 @@ fn has_left(stream: &TcpStream) -> bool {
 #[derive(Debug)]
 pub(crate) struct GrpcConnection {
     /// By itself, because its task has room for each value that is moved into it twice.
-    wire: Box<Wire>,
+    stream: Box<Calm<TlsStream<Seated<TcpStream>>>>,
     heard: Heard,
-}
-
-#[derive(Debug)]
-struct Wire {
-    stream: Calm<TlsStream<Seated<TcpStream>>>,
-    _visit: Option<Visit>,
 }
 
 impl GrpcConnection {
     /// The connection, and who has it.
     pub(super) fn new(connection: Connection) -> (Self, Client) {
-        let Connection { stream, client, visit } = connection;
-        let wire = Wire { stream: Calm::new(stream), _visit: visit };
-        (Self { wire: Box::new(wire), heard: Heard::now() }, client)
+        let Connection { stream, client } = connection;
+        (Self { stream: Box::new(Calm::new(stream)), heard: Heard::now() }, client)
     }
 
     /// When something was last heard of its client.
@@ -398,7 +380,7 @@ impl AsyncRead for GrpcConnection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.wire.stream).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         self.heard.again();
         Poll::Ready(Ok(()))
     }
@@ -410,7 +392,7 @@ impl AsyncWrite for GrpcConnection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire.stream).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -418,19 +400,19 @@ impl AsyncWrite for GrpcConnection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire.stream).poll_write_vectored(context, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.stream.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire.stream).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire.stream).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

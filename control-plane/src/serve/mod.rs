@@ -7,7 +7,6 @@ pub mod certificates;
 pub mod connection;
 mod exchange;
 pub mod own;
-mod restless;
 pub mod stream;
 #[cfg(test)]
 mod tests;

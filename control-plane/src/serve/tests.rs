@@ -5,16 +5,12 @@ mod harness;
 
 use std::collections::BTreeSet;
 
-use futures_util::future::join_all;
 use selvedge_api::wire::{
     self, certificates_client::CertificatesClient, client_message::Message, resource::Body,
 };
 use selvedge_certs::{csr::KeyAndCsr, tls::bootstrap_client};
 use selvedge_model::{Mesh, Revocation, Revocations, Revoked, ServiceKey, TrustDomain};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpStream, time::timeout};
 use tonic::Code;
 
 use super::*;
@@ -44,26 +40,6 @@ async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
     let anonymous = ProxyStream::try_open(world.connect(tls).await, hello("shop/frontend")).await;
     assert_eq!(anonymous.err().map(|status| status.code()), Some(Code::Unauthenticated));
     assert!(world.proxies.connected().is_empty());
-}
-
-#[tokio::test]
-async fn who_comes_again_and_again_waits_and_is_let_in() {
-    let world = TestMesh::start(mesh());
-    let who = identity("shop", "frontend");
-    let visit = || world.member(&who, Duration::from_secs(600));
-
-    drop(join_all((0..60).map(|_| visit())).await);
-
-    // Their ends are noticed by and by.
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let began = Instant::now();
-        drop(visit().await);
-        if began.elapsed() >= Duration::from_secs(1) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "it has not waited");
-    }
 }
 
 #[tokio::test]

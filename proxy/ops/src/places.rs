@@ -220,7 +220,7 @@ impl Seat {
 }
 
 /// Addresses that count as one: IPv6 those of a /64 network.
-pub fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let [a, b, c, d, ..] = v6.segments();
