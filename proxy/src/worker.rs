@@ -188,6 +188,7 @@ async fn sweep(worker: Rc<Worker>) {
         // An idle worker holds on to an old table, and with it to targets, until it looks again.
         worker.view.refresh();
         worker.pools.sweep(std::time::Instant::now());
+        selvedge_blocks::review();
     }
 }
 

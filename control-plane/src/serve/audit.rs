@@ -143,9 +143,11 @@ impl Audit {
         now: SystemTime,
     ) -> Result<(), AuditError> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = Ok(());
         for (identity, left_out) in shares.over(now) {
-            self.note(&identity, Some(left_out), now)?;
+            noted = noted.and(self.note(&identity, Some(left_out), now));
         }
+        noted?;
         let read = line(certificate, proof, now).map_err(|source| self.file.error(source));
         let (identity, line) = read?;
         let place = if proof == ProofKind::Own { Where::First } else { shares.place(&identity, now) };

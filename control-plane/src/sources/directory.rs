@@ -129,6 +129,11 @@ struct File {
     documents: Vec<Decoded>,
 }
 
+/// Whether `document` says where a service is, and nothing of who may call it or how.
+fn is_endpoints(document: &Decoded) -> bool {
+    document.name.as_ref().is_some_and(|name| matches!(&*name.kind, "EndpointSlice" | "WorkloadEntry"))
+}
+
 impl File {
     /// Whether the last look did not see it any more, which does not count yet.
     fn is_going(&self) -> bool {
@@ -352,6 +357,10 @@ impl Directory {
         let Some(file) = self.files.get_mut(path) else { return false };
         let Some((pending, since)) = &mut file.pending else { return false };
         let long_enough = patience.with(seen);
+        // Not where it might take over a rule that a small file gives up: the two would be apart.
+        if !file.documents.iter().all(is_endpoints) {
+            return false;
+        }
         if file.has_waited || *pending != *seen || now.duration_since(*since) < long_enough {
             return false;
         }

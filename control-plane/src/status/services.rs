@@ -52,13 +52,14 @@ const WAITED: Duration = Duration::from_secs(30);
 /// So much longer while they come faster than they are let in.
 const WAITED_IN_TURN: Duration = Duration::from_secs(5);
 /// But no longer than this.
-const WAITED_AT_MOST: Duration = Duration::from_secs(600);
+const WAITED_AT_MOST: Duration = Duration::from_secs(120);
 
 impl Starting {
     /// That of a control plane that has had a configuration since `at`; `is_crowded`: sidecars come faster than they are let in.
     /// `None`: it has not just started.
     pub(super) fn of(at: SystemTime, is_crowded: bool, now: SystemTime) -> Option<Self> {
-        let age = now.duration_since(at).unwrap_or_default();
+        // Of a clock that was set back nothing is known.
+        let age = now.duration_since(at).ok()?;
         let left = WAITED.saturating_sub(age);
         let left = if is_crowded && age < WAITED_AT_MOST { left.max(WAITED_IN_TURN) } else { left };
         let seconds_left = left.as_millis().div_ceil(1_000).try_into().unwrap_or_default();
@@ -312,7 +313,7 @@ mod tests {
             starting.map(|starting| starting.seconds_left)
         };
         assert_eq!([left(0, false), left(29, false), left(30, false)], [Some(30), Some(1), None]);
-        assert_eq!([left(0, true), left(100, true), left(600, true)], [Some(30), Some(5), None]);
+        assert_eq!([left(0, true), left(100, true), left(120, true)], [Some(30), Some(5), None]);
 
         let started = |at| Some(Starting { at, seconds_left: 9 });
         let absent = |since| AbsentShown { workload: "a/b".parse().unwrap(), since };

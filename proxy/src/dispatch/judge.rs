@@ -85,8 +85,10 @@ impl Ending for Said<'_> {
             Err(error) => error.failure.kind(),
             Ok(response) => match response.facts.reason {
                 Some(reason) if reason.blames_endpoint(SaidBy::Peer) => reason.kind(),
-                _ if response.http.status().as_u16() >= 500 => FailureKind::Status5xx,
-                _ => FailureKind::GrpcStatus,
+                // Its sidecar answers, and not for its app.
+                Some(_) => FailureKind::Other,
+                None if response.http.status().as_u16() >= 500 => FailureKind::Status5xx,
+                None => FailureKind::GrpcStatus,
             },
         }
     }

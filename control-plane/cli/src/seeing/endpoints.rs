@@ -427,7 +427,7 @@ fn rows(service: &ServiceShown, known: &Facts<'_>) -> Vec<Row> {
         let share = [
             requests.as_ref().map(|one| one.success_percent),
             connections.as_ref().and_then(Connections::success_percent),
-            failing.as_ref().map(SeenFailing::success_percent),
+            failing.as_ref().map(|failing| failing.seen_percent(requests.is_some() || connections.is_some())),
         ];
         let gone = endpoint.workload.as_ref().and_then(|name| absent.get(name));
         let is_awaited = gone.is_some_and(|gone| gone.is_awaited);

@@ -9,7 +9,7 @@ use std::{
 pub(super) const LINES: u64 = 600;
 const HOUR: Duration = Duration::from_secs(3600);
 /// With more identities than this, no further one is counted until an hour is over.
-const MOST: usize = 10_000;
+const MOST: usize = 100_000;
 /// Between two looks for hours that are over.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 

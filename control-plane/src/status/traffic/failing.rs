@@ -10,7 +10,7 @@ use selvedge_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::slots::{Pieces, Slots};
+use super::slots::{Piece, Pieces, Slots};
 
 /// The most endpoints that are kept of one workload.
 const MOST: usize = 1_000;
@@ -24,8 +24,9 @@ const ONE_ROW: u64 = 300;
 pub(super) struct Failing {
     endpoints: BTreeMap<Arc<(BackendName, SocketAddr)>, Slots>,
     bytes: usize,
-    /// Failures that are not kept.
+    /// Failures that are not kept, and when the last ones were told.
     dropped: u64,
+    dropped_at: u64,
     /// How many more endpoints its sidecar knew of when it last told.
     pub(super) more: u32,
 }
@@ -74,7 +75,14 @@ impl EndpointTraffic {
 }
 
 /// What is kept of one endpoint, not yet read.
-pub(super) type Unread = (Arc<(BackendName, SocketAddr)>, Pieces, u64);
+#[derive(Debug)]
+pub(super) struct Unread {
+    endpoint: Arc<(BackendName, SocketAddr)>,
+    /// Of the time that is asked for.
+    asked: Pieces,
+    all: Vec<(u64, u64, Piece)>,
+    now: u64,
+}
 
 /// What is kept of an endpoint, as attempts of an edge are: those that have not failed have no reason.
 fn counts(one: &AtEndpoint) -> Counts {
@@ -101,6 +109,7 @@ impl Failing {
         }
         if !has_room || self.bytes > BYTES || is_new && self.endpoints.len() >= MOST {
             self.dropped = self.dropped.saturating_add(one.failed());
+            self.dropped_at = now;
             return 0;
         }
         let mut more = if is_new { name_bytes(&key.0) } else { 0 };
@@ -114,6 +123,9 @@ impl Failing {
 
     /// Forgets what was over before `from`.
     pub(super) fn forget(&mut self, from: u64) {
+        if self.dropped_at < from {
+            self.dropped = 0;
+        }
         self.endpoints.retain(|_, slots| {
             slots.forget(from);
             !slots.is_empty()
@@ -140,16 +152,18 @@ impl Failing {
 
     /// What has happened since `from`.
     pub(super) fn since(&self, from: u64, now: u64) -> Vec<Unread> {
-        let of = |(key, slots): (&Arc<(BackendName, SocketAddr)>, &Slots)| {
-            (Arc::clone(key), slots.since(from, now), failing_since(slots, now))
+        let of = |(endpoint, slots): (&Arc<(BackendName, SocketAddr)>, &Slots)| Unread {
+            endpoint: Arc::clone(endpoint),
+            asked: slots.since(from, now),
+            all: slots.pieces(),
+            now,
         };
         self.endpoints.iter().map(of).collect()
     }
 }
 
 /// For how many seconds there have been failures, again and again, until the last ones.
-fn failing_since(slots: &Slots, now: u64) -> u64 {
-    let pieces = slots.pieces();
+fn failing_since(pieces: &[(u64, u64, Piece)], now: u64) -> u64 {
     let failed = pieces
         .iter()
         .rev()
@@ -165,9 +179,9 @@ fn failing_since(slots: &Slots, now: u64) -> u64 {
 }
 
 /// `None`: nothing has failed in this time.
-pub(super) fn read((key, pieces, failing_seconds): Unread) -> Option<EndpointTraffic> {
-    let (backend, address) = &*key;
-    let counts = pieces.read();
+pub(super) fn read(unread: Unread) -> Option<EndpointTraffic> {
+    let (backend, address) = &*unread.endpoint;
+    let counts = unread.asked.read();
     let failures: BTreeMap<_, _> =
         counts.outcomes.iter().filter_map(|one| Some((one.outcome.reason.clone()?, one.count))).collect();
     (!failures.is_empty()).then(|| EndpointTraffic {
@@ -177,7 +191,7 @@ pub(super) fn read((key, pieces, failing_seconds): Unread) -> Option<EndpointTra
         address: *address,
         attempts: counts.ends(),
         failures,
-        failing_seconds,
+        failing_seconds: failing_since(&unread.all, unread.now),
     })
 }
 

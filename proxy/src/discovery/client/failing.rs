@@ -20,12 +20,15 @@ use crate::{
 
 /// For how long after its last failure it is told what comes of attempts at an endpoint: as long as the control plane shows it.
 const TOLD_FOR: Duration = Duration::from_secs(3_600);
+/// What has happened while nobody could be told for longer than this is not told afterwards, as of now.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 /// What was told, on whichever stream.
 #[derive(Debug, Default)]
 pub(super) struct FailingTold {
     /// By the address of their health, which no other has while it is held weakly.
     endpoints: HashMap<usize, Known>,
+    told_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,13 @@ impl FailingTold {
         let backends = table.backends();
         let mut all: Vec<News<'_>> = backends.iter().flat_map(|backend| self.news(backend, now)).collect();
         all.sort_by_key(|news| Reverse((news.failed(), news.attempts())));
+        let told_at = self.told_at.replace(now);
+        if told_at.is_some_and(|at| now.saturating_duration_since(at) > TOLD_WITHIN) {
+            for news in &all {
+                self.tell(news);
+            }
+            return (Vec::new(), 0);
+        }
         let (mut told, mut of_backends, mut left_out) = (Vec::new(), BTreeMap::new(), 0_u32);
         for news in all {
             let of_backend: &mut usize = of_backends.entry(&news.backend.name).or_default();
@@ -187,13 +197,32 @@ mod tests {
 
         // For an hour it is told of how many attempts they were.
         send(&one, 60, 0);
+        told.told_at = Some(start + TOLD_FOR / 2);
         let (later, _) = told.next(&store, start + TOLD_FOR / 2);
         assert_eq!((later[0].attempts, later[0].failed()), (60, 0));
         send(&one, 60, 0);
+        told.told_at = Some(start + TOLD_FOR);
         assert_eq!(told.next(&store, start + TOLD_FOR), (vec![], 0));
         send(&one, 2, 1);
         let (again, _) = told.next(&store, start + TOLD_FOR);
         assert_eq!((again[0].attempts, again[0].failed()), (2, 1), "what was not asked for is not told");
+    }
+
+    #[test]
+    fn what_failed_while_nobody_could_be_told_is_not_told_as_of_now() {
+        let (store, table) = store(1);
+        let one = Arc::clone(&table.backends()[0].endpoints[0]);
+        let (mut told, start) = (FailingTold::default(), Instant::now());
+        send(&one, 5, 1);
+        assert_eq!(told.next(&store, start).0.len(), 1);
+
+        send(&one, 500, 100);
+        let back = start + TOLD_WITHIN + Duration::from_secs(1);
+        assert_eq!(told.next(&store, back), (vec![], 0));
+
+        send(&one, 4, 2);
+        let (again, _) = told.next(&store, back + TOLD_WITHIN);
+        assert_eq!((again[0].attempts, again[0].failed()), (4, 2));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use selvedge_model::WorkloadName;
 use serde::Serialize;
 
 use super::Row;
-use crate::seeing::ask::Traffic;
+use crate::seeing::{ask::Traffic, numbers::ILL};
 
 /// So many clients are named, those with the most failures first.
 const MOST_NAMED: usize = 5;
@@ -150,6 +150,15 @@ impl SeenFailing {
     /// How many percent of the attempts have not failed.
     pub(crate) fn success_percent(&self) -> f64 {
         100.0 - self.failures as f64 * 100.0 / self.attempts.max(1) as f64
+    }
+}
+
+impl SeenFailing {
+    /// The share that counts in the endpoint's state. One client may have trouble of its own: where the endpoint's sidecar has told
+    /// of others (`has_own`), a single one does not make it `failing`.
+    pub(super) fn seen_percent(&self, has_own: bool) -> f64 {
+        let percent = self.success_percent();
+        if has_own && self.clients < 2 { percent.max(ILL) } else { percent }
     }
 }
 
