@@ -228,6 +228,8 @@ async fn a_large_transfer_arrives_whole_both_ways() {
             peer_writes.write_all(framed).await.unwrap();
         }
         peer_writes.write_all(&END).await.unwrap();
+        // TLS holds back what the socket has not taken.
+        peer_writes.flush().await.unwrap();
         // Kept: what is dropped is closed.
         peer_writes
     };

@@ -460,7 +460,7 @@ impl RouteTable {
                 .is_none_or(|matched| self.rules[rule].matches[matched].missed_at(&path, request).is_none())
         };
         let found = match &self.index {
-            Some(index) => path.each().filter_map(|text| index.first(text, &holds)).min(),
+            Some(index) => path.each().filter_map(|text| index.first(text, holds)).min(),
             None => (0..self.tried.len()).find(|at| holds(*at)),
         };
         let (rule, matched) = self.tried[found?];

@@ -274,6 +274,7 @@ mod tests {
     fn what_is_kept_of_a_connection_is_small() {
         let sizes = (size_of::<Exchange>(), size_of_future(Conversation::run));
 
-        assert!(sizes.0 <= 2_048 && sizes.1 <= 1_536, "{sizes:?}");
+        // The largest is a message that was read, of which a report has become 8 bytes larger.
+        assert!(sizes.0 <= 2_048 && sizes.1 <= 1_544, "{sizes:?}");
     }
 }

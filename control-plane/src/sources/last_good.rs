@@ -245,7 +245,7 @@ impl LastGood {
                 Some(used) => save_document(directory, name, used, (text, &mut *texts), root),
                 None => remove_saved(directory, name),
             };
-            is_full = saved.as_ref().is_err_and(|error| has_no_room(error));
+            is_full = saved.as_ref().is_err_and(has_no_room);
             let is_saved = saved.is_ok();
             if is_saved {
                 text.into_iter().for_each(|text| texts.name(text));

@@ -32,7 +32,7 @@ pub struct Blocks;
 
 /// A block that nobody has now.
 struct Free {
-    next: *mut Free,
+    next: *mut Self,
 }
 
 /// What one thread keeps.

@@ -79,7 +79,7 @@ impl Unread {
     pub(super) fn read(mut self) -> TrafficSeen {
         for (workload, of_it) in self.answer.workloads.values_mut().zip(self.of_each) {
             let OfEach { edges, failing } = of_it;
-            workload.endpoints = failing.into_iter().filter_map(failing::read).collect();
+            workload.endpoints = failing.iter().filter_map(failing::read).collect();
             let read = |(edge, pieces): (Arc<Edge>, Pieces)| EdgeTraffic {
                 edge: Edge::clone(&edge),
                 counts: pieces.read(),

@@ -179,7 +179,7 @@ fn failing_since(pieces: &[(u64, u64, Piece)], now: u64) -> u64 {
 }
 
 /// `None`: nothing has failed in this time.
-pub(super) fn read(unread: Unread) -> Option<EndpointTraffic> {
+pub(super) fn read(unread: &Unread) -> Option<EndpointTraffic> {
     let (backend, address) = &*unread.endpoint;
     let counts = unread.asked.read();
     let failures: BTreeMap<_, _> =
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn seen(failing: &Failing, since: u64, now: u64) -> Vec<EndpointTraffic> {
-        failing.since(now - since, now).into_iter().filter_map(read).collect()
+        failing.since(now - since, now).into_iter().filter_map(|unread| read(&unread)).collect()
     }
 
     #[test]

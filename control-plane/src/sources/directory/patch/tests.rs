@@ -192,16 +192,25 @@ fn a_document_that_breaks_again_and_again_is_patched_each_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_file_makes_way_once_for_a_small_one_that_comes_at_the_same_time() {
-    let large = |port: u16| (0..2_000).map(|number| service(&format!("l{number}"), port)).collect::<String>();
+    let entry = |name: &str, weight: u16| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\nspec: {{address: 10.0.0.1, weight: {weight}}}\n"
+        )
+    };
+    let large =
+        |weight: u16| (0..2_000).map(|number| entry(&format!("l{number}"), weight)).collect::<String>();
     assert!(large(1).len() >= LARGE);
     let mut bench =
         Bench::new(&[("a.yaml", large(1)), ("b.yaml", service("b", 1)), ("c.yaml", service("c", 1))]);
     let write =
         |bench: &Bench, name: &str, text: &str| fs::write(bench.root.path().join(name), text).unwrap();
     let ports = |loaded: &Loaded| -> Vec<u16> {
+        let entries = loaded.resources.workload_entries.iter();
+        let large = entries.filter(|entry| &*entry.name.name == "l0").map(|entry| entry.spec.weight);
         let services = loaded.resources.services.iter();
-        let first = services.filter(|service| ["l0", "b", "c"].contains(&&*service.name.name));
-        first.map(|service| service.spec.ports[0].port).collect()
+        let services = services.filter(|service| ["b", "c"].contains(&&*service.name.name));
+        let services = services.map(|service| service.spec.ports[0].port);
+        large.map(|weight| weight as u16).chain(services).collect()
     };
 
     write(&bench, "a.yaml", &large(2));
@@ -216,7 +225,7 @@ async fn a_large_file_makes_way_once_for_a_small_one_that_comes_at_the_same_time
     assert_eq!(ports(&bench.directory.poll().unwrap()), [2, 2, 2], "whatever else there is");
 
     // What may have moved from one to the other is one change.
-    write(&bench, "a.yaml", &(large(3) + &service("d", 1)));
+    write(&bench, "a.yaml", &(large(3) + &service("x", 1)));
     write(&bench, "b.yaml", &(service("b", 3) + &service("e", 1)));
     assert!(bench.directory.poll().is_none());
     assert_eq!(ports(&bench.directory.poll().unwrap()), [3, 3, 2]);
