@@ -123,7 +123,7 @@ pub(super) fn candidates<'a>(
                 Backing::Name(..) => 0,
                 Backing::Alias(_) => continue,
             };
-            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+            let key = host.service(*port);
             if more > 0 && !candidates.behind.take(host.namespace, more) {
                 host.report_no_room(*port, MOST_BEHIND, problems);
                 candidates.by_port.insert(key, Vec::new());

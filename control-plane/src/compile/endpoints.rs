@@ -54,7 +54,7 @@ pub(super) fn endpoints(
     for host in catalog.hosts() {
         for port in host.ports.keys() {
             if let Some(Backing::Alias(target)) = host.backing(*port) {
-                let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+                let key = host.service(*port);
                 let same = endpoints.get(&target).cloned();
                 let same = same.unwrap_or_else(|| Endpoints::new(key.clone(), Vec::new()));
                 endpoints.insert(key.clone(), Endpoints { key, ..same });
@@ -285,7 +285,7 @@ pub(super) fn addresses(
 ) {
     for host in catalog.in_order() {
         for port in host.ports.keys() {
-            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+            let key = host.service(*port);
             for endpoint in endpoints.get(&key).into_iter().flat_map(|endpoints| &endpoints.list) {
                 let owner = owners.of(&Host::Ip(endpoint.address.ip()), endpoint.address.port());
                 let is_pods = owner.is_some_and(|owner| owner.what.is_a_pod());

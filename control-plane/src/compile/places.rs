@@ -175,7 +175,7 @@ pub(super) fn report(
     for host in catalog.hosts() {
         let asks = host.distribution().is_some() || host.is_node_local();
         for port in host.ports.keys().filter(|_| asks) {
-            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+            let key = host.service(*port);
             let Some(endpoints) = endpoints.get(&key) else { continue };
             if host.is_node_local() && is_nowhere(endpoints, |place| place.node.is_some()) {
                 let message = "is Local, and the node of no endpoint is known: calls are answered 503; remove it, or label \

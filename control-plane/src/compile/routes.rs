@@ -20,7 +20,6 @@ mod views;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
 };
 
 use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey, snapshot::ServiceViews};
@@ -296,7 +295,7 @@ impl<'a> Routing<'a> {
         previous: &BTreeMap<ServiceKey, ServiceViews>,
     ) -> OfHost {
         let mut problems = Problems::default();
-        let keys = host.ports.keys().map(|port| ServiceKey { host: Arc::clone(&host.key), port: *port });
+        let keys = host.ports.keys().map(|port| host.service(*port));
         self.rules.report_subsets(host, keys.filter_map(|key| endpoints(&key)), &mut problems);
         let reported = self.report_tls(host, endpoints, &mut problems);
         OfHost { reported, views: self.views(host, previous, &mut problems), problems }
@@ -313,7 +312,7 @@ impl<'a> Routing<'a> {
         let mut reported = Vec::new();
         let rules = self.rules.find(Client::of(None), host);
         for port in host.ports.keys() {
-            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+            let key = host.service(*port);
             let Some(endpoints) = endpoints(&key) else { continue };
             let before = problems.times;
             self.report_tls_of(host, endpoints, rules, problems);

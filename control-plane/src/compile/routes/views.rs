@@ -55,7 +55,7 @@ impl<'a> Routing<'a> {
     ) -> Vec<(ServiceKey, ServiceViews)> {
         let mut views = Vec::new();
         for (port, protocol) in &host.ports {
-            let key = ServiceKey { host: Arc::clone(&host.key), port: *port };
+            let key = host.service(*port);
             let port = Port { host, key: &key, protocol: *protocol };
             let seen = self.views_of(&port, previous.get(&key), problems);
             views.push((key, seen));

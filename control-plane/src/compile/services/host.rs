@@ -61,6 +61,11 @@ impl<'a> KnownHost<'a> {
         Self { key, ..Self::new(host, namespace, first) }
     }
 
+    /// One of its services, whether it has that port or not.
+    pub(in super::super) fn service(&self, port: u16) -> ServiceKey {
+        ServiceKey { host: Arc::clone(&self.key), port }
+    }
+
     /// Whether no namespace has another one of this name.
     pub(in super::super) fn is_the_only_one(&self) -> bool {
         self.key == self.host && self.apart.is_empty()
@@ -349,7 +354,7 @@ impl KnownHost<'_> {
 
     /// A port of it, and the namespace that owns it.
     pub(in super::super) fn declared(&self, port: u16) -> Declared {
-        let key = ServiceKey { host: Arc::clone(&self.key), port };
+        let key = self.service(port);
         Declared { namespace: Arc::from(self.namespace), key }
     }
 
