@@ -139,6 +139,17 @@ fn scope<C>(one: &PortMatch<C>) -> String {
     }
 }
 
+/// What asks for no more than `asked` does: whatever takes one of these takes all that it is for.
+fn wider((scope, others): &Asked) -> [Asked; 4] {
+    let nothing = String::new;
+    [
+        (nothing(), nothing()),
+        (scope.clone(), nothing()),
+        (nothing(), others.clone()),
+        (scope.clone(), others.clone()),
+    ]
+}
+
 /// Reports those of `routes` and their matches that requests never reach. `is_delegate`: other documents leave requests to them, and
 /// may exclude a match that is wider than their own, so that only a route without one is sure to take something.
 pub(super) fn report(routes: &[HttpRoute], is_delegate: bool, reading: &mut Reading<'_>) {
@@ -156,14 +167,8 @@ pub(super) fn report(routes: &[HttpRoute], is_delegate: bool, reading: &mut Read
             let others = Match { path: None, ignore_path_case: false, ..one.condition.clone() };
             let Some(others) = text(&others) else { continue };
             let asked = (scope(one), others);
-            let nothing = String::new;
-            let wider = [
-                (nothing(), nothing()),
-                (asked.0.clone(), nothing()),
-                (nothing(), asked.1.clone()),
-                asked.clone(),
-            ];
-            let first = wider.iter().filter_map(|asked| taken.get(asked)?.first(&path, ignores_case)).min();
+            let first =
+                wider(&asked).iter().filter_map(|asked| taken.get(asked)?.first(&path, ignores_case)).min();
             if let Some(place) = first {
                 before.push((one.index, place));
             } else if route.delegate.is_none() && !(is_delegate && are_written) {
@@ -241,9 +246,7 @@ fn first_of_any_bytes(one: &PortMatch<TcpMatch>, place: Place, taken: &mut Taken
     let bits = bits_of(&one.condition);
     let others = text(&TcpMatch { destination_subnets: Vec::new(), ..one.condition.clone() })?;
     let asked = (scope(one), others);
-    let nothing = String::new;
-    let wider =
-        [(nothing(), nothing()), (asked.0.clone(), nothing()), (nothing(), asked.1.clone()), asked.clone()];
+    let wider = wider(&asked);
     let first_of = |bits: &String| wider.iter().filter_map(|asked| taken.get(asked)?.first(bits)).min();
     let mut firsts = bits.iter().map(first_of);
     let first = firsts.next().flatten();
