@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".selvedge.v1")
         .btree_map(".selvedge.v1")
+        // The largest of what proxies say, for which each of their streams would keep room.
+        .boxed(".selvedge.v1.ClientMessage.message.report")
         // They hold private keys, and hashes of passwords.
         .skip_debug(["selvedge.v1.ServerCertificate", "selvedge.v1.UserList", "selvedge.v1.User"])
         .compile_fds(descriptors)?;

@@ -159,7 +159,7 @@ async fn a_proxy_tells_who_has_called_its_own_workload_and_is_refused_what_nobod
         let port = wire::CalledPort { port: 80, seconds_ago: 0 };
         let caller = Some(wire::caller::Caller::Address(address.into()));
         let callers = vec![wire::Caller { caller, ports: vec![port] }];
-        Message::Report(wire::Report { callers, ..wire::Report::default() })
+        Message::Report(wire::Report { callers, ..wire::Report::default() }.into())
     };
 
     talk.say(report("10.0.0.1")).await;
@@ -185,7 +185,7 @@ async fn a_proxy_tells_what_it_has_carried_by_numbers_that_it_has_named() {
             wire::EdgeCounts { edge, outcomes, ..wire::EdgeCounts::default() }
         };
         let (edge_names, edges) = (names.iter().map(name).collect(), told.iter().map(counts).collect());
-        Message::Report(wire::Report { edge_names, edges, ..wire::Report::default() })
+        Message::Report(wire::Report { edge_names, edges, ..wire::Report::default() }.into())
     };
     let told = || {
         let seen = world.traffic.seen(60);

@@ -312,7 +312,7 @@ impl Client {
         }
         if let Some(mut report) = self.told.next(&self.discovery.seen, svid, &traffic) {
             report.memory_bytes = memory::resident().unwrap_or_default();
-            self.send(Body::Report(report));
+            self.send(Body::Report(report.into()));
         }
         self.tell_missed();
     }

@@ -141,7 +141,7 @@ impl Session {
             loop {
                 let message = self.incoming.message().await.unwrap().expect("the stream is open");
                 if let Some(Body::Report(report)) = message.message {
-                    return report;
+                    return *report;
                 }
             }
         };

@@ -308,7 +308,7 @@ async fn converse(
         let data = tokio::select! {
             data = body.data() => data.context("the stream has ended")??,
             () = reports.due() => {
-                outgoing.send_data(message(client_message::Message::Report(reports.next())), false)?;
+                outgoing.send_data(message(client_message::Message::Report(reports.next().into())), false)?;
                 continue;
             }
         };

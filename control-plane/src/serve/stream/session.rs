@@ -69,7 +69,7 @@ const MESSAGES_EARLY: Duration = Duration::from_secs(10);
 pub(super) struct Session {
     pub(super) peer: Arc<Peer>,
     pub(super) workload: WorkloadName,
-    pub(super) proxy_version: Box<str>,
+    pub(super) proxy_version: String,
     /// Is told of changes to what it holds; what it asks for is kept there.
     pub(super) watcher: Watcher,
     pub(super) held: Live<Held>,
@@ -190,7 +190,7 @@ impl Applicant {
             peer,
             watcher: store.watch(&workload, snapshot.mesh().clients(&workload)),
             workload,
-            proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION).into(),
+            proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
             held: held.into(),
             refused: Refused::new(),
             pace: Pace::default(),
@@ -303,7 +303,7 @@ impl Session {
             Some(Message::Report(report)) => {
                 self.report_at = self.report_at.max(Instant::now()) + REPORT_EVERY;
                 let wrong = |error| Status::invalid_argument(format!("a report: {error}"));
-                let mut report = Report::try_from(report).map_err(wrong)?;
+                let mut report = Report::try_from(*report).map_err(wrong)?;
                 let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
                 return Ok(MessageOutcome::Told(report, Box::new(traffic)));
             }
@@ -498,7 +498,7 @@ impl Session {
             svid: None,
             memory_bytes: None,
             configuration_at: None,
-            proxy_version: std::mem::take(&mut self.proxy_version).into(),
+            proxy_version: std::mem::take(&mut self.proxy_version),
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,
             authorities: self.watcher.authorities().clone(),
