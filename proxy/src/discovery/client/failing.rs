@@ -67,14 +67,12 @@ impl FailingTold {
         let table = store.table();
         let backends = table.backends();
         let mut all: Vec<News<'_>> = backends.iter().flat_map(|backend| self.news(backend, now)).collect();
-        all.sort_by_key(|news| Reverse((news.failed(), news.attempts())));
         let told_at = self.told_at.replace(now);
         if told_at.is_some_and(|at| now.saturating_duration_since(at) > TOLD_WITHIN) {
-            for news in &all {
-                self.tell(news);
-            }
+            all.iter().for_each(|news| self.pass(news));
             return (Vec::new(), 0);
         }
+        all.sort_by_key(|news| Reverse((news.failed(), news.attempts())));
         let (mut told, mut of_backends, mut left_out) = (Vec::new(), BTreeMap::new(), 0_u32);
         for news in all {
             let of_backend: &mut usize = of_backends.entry(&news.backend.name).or_default();
@@ -114,9 +112,17 @@ impl FailingTold {
         backend.endpoints.iter().filter_map(of).collect()
     }
 
-    /// Tells it; it is not new any more.
-    fn tell(&mut self, news: &News<'_>) -> AtEndpoint {
+    /// It is not new any more.
+    fn pass(&mut self, news: &News<'_>) {
         let health = &news.endpoint.health;
+        health.tell(news.begun);
+        if let Some(known) = self.endpoints.get_mut(&Arc::as_ptr(health).addr()) {
+            known.told = news.failures;
+        }
+    }
+
+    /// Tells it.
+    fn tell(&mut self, news: &News<'_>) -> AtEndpoint {
         let failures = FailureKind::ALL.into_iter().zip(news.more.map(u64::from));
         let told = AtEndpoint {
             backend: news.backend.name.clone(),
@@ -124,10 +130,7 @@ impl FailingTold {
             attempts: news.attempts(),
             failures: failures.filter(|(_, count)| *count > 0).collect(),
         };
-        health.tell(news.begun);
-        if let Some(known) = self.endpoints.get_mut(&Arc::as_ptr(health).addr()) {
-            known.told = news.failures;
-        }
+        self.pass(news);
         told
     }
 }
