@@ -138,7 +138,7 @@ impl Kept {
 }
 
 /// Gives [`System`] back a block of so many steps.
-#[cold]
+#[inline]
 fn free(block: *mut u8, steps: usize) {
     #[expect(unsafe_code, reason = "an allocator's work")]
     // SAFETY: `alloc` and `realloc` have all blocks of so many steps from `System` with this layout.

@@ -6,7 +6,7 @@ use http::Version;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use selvedge_certs::tls::provider;
 use selvedge_demo::{call, workload::Spec};
-use selvedge_tests::{SOON, gateway::Gateway, poll};
+use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -104,27 +104,32 @@ pub(super) async fn answers(gateway: &Gateway, host: &str, root: &Pair, expected
     .await;
 }
 
-#[tokio::test]
-async fn a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_of_it() {
-    let (root, client) = authority_and_client("alice.test");
-    let (_, stranger) = authority_and_client("alice.test");
-    let server = own("one.test");
+/// A gateway with the certificate `server` for one.test, whose clients must show certificates of these `authorities`.
+async fn asking_for_certificates(authorities: &str, server: &Pair) -> (Mesh, Gateway) {
     let authorities = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n{}---\n",
-        indented(&root.pem)
+        indented(authorities)
     );
     let validated = gateway_of(&listener("HTTPS", "one", "one.test")).replace(
         "listeners:",
         "tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}, listeners:",
     );
     let documents = [
-        secret("one", &server, &server),
+        secret("one", server, server),
         authorities,
         validated,
         route("HTTPRoute", "one", "one", ""),
         app("one", "http", answering(None, http).await),
     ];
-    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+    mesh_of(&documents.concat(), "default/edge").await
+}
+
+#[tokio::test]
+async fn a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_of_it() {
+    let (root, client) = authority_and_client("alice.test");
+    let (_, stranger) = authority_and_client("alice.test");
+    let server = own("one.test");
+    let (_mesh, gateway) = asking_for_certificates(&root.pem, &server).await;
     served(&gateway, "one.test", &server, Some(&client)).await;
 
     let forged = call::to("one.test", "/").header("x-forwarded-client-cert", "Subject=\"CN=admin\"");
@@ -161,22 +166,8 @@ async fn a_client_may_show_the_very_certificate_that_is_given_as_authority_with_
     // The certificate of the client is no secret; its key is.
     let thief = Pair { pem: client.pem.clone(), key: KeyPair::generate().unwrap(), der: client.der.clone() };
     let server = own("one.test");
-    let authorities = format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n{}---\n",
-        indented(&[&*client.pem, &*gone.pem, &*of_server.pem].concat())
-    );
-    let validated = gateway_of(&listener("HTTPS", "one", "one.test")).replace(
-        "listeners:",
-        "tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}, listeners:",
-    );
-    let documents = [
-        secret("one", &server, &server),
-        authorities,
-        validated,
-        route("HTTPRoute", "one", "one", ""),
-        app("one", "http", answering(None, http).await),
-    ];
-    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+    let authorities = [&*client.pem, &*gone.pem, &*of_server.pem].concat();
+    let (_mesh, gateway) = asking_for_certificates(&authorities, &server).await;
 
     served(&gateway, "one.test", &server, Some(&client)).await;
     let seen =

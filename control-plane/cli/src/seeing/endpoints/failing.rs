@@ -148,12 +148,10 @@ impl<'a> Failing<'a> {
 
 impl SeenFailing {
     /// How many percent of the attempts have not failed.
-    pub(crate) fn success_percent(&self) -> f64 {
+    fn success_percent(&self) -> f64 {
         100.0 - self.failures as f64 * 100.0 / self.attempts.max(1) as f64
     }
-}
 
-impl SeenFailing {
     /// The share that counts in the endpoint's state. One client may have trouble of its own: where the endpoint's sidecar has told
     /// of others (`has_own`), a single one does not make it `failing`.
     pub(super) fn seen_percent(&self, has_own: bool) -> f64 {
